@@ -1,0 +1,65 @@
+use http::{HeaderMap, header};
+use mesh_core::{
+    Outcome,
+    retry::{Answer, Pushback},
+};
+
+use super::Verdict;
+
+/// Whether these headers belong to a gRPC message: `content-type` is `application/grpc`, alone or with a suffix
+/// (`+proto`, `;charset=…`). gRPC-Web is not gRPC: its trailers are in the body.
+///
+/// ```
+/// let mut headers = http::HeaderMap::new();
+/// assert!(!mesh_tower::classify::is_grpc(&headers));
+/// headers.insert("content-type", "application/grpc+proto".parse().unwrap());
+/// assert!(mesh_tower::classify::is_grpc(&headers));
+/// ```
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// The verdict on a gRPC response's headers: the status if it is there (trailers-only), else later.
+pub(super) fn verdict(headers: &HeaderMap) -> Verdict {
+    match code(headers) {
+        Some(code) => {
+            let answer = Answer::grpc(code, true).with_pushback(pushback(headers));
+            Verdict::now(outcome(code), answer)
+        }
+        None => Verdict::later(Answer::status(200)),
+    }
+}
+
+/// The outcome of a gRPC call whose body has ended: by its trailers, or [`Outcome::Reset`] where there is no status.
+pub fn end_of_stream(trailers: Option<&HeaderMap>) -> Outcome {
+    trailers.and_then(code).map_or(Outcome::Reset, outcome)
+}
+
+/// `grpc-status`; a value that is no code is `UNKNOWN`, as gRPC's HTTP/2 mapping asks.
+fn code(headers: &HeaderMap) -> Option<u8> {
+    let status = headers.get("grpc-status")?;
+    Some(status.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(2))
+}
+
+fn outcome(code: u8) -> Outcome {
+    match code {
+        4 | 14 => Outcome::GatewayError,
+        2 | 13 | 15 => Outcome::ServerError,
+        8 => Outcome::Throttled,
+        _ => Outcome::Success,
+    }
+}
+
+/// `grpc-retry-pushback-ms` (gRFC A6): a number is the wait, anything else forbids a retry.
+fn pushback(headers: &HeaderMap) -> Option<Pushback> {
+    let mut values = headers.get_all("grpc-retry-pushback-ms").iter();
+    let first = values.next()?;
+    let millis = first.to_str().ok().and_then(|text| text.parse::<u32>().ok());
+    Some(match (millis, values.next()) {
+        (Some(millis), None) => Pushback::After(std::time::Duration::from_millis(millis.into())),
+        _ => Pushback::Stop,
+    })
+}
