@@ -1,0 +1,109 @@
+use http::{HeaderMap, HeaderValue, Request, request::Parts};
+use http_body::Body;
+use mesh_core::{Timestamp, deadline::Deadline};
+
+use super::subset::EndpointState;
+use crate::{
+    body::{Kept, ReplayBody},
+    classify::is_grpc,
+    deadline,
+    server::Inbound,
+};
+
+/// How many endpoints a request remembers having tried. Policies with more retries than that are rare, and a
+/// forgotten one costs no more than a second visit.
+const TRIED: usize = 4;
+
+/// What the upstream keeps of a request while its attempts fly.
+pub(super) struct Outgoing<B> {
+    /// The head and the body for the next attempt; `None` while nothing can be sent again.
+    spare: Option<(Parts, Kept)>,
+    pub(super) first: Option<Request<ReplayBody<B>>>,
+    pub(super) grpc: bool,
+    pub(super) deadline: Deadline,
+    /// This request is itself a retry, made by whoever called us: retries of retries multiply.
+    pub(super) is_retry: bool,
+    tried: [u32; TRIED],
+    attempts: usize,
+}
+
+impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
+    pub(super) fn new(
+        request: Request<B>,
+        now: Timestamp,
+        timeout: Deadline,
+        retries: bool,
+        cap: u64,
+    ) -> Self {
+        let inbound = request.extensions().get::<Inbound>();
+        let mut limit = timeout;
+        if let Some(inbound) = inbound {
+            limit = limit.earlier(inbound.deadline());
+        }
+        if let Some(own) = request.extensions().get::<Deadline>() {
+            limit = limit.earlier(*own);
+        }
+        if let Some(asked) = deadline::from_headers(request.headers()) {
+            limit = limit.earlier(Deadline::after(now, asked));
+        }
+        let is_retry = inbound.is_some_and(|inbound| inbound.attempt() > 1)
+            || deadline::attempt_of(request.headers()) > 1;
+        let grpc = is_grpc(request.headers());
+        let (parts, body) = request.into_parts();
+        let (spare, body) = if retries && !is_retry {
+            let (body, kept) = ReplayBody::new(body, cap);
+            (Some((parts.clone(), kept)), body)
+        } else {
+            (None, ReplayBody::once(body))
+        };
+        Self {
+            spare,
+            first: Some(Request::from_parts(parts, body)),
+            grpc,
+            deadline: limit,
+            is_retry,
+            tried: [0; TRIED],
+            attempts: 0,
+        }
+    }
+
+    /// Whether the request could be sent again as it is now.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.spare.as_ref().is_some_and(|(_, kept)| kept.is_complete())
+    }
+
+    /// The request of the next attempt.
+    pub(super) fn next(&mut self, now: Timestamp, propagate: bool) -> Option<Request<ReplayBody<B>>> {
+        let mut request = match self.first.take() {
+            Some(first) => first,
+            None => {
+                let (parts, kept) = self.spare.as_ref()?;
+                let mut request = Request::from_parts(parts.clone(), kept.again()?);
+                mark_retry(request.headers_mut(), self.attempts, self.grpc);
+                request
+            }
+        };
+        if propagate && let Some(left) = self.deadline.remaining(now) {
+            deadline::write_headers(request.headers_mut(), left, self.grpc);
+        }
+        Some(request)
+    }
+
+    pub(super) fn on_attempt(&mut self, endpoint: &EndpointState) {
+        self.tried[self.attempts % TRIED] = endpoint.id;
+        self.attempts += 1;
+    }
+
+    pub(super) fn has_tried(&self, endpoint: &EndpointState) -> bool {
+        self.tried[..self.attempts.min(TRIED)].contains(&endpoint.id)
+    }
+}
+
+/// Tells the endpoint that this is a retry, so that a mesh of many layers does not multiply retries: Envoy's
+/// `x-envoy-attempt-count` and gRFC A6's `grpc-previous-rpc-attempts`.
+fn mark_retry(headers: &mut HeaderMap, attempts: usize, grpc: bool) {
+    headers.insert("x-envoy-attempt-count", HeaderValue::from(attempts + 1));
+    if grpc {
+        headers.insert("grpc-previous-rpc-attempts", HeaderValue::from(attempts));
+    }
+}
