@@ -1,1 +1,5 @@
 //! (coming)
+
+mod config;
+
+pub use config::{Config, Policy, Subset};
