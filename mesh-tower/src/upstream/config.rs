@@ -4,7 +4,11 @@ use mesh_core::{
     InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry, route::Split,
 };
 
+use super::Answers;
 use crate::pool;
+
+/// Linkerd's cap for a body that may be sent again.
+const REPLAY_CAP: u64 = 64 * 1024;
 
 /// All that an upstream is told: how long a request may take, how it is retried, and by which policy its endpoints
 /// are used, subset by subset. Plain data: it can be compared, kept, and handed to a running upstream.
@@ -39,6 +43,9 @@ pub struct Config {
     policy: Policy,
     subsets: Vec<Subset>,
     split: Vec<(String, u32)>,
+    replay_cap: u64,
+    propagate_deadline: bool,
+    answers: Answers,
 }
 
 impl Config {
@@ -51,6 +58,9 @@ impl Config {
             policy: Policy::default(),
             subsets: Vec::new(),
             split: Vec::new(),
+            replay_cap: REPLAY_CAP,
+            propagate_deadline: true,
+            answers: Answers::default(),
         }
     }
 
@@ -96,6 +106,29 @@ impl Config {
     #[must_use]
     pub fn with_split(mut self, split: Vec<(String, u32)>) -> Self {
         self.split = split;
+        self
+    }
+
+    /// How many bytes of a request's body are kept to send it again. A larger body is sent once. Default 64 KiB
+    /// (Linkerd).
+    #[must_use]
+    pub fn with_replay_cap(mut self, bytes: u64) -> Self {
+        self.replay_cap = bytes;
+        self
+    }
+
+    /// Whether each attempt tells the endpoint how long it has: `grpc-timeout` for gRPC, else
+    /// `x-envoy-expected-rq-timeout-ms` (Envoy). On by default; costs a header.
+    #[must_use]
+    pub fn with_deadline_header(mut self, on: bool) -> Self {
+        self.propagate_deadline = on;
+        self
+    }
+
+    /// Which requests get a response, and which an error, where the mesh has no answer from an endpoint.
+    #[must_use]
+    pub fn with_answers(mut self, answers: Answers) -> Self {
+        self.answers = answers;
         self
     }
 
@@ -157,6 +190,21 @@ impl Config {
         self.subsets.iter().find(|subset| subset.name == name)
     }
 
+    /// How many bytes of a request's body are kept.
+    pub fn replay_cap(&self) -> u64 {
+        self.replay_cap
+    }
+
+    /// Whether each attempt tells the endpoint how long it has.
+    pub fn propagates_deadline(&self) -> bool {
+        self.propagate_deadline
+    }
+
+    /// Which requests get a response where there is no answer.
+    pub fn answers(&self) -> Answers {
+        self.answers
+    }
+
     /// The weights by which the subsets share the requests; empty if no subset is chosen.
     pub fn split(&self) -> &[(String, u32)] {
         &self.split
@@ -200,7 +248,7 @@ impl Subset {
 /// assert_eq!(policy.limits().max_connections(), 100);
 /// assert_eq!(policy.breaker(), None);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     limits: limit::Config,
     pool: pool::Config,
@@ -210,9 +258,22 @@ pub struct Policy {
     breaker: Option<breaker::Config>,
 }
 
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            limits: limit::Config::default().with_max_retries(limit::Config::UNLIMITED),
+            pool: pool::Config::default(),
+            outlier: outlier::Config::default(),
+            balance: balance::Config::default(),
+            budget: budget::Config::default(),
+            breaker: None,
+        }
+    }
+}
+
 impl Policy {
-    /// How much may be under way at once. Default as in Envoy: 1,024 connections, pending requests and requests, 3
-    /// retries.
+    /// How much may be under way at once. Default as in Envoy: 1,024 connections, pending requests and requests.
+    /// Retries are left to the budget, which in Envoy too replaces `max_retries` where it is set.
     #[must_use]
     pub fn with_limits(mut self, limits: limit::Config) -> Self {
         self.limits = limits;

@@ -14,6 +14,7 @@ use http_body::Body;
 use mesh_core::{
     Outcome, Timestamp,
     breaker::Rejected,
+    deadline::Deadline,
     retry::{Answer, Decision, GiveUp, Session},
 };
 use pin_project_lite::pin_project;
@@ -23,13 +24,15 @@ use super::{
     MakeEndpoint,
     flight::{Flight, Retrying},
     plan::{Cluster, Shared},
-    request::Outgoing,
+    subset::Member,
+    tried::Tried,
 };
 use crate::{
     BoxError, Clock, MeshError,
     body::{MeshBody, ReplayBody},
     classify::{Classify, Verdict},
     error::{Reason, into_response},
+    retry::Outgoing,
     timer::Timer,
 };
 
@@ -54,6 +57,7 @@ pin_project! {
         shared: Arc<Shared<M>>,
         classify: C,
         request: Outgoing<B>,
+        tried: Tried,
         flight: Option<Flight>,
         session: Session,
         // The attempt's own time limit.
@@ -95,7 +99,7 @@ where
         let request = Outgoing::new(
             request,
             now,
-            config.deadline(now),
+            config.timeout().map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout)),
             config.retry().retries() > 0,
             config.replay_cap(),
         );
@@ -116,6 +120,7 @@ where
             shared,
             classify,
             request,
+            tried: Tried::default(),
             flight,
             session: Session::new(),
             limit: None,
@@ -125,6 +130,7 @@ where
             future.state = begin_attempt(
                 &future.shared,
                 &mut future.request,
+                &mut future.tried,
                 future.flight.as_mut(),
                 &mut future.limit,
                 now,
@@ -138,6 +144,7 @@ where
 fn begin_attempt<M, F, B>(
     shared: &Shared<M>,
     request: &mut Outgoing<B>,
+    tried: &mut Tried,
     flight: Option<&mut Flight>,
     limit: &mut Option<Timestamp>,
     now: Timestamp,
@@ -156,7 +163,7 @@ where
     let Some(cluster) = plan.cluster(flight.subset()) else {
         return refused(MeshError::new(Reason::NoRoute));
     };
-    let service = match pick(cluster, shared, request, flight, now) {
+    let service = match pick(cluster, shared, tried, flight, now) {
         Ok(service) => service,
         Err(error) => return refused(error),
     };
@@ -172,25 +179,24 @@ where
 }
 
 /// Chooses an endpoint and takes its breaker's permit.
-fn pick<M, B>(
+fn pick<M>(
     cluster: &Cluster<M::Service>,
     shared: &Shared<M>,
-    request: &mut Outgoing<B>,
+    tried: &mut Tried,
     flight: &mut Flight,
     now: Timestamp,
 ) -> Result<M::Service, MeshError>
 where
     M: MakeEndpoint,
     M::Service: Clone,
-    B: Body<Data = Bytes>,
 {
-    let Cluster { subset, table } = cluster;
+    let Cluster { subset, members } = cluster;
     let rng = &mut shared.chance.rng();
     let mut rejected: Option<Rejected> = None;
     for _ in 0..PICKS {
-        let avoid = |member: &super::subset::Member<M::Service>| request.has_tried(&member.state);
-        let Some(index) = subset.balancer.pick(now, rng, table, avoid) else { break };
-        let member = &table.candidates()[index];
+        let avoid = |member: &Member<M::Service>| tried.contains(&member.state);
+        let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
+        let member = &members[index];
         let state = &member.state;
         let permit = match &state.breaker {
             None => None,
@@ -206,7 +212,7 @@ where
                 }
             },
         };
-        request.on_attempt(state);
+        tried.push(state);
         flight.start(now, state.clone(), permit);
         return Ok(member.service.clone());
     }
@@ -223,7 +229,7 @@ where
 
 /// How long until the first ejected endpoint comes back.
 fn next_return<S>(cluster: &Cluster<S>, now: Timestamp) -> Option<std::time::Duration> {
-    let members = cluster.table.candidates().iter();
+    let members = cluster.members.iter();
     members.filter_map(|member| member.state.host.ejected_until()).min().map(|at| at.since(now))
 }
 
@@ -296,7 +302,14 @@ where
     /// Begins the next attempt.
     fn start(self: Pin<&mut Self>, now: Timestamp) {
         let mut this = self.project();
-        let next = begin_attempt(this.shared, this.request, this.flight.as_mut(), this.limit, now);
+        let next = begin_attempt(
+            this.shared,
+            this.request,
+            this.tried,
+            this.flight.as_mut(),
+            this.limit,
+            now,
+        );
         this.state.set(next);
     }
 

@@ -5,7 +5,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh_core::{Endpoint, InvalidConfig, Timestamp, balance::Table, outlier::Event, route::Split};
+use mesh_core::{Endpoint, InvalidConfig, Timestamp, balance::Weighted, outlier::Event, route::Split};
 use tokio::sync::Notify;
 
 use super::{
@@ -25,7 +25,7 @@ pub(super) struct Plan<S> {
 /// A subset and its endpoints, as of one moment.
 pub(super) struct Cluster<S> {
     pub(super) subset: Arc<Subset>,
-    pub(super) table: Table<Member<S>>,
+    pub(super) members: Weighted<Member<S>>,
 }
 
 /// What all clones of an upstream share.
@@ -144,8 +144,8 @@ impl<S> Plan<S> {
 
     /// Un-ejects what has served its time. Idempotent.
     pub(super) fn on_timeout(&self, now: Timestamp) {
-        for Cluster { subset, table } in &self.subsets {
-            let members = table.candidates();
+        for Cluster { subset, members } in &self.subsets {
+            let members = members;
             subset.detection.sweep(
                 now,
                 members.iter().map(|member| &member.state.host),
@@ -216,7 +216,7 @@ impl<S: Clone> Writer<S> {
         };
         let cluster = |members: &Members<S>| Cluster {
             subset: members.subset.clone(),
-            table: Table::new(members.members.values().cloned().collect()),
+            members: Weighted::new(members.members.values().cloned().collect()),
         };
         Ok(Plan {
             config: self.config.clone(),

@@ -2,7 +2,6 @@ use http::{HeaderMap, HeaderValue, Request, request::Parts};
 use http_body::Body;
 use mesh_core::{Timestamp, deadline::Deadline};
 
-use super::subset::EndpointState;
 use crate::{
     body::{Kept, ReplayBody},
     classify::is_grpc,
@@ -10,25 +9,20 @@ use crate::{
     server::Inbound,
 };
 
-/// How many endpoints a request remembers having tried. Policies with more retries than that are rare, and a
-/// forgotten one costs no more than a second visit.
-const TRIED: usize = 4;
-
-/// What the upstream keeps of a request while its attempts fly.
-pub(super) struct Outgoing<B> {
+/// What is kept of a request while its attempts fly.
+pub(crate) struct Outgoing<B> {
     /// The head and the body for the next attempt; `None` while nothing can be sent again.
     spare: Option<(Parts, Kept)>,
-    pub(super) first: Option<Request<ReplayBody<B>>>,
-    pub(super) grpc: bool,
-    pub(super) deadline: Deadline,
+    first: Option<Request<ReplayBody<B>>>,
+    pub(crate) grpc: bool,
+    pub(crate) deadline: Deadline,
     /// This request is itself a retry, made by whoever called us: retries of retries multiply.
-    pub(super) is_retry: bool,
-    tried: [u32; TRIED],
+    pub(crate) is_retry: bool,
     attempts: usize,
 }
 
 impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
-    pub(super) fn new(
+    pub(crate) fn new(
         request: Request<B>,
         now: Timestamp,
         timeout: Deadline,
@@ -62,18 +56,17 @@ impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
             grpc,
             deadline: limit,
             is_retry,
-            tried: [0; TRIED],
             attempts: 0,
         }
     }
 
     /// Whether the request could be sent again as it is now.
-    pub(super) fn is_replayable(&self) -> bool {
+    pub(crate) fn is_replayable(&self) -> bool {
         self.spare.as_ref().is_some_and(|(_, kept)| kept.is_complete())
     }
 
-    /// The request of the next attempt.
-    pub(super) fn next(&mut self, now: Timestamp, propagate: bool) -> Option<Request<ReplayBody<B>>> {
+    /// The request of the next attempt; `None` if it cannot be sent again. With `propagate` it tells how long it has.
+    pub(crate) fn next(&mut self, now: Timestamp, propagate: bool) -> Option<Request<ReplayBody<B>>> {
         let mut request = match self.first.take() {
             Some(first) => first,
             None => {
@@ -83,19 +76,11 @@ impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
                 request
             }
         };
+        self.attempts += 1;
         if propagate && let Some(left) = self.deadline.remaining(now) {
             deadline::write_headers(request.headers_mut(), left, self.grpc);
         }
         Some(request)
-    }
-
-    pub(super) fn on_attempt(&mut self, endpoint: &EndpointState) {
-        self.tried[self.attempts % TRIED] = endpoint.id;
-        self.attempts += 1;
-    }
-
-    pub(super) fn has_tried(&self, endpoint: &EndpointState) -> bool {
-        self.tried[..self.attempts.min(TRIED)].contains(&endpoint.id)
     }
 }
 
