@@ -24,12 +24,6 @@ pin_project! {
     }
 }
 
-/// What a body tells of its end to whoever waits for it.
-pub(crate) trait Watch {
-    /// The body has ended: with trailers, without, or with an error.
-    fn on_end(&mut self, trailers: Option<&HeaderMap>, failed: bool);
-}
-
 impl<B: Body> MeshBody<B> {
     pub(crate) fn new(inner: B, flight: Flight) -> Self {
         let mut flight = Some(flight);

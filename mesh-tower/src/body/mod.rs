@@ -4,5 +4,4 @@ mod mesh;
 mod replay;
 
 pub use mesh::MeshBody;
-pub(crate) use mesh::Watch;
 pub use replay::{Kept, ReplayBody};

@@ -224,8 +224,9 @@ impl Recording {
 
     fn finish(&mut self) {
         if !self.overflown {
+            let record = std::mem::take(&mut self.record);
             // Finished twice is finished: the first record stands.
-            _ = self.done.set(std::mem::take(&mut self.record));
+            self.done.get_or_init(|| record);
         }
     }
 }

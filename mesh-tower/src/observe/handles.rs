@@ -5,7 +5,7 @@ use http::StatusCode;
 use mesh_core::{
     Outcome,
     breaker::State,
-    outlier::{Event, WhyNot},
+    outlier::{Detector, Event, WhyNot},
     retry::GiveUp,
 };
 use metrics::{Counter, Gauge, Histogram, SharedString, counter, gauge, histogram};
@@ -90,9 +90,8 @@ impl Handles {
             upstream: upstream.clone(),
             subset: subset.clone(),
             requests: CLASSES.map(|class| counter!(names::REQUESTS, &with("status_class", class))),
-            attempts: OUTCOMES.map(|outcome| {
-                counter!(names::ATTEMPTS, &with("outcome", outcome_label(outcome)))
-            }),
+            attempts: OUTCOMES
+                .map(|outcome| counter!(names::ATTEMPTS, &with("outcome", outcome_label(outcome)))),
             retries: counter!(names::RETRIES, &labels()),
             endpoints: gauge!(names::ENDPOINTS, &labels()),
             request_duration: histogram!(names::REQUEST_DURATION, &labels()),
@@ -149,8 +148,13 @@ impl Handles {
     }
 
     pub(super) fn outlier(&self, event: Event) {
-        let counter = |detector: mesh_core::outlier::Detector, enforced: &'static str| {
-            let [upstream, subset, method] = self.with("method", detector.name());
+        let counter = |detector: Detector, enforced: &'static str| {
+            let method = match detector {
+                Detector::Consecutive5xx => "consecutive_5xx",
+                Detector::ConsecutiveGatewayErrors => "consecutive_gateway_failure",
+                Detector::ConsecutiveLocalOrigin => "consecutive_local_origin_failure",
+            };
+            let [upstream, subset, method] = self.with("method", method);
             counter!(names::EJECTIONS, &[upstream, subset, method, ("enforced", enforced.into())])
         };
         match event {

@@ -31,7 +31,10 @@ pub(super) const ENDPOINTS: &str = "mesh_endpoints";
 /// `subset` is empty for the whole upstream.
 pub fn describe_metrics() {
     let count = |name, text| describe_counter!(name, Unit::Count, text);
-    count(REQUESTS, "Requests answered by an endpoint, by the class of the status that the caller saw");
+    count(
+        REQUESTS,
+        "Requests answered by an endpoint, by the class of the status that the caller saw",
+    );
     count(FAILED_REQUESTS, "Requests that no endpoint answered, by response flag");
     count(REFUSED, "Requests that a policy turned away, by response flag");
     count(ATTEMPTS, "Attempts, by how they ended");
@@ -39,7 +42,11 @@ pub fn describe_metrics() {
     count(GAVE_UP, "Failed requests that were not tried again, by reason");
     count(BREAKER_TRANSITIONS, "State changes of circuit breakers");
     count(EJECTIONS, "Endpoints that outlier detection ejected, or would have");
-    describe_histogram!(REQUEST_DURATION, Unit::Seconds, "Time to the head of the response, retries included");
+    describe_histogram!(
+        REQUEST_DURATION,
+        Unit::Seconds,
+        "Time to the head of the response, retries included"
+    );
     describe_gauge!(EJECTED, Unit::Count, "Endpoints that are ejected now");
     describe_gauge!(ENDPOINTS, Unit::Count, "Endpoints that are known");
 }

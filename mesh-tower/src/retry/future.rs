@@ -13,10 +13,8 @@ use http::{Request, Response};
 use http_body::Body;
 use mesh_core::{
     Timestamp,
-    budget::Withdrawal,
     deadline::Deadline,
-    limit,
-    retry::{Decision, Session},
+    retry::{Decision, Granted, Session},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -59,7 +57,7 @@ pin_project! {
 /// What a request holds of the budget, given back when it is dropped.
 struct Held {
     shared: Arc<Shared>,
-    retry: Option<(Withdrawal, limit::Permit)>,
+    retry: Option<Granted>,
 }
 
 impl<S, C, B, RB> ResponseFuture<S, C, B>
@@ -67,7 +65,12 @@ where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     B: Body<Data = Bytes>,
 {
-    pub(super) fn new(mut service: S, shared: Arc<Shared>, classify: C, request: Request<B>) -> Self {
+    pub(super) fn new(
+        mut service: S,
+        shared: Arc<Shared>,
+        classify: C,
+        request: Request<B>,
+    ) -> Self {
         let now = Clock.now();
         let config = &shared.config;
         let limit = Deadline::NONE;
@@ -177,8 +180,9 @@ impl Held {
         match decision {
             Decision::Retry(granted) => {
                 self.end_retry();
-                self.retry = Some((granted.withdrawal, granted.slot));
-                Some(now + granted.after)
+                let until = now + granted.after;
+                self.retry = Some(granted);
+                Some(until)
             }
             Decision::GiveUp(why) => {
                 tracing::trace!(%why, "not retried");
@@ -188,9 +192,8 @@ impl Held {
     }
 
     fn end_retry(&mut self) {
-        if let Some((withdrawal, slot)) = self.retry.take() {
-            self.shared.budget.on_retry_end(withdrawal);
-            self.shared.limits.release(slot);
+        if let Some(granted) = self.retry.take() {
+            granted.end(&self.shared.budget, &self.shared.limits);
         }
     }
 }

@@ -41,7 +41,7 @@ impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
             limit = limit.earlier(Deadline::after(now, asked));
         }
         let is_retry = inbound.is_some_and(|inbound| inbound.attempt() > 1)
-            || deadline::attempt_of(request.headers()) > 1;
+            || attempt_of(request.headers()) > 1;
         let grpc = is_grpc(request.headers());
         let (parts, body) = request.into_parts();
         let (spare, body) = if retries && !is_retry {
@@ -66,7 +66,11 @@ impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
     }
 
     /// The request of the next attempt; `None` if it cannot be sent again. With `propagate` it tells how long it has.
-    pub(crate) fn next(&mut self, now: Timestamp, propagate: bool) -> Option<Request<ReplayBody<B>>> {
+    pub(crate) fn next(
+        &mut self,
+        now: Timestamp,
+        propagate: bool,
+    ) -> Option<Request<ReplayBody<B>>> {
         let mut request = match self.first.take() {
             Some(first) => first,
             None => {
@@ -78,7 +82,7 @@ impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
         };
         self.attempts += 1;
         if propagate && let Some(left) = self.deadline.remaining(now) {
-            deadline::write_headers(request.headers_mut(), left, self.grpc);
+            deadline::write_headers(request.headers_mut(), left);
         }
         Some(request)
     }
@@ -91,4 +95,12 @@ fn mark_retry(headers: &mut HeaderMap, attempts: usize, grpc: bool) {
     if grpc {
         headers.insert("grpc-previous-rpc-attempts", HeaderValue::from(attempts));
     }
+}
+
+/// Which attempt of its caller a request says it is; 1 if it says nothing.
+fn attempt_of(headers: &HeaderMap) -> u32 {
+    let number = |name| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
+    let envoy = number("x-envoy-attempt-count");
+    let grpc = number("grpc-previous-rpc-attempts").map(|previous| previous.saturating_add(1));
+    envoy.max(grpc).unwrap_or(1)
 }

@@ -10,7 +10,11 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{future::ResponseFuture, layer::Shared};
-use crate::{BoxError, body::ReplayBody, classify::{Classify, Standard}};
+use crate::{
+    BoxError,
+    body::ReplayBody,
+    classify::{Classify, Standard},
+};
 
 /// Tries requests again. Made by [`RetryLayer`](super::RetryLayer); see the [module's docs](super).
 #[derive(Clone, Debug)]

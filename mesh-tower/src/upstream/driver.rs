@@ -49,7 +49,7 @@ where
             plan.on_timeout(now);
             if now >= maintenance {
                 maintenance = now + MAINTENANCE;
-                for member in plan.subsets.iter().flat_map(|cluster| cluster.members) {
+                for member in plan.subsets.iter().flat_map(|cluster| cluster.members.iter()) {
                     shared.make.maintain(&member.service, now);
                 }
             }

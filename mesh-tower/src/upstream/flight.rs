@@ -5,8 +5,8 @@ use mesh_core::{
     Outcome, Timestamp,
     balance::Started,
     breaker,
-    budget::Withdrawal,
     limit::{self, Full, Resource},
+    retry::Granted,
 };
 
 use super::subset::{EndpointState, Subset};
@@ -19,14 +19,8 @@ pub(crate) struct Flight {
     subset: Arc<Subset>,
     chance: Chance,
     slot: Option<limit::Permit>,
-    retry: Option<Retrying>,
+    retry: Option<Granted>,
     attempt: Option<Attempt>,
-}
-
-/// What a retry holds from its back-off to its end.
-pub(super) struct Retrying {
-    pub(super) withdrawal: Withdrawal,
-    pub(super) slot: limit::Permit,
 }
 
 /// One try on one endpoint.
@@ -105,15 +99,14 @@ impl Flight {
     }
 
     /// A retry was granted, and waits in back-off.
-    pub(super) fn begin_retry(&mut self, retry: Retrying) {
+    pub(super) fn begin_retry(&mut self, retry: Granted) {
         self.end_retry();
         self.retry = Some(retry);
     }
 
     fn end_retry(&mut self) {
-        if let Some(Retrying { withdrawal, slot }) = self.retry.take() {
-            self.subset.budget.on_retry_end(withdrawal);
-            self.subset.limits.release(slot);
+        if let Some(granted) = self.retry.take() {
+            granted.end(&self.subset.budget, &self.subset.limits);
         }
     }
 

@@ -15,14 +15,14 @@ use mesh_core::{
     Outcome, Timestamp,
     breaker::Rejected,
     deadline::Deadline,
-    retry::{Answer, Decision, GiveUp, Session},
+    retry::{Answer, Decision, GiveUp, Granted, Session},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
     MakeEndpoint,
-    flight::{Flight, Retrying},
+    flight::Flight,
     plan::{Cluster, Shared},
     subset::Member,
     tried::Tried,
@@ -206,7 +206,7 @@ where
                     Some(permit)
                 }
                 Err(refusal) => {
-                    subset.observer.breaker(&state.address, refusal.transition());
+                    subset.observer.breaker(&state.address, refusal.transition);
                     rejected = Some(refusal);
                     continue;
                 }
@@ -217,7 +217,7 @@ where
         return Ok(member.service.clone());
     }
     let (reason, retry_after) = match rejected {
-        Some(refusal) => (Reason::BreakerOpen, refusal.retry_after()),
+        Some(refusal) => (Reason::BreakerOpen, refusal.retry_after),
         None => (Reason::NoEndpoint, next_return(cluster, now)),
     };
     let error = MeshError::new(reason);
@@ -314,7 +314,10 @@ where
     }
 
     /// An attempt has ended: hands the answer on, or `None` if another attempt follows.
-    fn on_answer(mut self: Pin<&mut Self>, result: Result<Response<RB>, BoxError>) -> Option<Answered<RB>> {
+    fn on_answer(
+        mut self: Pin<&mut Self>,
+        result: Result<Response<RB>, BoxError>,
+    ) -> Option<Answered<RB>> {
         let now = Clock.now();
         let this = self.as_mut().project();
         let verdict = this.classify.classify(result.as_ref());
@@ -346,9 +349,7 @@ where
             flight.subset().observer.request(result.as_ref().map(Response::status), took);
         }
         match (result, flight) {
-            (Ok(response), Some(flight)) => {
-                Ok(response.map(|body| MeshBody::new(body, flight)))
-            }
+            (Ok(response), Some(flight)) => Ok(response.map(|body| MeshBody::new(body, flight))),
             (Ok(response), None) => Ok(response.map(|_| MeshBody::default())),
             (Err(error), mut flight) => {
                 let error = name_error(error, &this.shared.name, flight.as_ref());
@@ -384,7 +385,7 @@ fn decide<M: MakeEndpoint, B: Body<Data = Bytes>>(
     session: &mut Session,
     now: Timestamp,
     answer: Answer,
-) -> Option<(Timestamp, Retrying)> {
+) -> Option<(Timestamp, Granted)> {
     if request.is_retry {
         return None;
     }
@@ -404,7 +405,7 @@ fn decide<M: MakeEndpoint, B: Body<Data = Bytes>>(
         Decision::Retry(granted) => {
             subset.observer.retry();
             let until = now + granted.after;
-            Some((until, Retrying { withdrawal: granted.withdrawal, slot: granted.slot }))
+            Some((until, granted))
         }
         Decision::GiveUp(GiveUp::NotRetriable) => None,
         Decision::GiveUp(why) => {

@@ -5,7 +5,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh_core::{Endpoint, InvalidConfig, Timestamp, balance::Weighted, outlier::Event, route::Split};
+use mesh_core::{
+    Endpoint, InvalidConfig, Timestamp, balance::Weighted, outlier::Event, route::Split,
+};
 use tokio::sync::Notify;
 
 use super::{
@@ -66,16 +68,16 @@ where
         chance: Chance,
     ) -> Result<Self, InvalidConfig> {
         let name: Arc<str> = config.name().into();
+        let changed = Arc::new(Notify::new());
         let now = Clock.now();
         let mut writer = Writer {
             endpoints: by_address(endpoints),
-            subsets: subsets_of(&config, &[], now),
+            subsets: subsets_of(&config, &[], &changed, now),
             config,
             next_id: 0,
         };
         writer.follow(&make, now);
         let plan = ArcSwap::from_pointee(writer.plan()?);
-        let changed = Arc::new(Notify::new());
         Ok(Self { name, make, chance, plan, writer: Mutex::new(writer), changed })
     }
 
@@ -99,7 +101,7 @@ where
         let config = change(&writer.config)?;
         let now = Clock.now();
         let old = std::mem::take(&mut writer.subsets);
-        writer.subsets = subsets_of(&config, &old, now);
+        writer.subsets = subsets_of(&config, &old, &self.changed, now);
         writer.config = config;
         writer.follow(&self.make, now);
         self.publish(writer.plan()?);
@@ -227,7 +229,12 @@ impl<S: Clone> Writer<S> {
 }
 
 /// The subsets of `config`: the whole upstream first, then the named ones; those that `old` knows keep their machines.
-fn subsets_of<S: Clone>(config: &Config, old: &[Members<S>], now: Timestamp) -> Vec<Members<S>> {
+fn subsets_of<S: Clone>(
+    config: &Config,
+    old: &[Members<S>],
+    changed: &Arc<Notify>,
+    now: Timestamp,
+) -> Vec<Members<S>> {
     let whole = mesh_core::Labels::default();
     let named = config.subsets().iter().map(|subset| {
         (subset.name(), subset.labels(), subset.policy().unwrap_or_else(|| config.policy()))
@@ -240,7 +247,7 @@ fn subsets_of<S: Clone>(config: &Config, old: &[Members<S>], now: Timestamp) -> 
                 members: known.members.clone(),
             },
             None => Members {
-                subset: Arc::new(Subset::new(config, parts, now)),
+                subset: Arc::new(Subset::new(config, parts, changed, now)),
                 members: BTreeMap::new(),
             },
         })

@@ -1,6 +1,9 @@
 use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
-use mesh_core::{Endpoint, outlier::Detector};
+use mesh_core::{
+    Endpoint, breaker,
+    outlier::{self, Detector},
+};
 
 use super::{Config, Policy, plan::Plan, subset::Member};
 use crate::Clock;
@@ -44,7 +47,7 @@ pub struct EjectionStatus {
 #[non_exhaustive]
 pub struct BreakerStatus {
     /// Closed, open or half-open.
-    pub state: mesh_core::breaker::State,
+    pub state: breaker::State,
 }
 
 impl EndpointStatus {
@@ -86,7 +89,10 @@ pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
                 left: until.since(now),
             }),
             ejections: state.host.ejections(),
-            breaker: state.breaker.as_ref().map(|breaker| BreakerStatus { state: breaker.state(now) }),
+            breaker: state
+                .breaker
+                .as_ref()
+                .map(|breaker| BreakerStatus { state: breaker.state(now) }),
         }
     };
     plan.subsets
@@ -106,15 +112,29 @@ pub(super) fn describe(config: &Config) -> String {
         _ = writeln!(text, "  {step:<9} {what}");
     };
     line("route", split(config));
-    line("deadline", config.timeout().map_or("the caller's".into(), |limit| format!("{limit:?} or the caller's")));
+    line(
+        "deadline",
+        config
+            .timeout()
+            .map_or("the caller's".into(), |limit| format!("{limit:?} or the caller's")),
+    );
     let retry = config.retry();
-    line("retry", match retry.retries() {
-        0 => "never".into(),
-        retries => {
-            let per_try = retry.per_try_timeout().map_or(String::new(), |limit| format!(", {limit:?} for each attempt"));
-            format!("up to {retries} on {}{per_try}, bodies up to {} B", retry.retry_on(), config.replay_cap())
-        }
-    });
+    line(
+        "retry",
+        match retry.retries() {
+            0 => "never".into(),
+            retries => {
+                let per_try = retry
+                    .per_try_timeout()
+                    .map_or(String::new(), |limit| format!(", {limit:?} for each attempt"));
+                format!(
+                    "up to {retries} on {}{per_try}, bodies up to {} B",
+                    retry.retry_on(),
+                    config.replay_cap()
+                )
+            }
+        },
+    );
     describe_policy(config.policy(), &mut line);
     for subset in config.subsets() {
         let own = if subset.policy().is_some() { ", policy of its own" } else { "" };
@@ -143,9 +163,47 @@ fn describe_policy(policy: &Policy, line: &mut impl FnMut(&str, String)) {
             count(limits.max_pending()),
         ),
     );
-    line("balance", policy.balance().to_string());
-    line("breaker", policy.breaker().map_or("none".into(), ToString::to_string));
-    line("outlier", policy.outlier().to_string());
+    line("balance", format!("{:?}", policy.balance().strategy()));
+    line("breaker", policy.breaker().map_or("none".into(), describe_breaker));
+    line("outlier", describe_outlier(policy.outlier()));
+}
+
+fn describe_breaker(config: &breaker::Config) -> String {
+    let mut rules = Vec::new();
+    if let Some(failures) = config.consecutive_failures() {
+        rules.push(format!("{failures} failures in a row"));
+    }
+    if let Some((ratio, calls, window)) = config.failure_ratio() {
+        rules.push(format!("{ratio} of at least {calls} calls failed ({window:?})"));
+    }
+    if let Some((slower, ratio)) = config.slow_calls() {
+        rules.push(format!("{ratio} of the calls take longer than {slower:?}"));
+    }
+    format!("opens for {:?} after {}", config.open_for(), rules.join(" or "))
+}
+
+fn describe_outlier(config: &outlier::Config) -> String {
+    if config.is_off() {
+        return "off".into();
+    }
+    let mut runs = Vec::new();
+    for (errors, name) in
+        [(config.consecutive_5xx(), "5xx"), (config.consecutive_gateway_errors(), "gateway errors")]
+    {
+        if errors > 0 {
+            runs.push(format!("{errors} {name}"));
+        }
+    }
+    if config.split_local_origin() {
+        runs.push(format!("{} failures without an answer", config.consecutive_local_origin()));
+    }
+    let one = if config.always_eject_one() { ", one at least" } else { "" };
+    format!(
+        "ejects after {} in a row, for {:?} and longer each time, at most {} of the endpoints{one}",
+        runs.join(" or "),
+        config.base_ejection_time(),
+        config.max_ejection_percent(),
+    )
 }
 
 fn split(config: &Config) -> String {

@@ -9,8 +9,9 @@ use mesh_core::{
     breaker::{self, Breaker},
     budget::Budget,
     limit::Limits,
-    outlier::{Detection, Host},
+    outlier::{Detection, Event, Host},
 };
+use tokio::sync::Notify;
 
 use super::{Config, Policy};
 use crate::{observe::Observer, pool::Group};
@@ -31,12 +32,15 @@ pub(crate) struct Subset {
     pub(crate) group: Group,
     pub(crate) balancer: Balancer,
     pub(crate) observer: Arc<Observer>,
+    /// Wakes the driver: an endpoint was ejected, and is to come back.
+    changed: Arc<Notify>,
 }
 
 impl Subset {
     pub(super) fn new(
         upstream: &Config,
         (name, labels, policy): (&str, &Labels, &Policy),
+        changed: &Arc<Notify>,
         now: Timestamp,
     ) -> Self {
         let limits = Arc::new(Limits::new(policy.limits().clone()));
@@ -50,6 +54,7 @@ impl Subset {
             budget: Arc::new(Budget::new(policy.budget().clone(), now)),
             balancer: Balancer::new(policy.balance().clone()),
             observer: Arc::new(Observer::new(upstream.name(), name)),
+            changed: changed.clone(),
         }
     }
 
@@ -69,6 +74,7 @@ impl Subset {
             group: self.group.clone(),
             balancer: Balancer::new(policy.balance().clone()),
             observer: self.observer.clone(),
+            changed: self.changed.clone(),
         }
     }
 
@@ -88,6 +94,9 @@ impl Subset {
         if outcome != Outcome::Cancelled {
             endpoint.count(outcome);
             let event = self.detection.on_outcome(now, rng, &endpoint.host, outcome);
+            if let Some(Event::Ejected { .. }) = event {
+                self.changed.notify_one();
+            }
             self.observer.outlier(&endpoint.address, event);
         }
         self.observer.attempt(outcome);
