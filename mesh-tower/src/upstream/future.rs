@@ -366,7 +366,10 @@ where
         let mut this = self.project();
         let error = match this.state.as_mut().project_replace(State::Done) {
             StateOwned::Refused { error } => error,
-            _ => MeshError::new(Reason::InvalidRequest)
+            StateOwned::Readying { .. }
+            | StateOwned::Calling { .. }
+            | StateOwned::Waiting { .. }
+            | StateOwned::Done => MeshError::new(Reason::InvalidRequest)
                 .with_source("the response future was polled after it was ready"),
         };
         let error = error.with_upstream(this.shared.name.clone());

@@ -147,7 +147,6 @@ impl<S> Plan<S> {
     /// Un-ejects what has served its time. Idempotent.
     pub(super) fn on_timeout(&self, now: Timestamp) {
         for Cluster { subset, members } in &self.subsets {
-            let members = members;
             subset.detection.sweep(
                 now,
                 members.iter().map(|member| &member.state.host),

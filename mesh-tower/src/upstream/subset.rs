@@ -43,16 +43,16 @@ impl Subset {
         changed: &Arc<Notify>,
         now: Timestamp,
     ) -> Self {
-        let limits = Arc::new(Limits::new(policy.limits().clone()));
+        let limits = Arc::new(Limits::new(*policy.limits()));
         Self {
             name: name.into(),
             labels: labels.clone(),
             policy: policy.clone(),
             group: Group::new(limits.clone(), policy.pool().clone()),
             limits,
-            detection: Arc::new(Detection::new(policy.outlier().clone(), now)),
-            budget: Arc::new(Budget::new(policy.budget().clone(), now)),
-            balancer: Balancer::new(policy.balance().clone()),
+            detection: Arc::new(Detection::new(*policy.outlier(), now)),
+            budget: Arc::new(Budget::new(*policy.budget(), now)),
+            balancer: Balancer::new(*policy.balance()),
             observer: Arc::new(Observer::new(upstream.name(), name)),
             changed: changed.clone(),
         }
@@ -61,8 +61,8 @@ impl Subset {
     /// The same machines under a new policy and selector.
     pub(super) fn replaced(&self, labels: &Labels, policy: &Policy, now: Timestamp) -> Self {
         self.limits.set_config(policy.limits());
-        self.detection.set_config(policy.outlier().clone(), now);
-        self.budget.set_config(policy.budget().clone(), now);
+        self.detection.set_config(*policy.outlier(), now);
+        self.budget.set_config(*policy.budget(), now);
         self.group.set_config(policy.pool().clone());
         Self {
             name: self.name.clone(),
@@ -72,7 +72,7 @@ impl Subset {
             detection: self.detection.clone(),
             budget: self.budget.clone(),
             group: self.group.clone(),
-            balancer: Balancer::new(policy.balance().clone()),
+            balancer: Balancer::new(*policy.balance()),
             observer: self.observer.clone(),
             changed: self.changed.clone(),
         }
@@ -122,7 +122,7 @@ impl EndpointState {
             id,
             address,
             host: Host::new(),
-            breaker: policy.breaker().map(|config| Breaker::new(config.clone(), now)),
+            breaker: policy.breaker().map(|config| Breaker::new(*config, now)),
             load: Load::new(),
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
