@@ -195,7 +195,7 @@ where
     M::Service: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
     <M::Service as Service<Request<ReplayBody<B>>>>::Error: Into<BoxError>,
     C: Classify<Response<RB>> + Clone,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
     RB: Body<Data = Bytes>,
 {
     type Response = Response<MeshBody<RB>>;
