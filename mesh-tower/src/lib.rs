@@ -38,9 +38,12 @@ pub mod reqwest;
 mod chance;
 mod clock;
 mod observe;
+mod oneshot;
 mod timer;
 
 pub use chance::Chance;
 pub use clock::Clock;
 pub use error::{BoxError, MeshError};
 pub use mesh_core;
+#[cfg(feature = "metrics")]
+pub use observe::{describe_metrics, recommended_buckets};
