@@ -166,6 +166,8 @@ impl Held {
             return None;
         }
         let now = Clock.now();
+        // If this attempt was a retry, it is over: the next one may take its place.
+        self.end_retry();
         let shared = self.shared.clone();
         let decision = session.on_answer(
             &shared.config,
@@ -179,7 +181,6 @@ impl Held {
         );
         match decision {
             Decision::Retry(granted) => {
-                self.end_retry();
                 let until = now + granted.after;
                 self.retry = Some(granted);
                 Some(until)

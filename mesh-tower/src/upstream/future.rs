@@ -353,6 +353,8 @@ where
         let verdict = this.classify.classify(result.as_ref());
         let Some(flight) = this.flight else { return Some(self.answer(now, result)) };
         flight.on_head(now, verdict.outcome());
+        // If this attempt was a retry, it is over: the next one may take its place.
+        flight.end_retry();
         match decide(this.shared, this.request, flight, this.session, now, verdict.answer()) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
