@@ -35,14 +35,14 @@ async fn shares_follow_the_weights_over_clones_and_change_live() {
 
 #[tokio::test]
 async fn both_call_only_what_is_ready() {
-    let (strict, counts) = Strict::new(Script::default(), |()| async { Ok::<_, BoxError>(()) });
+    let (strict, counts) = Strict::new(Script::default(), |()| Ok::<_, BoxError>(()));
     let route = Route::new(vec![(strict, 1)]).unwrap();
     for _ in 0..3 {
         route.clone().oneshot(()).await.unwrap();
     }
     assert_eq!(counts.calls(), 3);
 
-    let (strict, counts) = Strict::new(Script::default(), |()| async { Ok::<_, BoxError>(()) });
+    let (strict, counts) = Strict::new(Script::default(), |()| Ok::<_, BoxError>(()));
     let balance = Balance::new(Config::least_request(), move |_: &Endpoint| strict.clone());
     balance.insert(Endpoint::new("a:1"));
     for _ in 0..3 {
@@ -98,7 +98,7 @@ fn they_ask_for_no_send() {
 #[tokio::test]
 async fn a_cancelled_request_leaves_no_load() {
     let hang = service_fn(|()| std::future::pending::<Result<(), BoxError>>());
-    let quick = service_fn(|()| async { Ok::<_, BoxError>(()) });
+    let quick = service_fn(|()| Ok::<_, BoxError>(()));
     let balance = Balance::new(Config::least_request(), move |endpoint: &Endpoint| {
         let hangs = &**endpoint.address() == "hang:1";
         let (hang, quick) = (hang, quick);

@@ -42,7 +42,7 @@ fn status(code: u16) -> Response<()> {
 #[tokio::test(start_paused = true)]
 async fn every_attempt_is_made_on_an_instance_that_is_ready() {
     let (strict, counts) =
-        Strict::new(Script::default(), |_: Attempt| async { Ok::<_, BoxError>(status(503)) });
+        Strict::new(Script::default(), |_: Attempt| Ok::<_, BoxError>(status(503)));
     let mut service = RetryLayer::new(config(3)).layer(strict);
     let response = service.ready().await.unwrap().call(request()).await.unwrap();
     assert_eq!(response.status(), 503, "the answer that is not retried any more is handed on");
