@@ -84,8 +84,8 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     fn better(&self, first: usize, second: usize) -> usize {
         let second_is_better = match self.config.strategy {
             Strategy::PeakEwma => {
-                let lighter = self.candidates.share(first).min(self.candidates.share(second));
-                self.cost(second, lighter).is_below(self.cost(first, lighter), self.config.decay)
+                let decay = self.config.decay;
+                self.cost(second, first).is_below(self.cost(first, second), decay)
             }
             Strategy::RoundRobin | Strategy::LeastRequest => {
                 // (active_b + 1) / weight_b ≤ active_a / weight_a, multiplied out.
@@ -99,10 +99,15 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
         if second_is_better { second } else { first }
     }
 
-    fn cost(&self, index: usize, lighter: u64) -> Cost {
+    fn cost(&self, index: usize, other: usize) -> Cost {
         let load = self.candidates[index].load();
         let (estimate, stamp) = load.estimate_at_stamp(&self.config, self.now);
-        let relief = lighter as f64 / self.candidates.share(index) as f64;
+        let relief = if self.candidates.is_weighted() {
+            let share = self.candidates.share(index);
+            share.min(self.candidates.share(other)) as f64 / share as f64
+        } else {
+            1.0
+        };
         Cost { at_stamp: estimate * (1.0 + f64::from(load.active()) * relief), stamp }
     }
 
