@@ -113,11 +113,14 @@ fn untrusted(error: &webpki::Error) -> Untrusted {
     match error {
         E::CertExpired { .. } | E::InvalidCertValidity => Untrusted::Expired,
         E::CertNotValidYet { .. } => Untrusted::NotYetValid,
-        E::UnknownIssuer => Untrusted::UnknownIssuer,
+        // A stranger with our authority's name is found by name and fails by signature.
+        E::UnknownIssuer | E::InvalidSignatureForPublicKey => Untrusted::UnknownIssuer,
         E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Untrusted::WrongPurpose,
         E::CaUsedAsEndEntity => Untrusted::NotAnSvid("it is a certificate authority"),
         E::EndEntityUsedAsCa => Untrusted::BadIssuer("it is not a certificate authority"),
-        E::InvalidSignatureForPublicKey => Untrusted::BadSignature,
         other => Untrusted::Chain(other.to_string()),
     }
 }
+
+#[cfg(all(test, any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
