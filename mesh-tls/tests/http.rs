@@ -101,7 +101,11 @@ async fn a_client_that_is_not_welcome_gets_a_typed_error() {
     let server = mesh(&ours, "/server").await;
     let addr = serve(server.acceptor(only("/somebody"))).await;
     let caller = mesh(&ours, "/caller").await;
-    let error = client_of(caller.connector(only("/server"))).get(uri(addr, "/")).await.unwrap_err();
+    let by = |alpn: &str| client_of(caller.connector(only("/server")).with_alpn([alpn]));
+    let error = by("h2").get(uri(addr, "/")).await.unwrap_err();
+    assert!(ConnectError::is_rejection(&error), "{error:?}");
+    let error = by("http/1.1").get(uri(addr, "/")).await.unwrap_err();
+    assert!(ConnectError::is_rejection(&error), "{error:?}");
     let found = ConnectError::find(&error);
     let found = found.unwrap_or_else(|| panic!("must be found in {error:?}"));
     let denied = ConnectErrorKind::RejectedByPeer(mesh_tls::Alert::AccessDenied);
@@ -112,6 +116,7 @@ async fn a_client_that_is_not_welcome_gets_a_typed_error() {
     let error = client_of(wrong).get(uri(addr, "/")).await.unwrap_err();
     let kind = ConnectError::find(&error).unwrap().kind();
     assert_eq!(kind, &ConnectErrorKind::PeerNotAuthorized(id("/server")));
+    assert!(!ConnectError::is_rejection(&error));
 }
 
 #[tokio::test]
