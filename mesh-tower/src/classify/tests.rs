@@ -61,7 +61,8 @@ fn grpc_by_trailers_at_the_end() {
 
 #[test]
 fn grpc_web_is_judged_as_http() {
-    let head = status(200).header("content-type", "application/grpc-web").header("grpc-status", "14");
+    let head =
+        status(200).header("content-type", "application/grpc-web").header("grpc-status", "14");
     assert_eq!(verdict(head).outcome(), Some(Outcome::Success));
 }
 
@@ -81,7 +82,9 @@ fn retry_after_in_seconds_and_as_a_date() {
 
 #[test]
 fn grpc_pushback_is_a_number_or_a_stop() {
-    let push = |value: &str| verdict(grpc("14").header("grpc-retry-pushback-ms", value)).answer().pushback();
+    let push = |value: &str| {
+        verdict(grpc("14").header("grpc-retry-pushback-ms", value)).answer().pushback()
+    };
     assert_eq!(push("250"), Some(Pushback::After(Duration::from_millis(250))));
     assert_eq!(push("-1"), Some(Pushback::Stop));
     assert_eq!(push("later"), Some(Pushback::Stop));

@@ -40,8 +40,7 @@ pub fn into_response<B: Default>(grpc: bool, error: &(dyn Error + 'static)) -> R
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if grpc {
-        headers
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from(u16::from(code)));
         headers.insert("grpc-message", grpc_message(&error.to_string()));
     } else {
@@ -83,7 +82,8 @@ mod tests {
 
     #[test]
     fn retry_after_is_rounded_up_to_whole_seconds() {
-        let error = MeshError::new(Reason::BreakerOpen).with_retry_after(Duration::from_millis(1_001));
+        let error =
+            MeshError::new(Reason::BreakerOpen).with_retry_after(Duration::from_millis(1_001));
         let response = into_response::<String>(false, &error);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
     }
