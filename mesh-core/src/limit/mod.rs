@@ -41,6 +41,11 @@ use crate::sync::{AtomicU32, Ordering};
 
 mod config;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 pub use config::Config;
 
 /// The slots of one upstream, shared by all its requests.
