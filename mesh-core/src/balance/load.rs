@@ -170,6 +170,12 @@ impl Default for Load {
 pub struct Started(Timestamp);
 
 impl Started {
+    /// The same begin again, for one that was kept as a bare moment.
+    #[cfg(test)]
+    pub(super) const fn resumed(at: Timestamp) -> Self {
+        Self(at)
+    }
+
     /// When.
     pub const fn at(self) -> Timestamp {
         self.0

@@ -161,15 +161,33 @@ fn part_begin(part: u64, total: u64, parts: u64) -> u64 {
     (u128::from(part) * u128::from(total)).div_ceil(u128::from(parts)) as u64
 }
 
-/// The number nearest to `total / φ` that is coprime to it.
+/// A number near `total / φ`, coprime to `total`, by whose multiples the points spread most evenly.
+///
+/// Near is not enough: 0.6181 of 10,000 is also near 89/144, and then 144 steps come back almost to the same
+/// point, time after time. How evenly the multiples of a fraction spread is told by the quotients of its continued
+/// fraction: the smaller their sum, the better (Niederreiter 1977). All ones would be the golden section.
 fn stride(total: u64) -> u64 {
     // 2⁶⁴ / φ
     const GOLDEN: u128 = 0x9E37_79B9_7F4A_7C15;
+    // More bring next to nothing, and this is done at each change of the endpoints.
+    const CANDIDATES: u64 = 64;
     let golden = ((u128::from(total) * GOLDEN) >> 64) as u64;
-    (0..total)
-        .flat_map(|distance| [golden.saturating_sub(distance), golden.saturating_add(distance)])
-        .find(|&stride| stride > 0 && gcd(stride, total) == 1)
-        .unwrap_or(1)
+    let near = golden.saturating_sub(CANDIDATES).max(1)..total.min(golden + CANDIDATES);
+    // Next to `total` itself there is always a coprime: `total − 1`, or 1.
+    near.chain([total - 1, 1])
+        .filter_map(|stride| Some((quotients_if_coprime(total, stride)?, stride)))
+        .min()
+        .map_or(1, |(_, stride)| stride)
+}
+
+/// The sum of the quotients of the continued fraction of `a / b`.
+fn quotients_if_coprime(mut a: u64, mut b: u64) -> Option<u64> {
+    let mut sum = 0;
+    while b != 0 {
+        sum += a / b;
+        (a, b) = (b, a % b);
+    }
+    (a == 1).then_some(sum)
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

@@ -41,9 +41,11 @@ use crate::sync::{AtomicU32, Ordering};
 
 mod config;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 pub use config::Config;

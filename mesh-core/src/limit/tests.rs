@@ -115,7 +115,7 @@ impl Subject for Limits {
     }
 
     fn release(&mut self, permit: Permit) {
-        Limits::release(self, permit);
+        Self::release(self, permit);
     }
 
     fn set_max(&mut self, resource: Resource, max: u32) {
@@ -129,7 +129,7 @@ impl Subject for Limits {
     }
 
     fn in_use(&self, resource: Resource) -> u32 {
-        Limits::in_use(self, resource)
+        Self::in_use(self, resource)
     }
 }
 

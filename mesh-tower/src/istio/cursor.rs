@@ -60,7 +60,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Adds a problem, up to a bound: an error is kept in the place of a warning, and the last one says that there are more.
+/// Adds a problem, up to a bound. What is beyond it may be an error, so the one that says so is.
 pub(super) fn push(problems: &mut Vec<Problem>, problem: Problem) {
     if problems.len() < MAX_PROBLEMS {
         return problems.push(problem);
@@ -101,7 +101,11 @@ impl<'n> Fields<'n> {
     }
 
     /// The field of this name; it is reported if it is missing.
-    pub(super) fn require(&mut self, name: &'static str, report: &mut Report<'_>) -> Option<Field<'n>> {
+    pub(super) fn require(
+        &mut self,
+        name: &'static str,
+        report: &mut Report<'_>,
+    ) -> Option<Field<'n>> {
         let field = self.take(name);
         if field.is_none() {
             report.invalid(self.place, &join(&self.path, name), "is missing");
@@ -110,7 +114,12 @@ impl<'n> Fields<'n> {
     }
 
     /// Takes a field that is known and not carried out, with the reason. `None` if it is not there.
-    pub(super) fn refuse(&mut self, name: &'static str, why: &str, report: &mut Report<'_>) -> Option<()> {
+    pub(super) fn refuse(
+        &mut self,
+        name: &'static str,
+        why: &str,
+        report: &mut Report<'_>,
+    ) -> Option<()> {
         let place = self.left.iter().find(|(key, _)| key.name == name)?.0.place;
         let field = self.take(name)?;
         report.unsupported(place, &field.path, why);
@@ -152,7 +161,11 @@ fn join(path: &str, name: &str) -> String {
 /// Whether `written` is `known` but for case, `_` and `-`, or for one letter too many, missing, wrong or swapped.
 fn is_slip(known: &str, written: &str) -> bool {
     let plain = |text: &str| -> Vec<char> {
-        text.chars().filter(|c| !matches!(c, '_' | '-')).take(64).flat_map(char::to_lowercase).collect()
+        text.chars()
+            .filter(|c| !matches!(c, '_' | '-'))
+            .take(64)
+            .flat_map(char::to_lowercase)
+            .collect()
     };
     let (a, b) = (plain(known), plain(written));
     if a.len().abs_diff(b.len()) > 1 || a.len() < 4 {
@@ -215,14 +228,14 @@ impl<'n> Field<'n> {
     }
 
     /// The entries of a mapping whose names are not fields.
-    pub(super) fn entries(&self, report: &mut Report<'_>) -> Option<Vec<(&'n str, Self)>> {
+    pub(super) fn entries(&self, report: &mut Report<'_>) -> Option<Vec<(&'n Key, Self)>> {
         let Value::Map(fields) = &self.node.value else {
             self.invalid("is not a mapping", report);
             return None;
         };
         let entry = |(key, node): &'n (Key, Node)| {
             let path = join(&self.path, &shorten(&key.name, 60));
-            (key.name.as_str(), Self { path, node })
+            (key, Self { path, node })
         };
         Some(fields.iter().map(entry).collect())
     }
@@ -230,7 +243,12 @@ impl<'n> Field<'n> {
     /// Labels; a value that is no text is reported.
     pub(super) fn labels(&self, report: &mut Report<'_>) -> Option<Labels> {
         let entries = self.entries(report)?;
-        Some(entries.iter().filter_map(|(name, value)| Some((*name, value.text(report)?))).collect())
+        Some(
+            entries
+                .iter()
+                .filter_map(|(key, value)| Some((key.name.as_str(), value.text(report)?)))
+                .collect(),
+        )
     }
 
     pub(super) fn text(&self, report: &mut Report<'_>) -> Option<&'n str> {
@@ -260,7 +278,10 @@ impl<'n> Field<'n> {
         {
             return Some(value);
         }
-        self.invalid(format_args!("is not allowed, expected a whole number from 0 to {max}"), report);
+        self.invalid(
+            format_args!("is not allowed, expected a whole number from 0 to {max}"),
+            report,
+        );
         None
     }
 
@@ -269,11 +290,16 @@ impl<'n> Field<'n> {
         let text = match &self.node.value {
             Value::Integer(value) => format!("{value}%"),
             Value::Float(value) => format!("{value}%"),
-            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => String::new(),
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                String::new()
+            }
         };
         let ratio = text.parse::<Ratio>().ok().filter(|ratio| *ratio <= Ratio::ONE);
         if ratio.is_none() {
-            self.invalid("is not allowed, expected a number from 0 to 100, up to four decimals", report);
+            self.invalid(
+                "is not allowed, expected a number from 0 to 100, up to four decimals",
+                report,
+            );
         }
         ratio
     }
@@ -311,7 +337,9 @@ mod tests {
 
     #[test]
     fn slips_are_recognised() {
-        for written in ["Interval", "intervall", "intrval", "intreval", "inter_val", "intervaL", "imterval"] {
+        for written in
+            ["Interval", "intervall", "intrval", "intreval", "inter_val", "intervaL", "imterval"]
+        {
             assert!(is_slip("interval", written), "{written}");
         }
         for written in ["intervals2", "other", "", "interv", "lavretni"] {

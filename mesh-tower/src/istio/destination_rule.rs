@@ -45,8 +45,13 @@ impl DestinationRule {
         self.subsets.iter().map(|subset| (subset.name.as_str(), &subset.labels))
     }
 
-    pub(super) fn read(namespace: String, mut spec: Fields<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let host = spec.require("host", report).and_then(|host| Host::read(&host, &namespace, report));
+    pub(super) fn read(
+        namespace: String,
+        mut spec: Fields<'_>,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
+        let host =
+            spec.require("host", report).and_then(|host| Host::read(&host, &namespace, report));
         let policy = spec.take("trafficPolicy").map(|policy| TrafficPolicy::read(&policy, report));
         let subsets = spec.take("subsets").map(|subsets| read_subsets(&subsets, report));
         super::take_export(&mut spec, report);
@@ -67,15 +72,23 @@ fn read_subsets(field: &Field<'_>, report: &mut Report<'_>) -> Vec<Subset> {
         let Some(mut fields) = item.fields(report) else { continue };
         let name = fields.require("name", report);
         let labels = fields.take("labels").and_then(|labels| labels.labels(report));
-        let policy = fields.take("trafficPolicy").map(|policy| TrafficPolicy::read(&policy, report));
+        let policy =
+            fields.take("trafficPolicy").map(|policy| TrafficPolicy::read(&policy, report));
         fields.finish(report);
-        let Some((field, name)) = name.and_then(|field| Some((field.clone(), field.text(report)?))) else { continue };
+        let Some((field, name)) = name.and_then(|field| Some((field.clone(), field.text(report)?)))
+        else {
+            continue;
+        };
         if name.is_empty() || name == super::WHOLE {
             field.invalid("is not the name of a subset", report);
         } else if subsets.iter().any(|subset| subset.name == name) {
             field.invalid("is the name of an earlier subset", report);
         } else {
-            subsets.push(Subset { name: name.to_owned(), labels: labels.unwrap_or_default(), policy });
+            subsets.push(Subset {
+                name: name.to_owned(),
+                labels: labels.unwrap_or_default(),
+                policy,
+            });
         }
     }
     subsets

@@ -22,7 +22,11 @@ impl Host {
         Self { written: written.to_owned(), full }
     }
 
-    pub(super) fn read(field: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Option<Self> {
+    pub(super) fn read(
+        field: &Field<'_>,
+        namespace: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
         let text = field.text(report)?;
         let name = text.strip_prefix("*.").unwrap_or(text);
         let is_part = |part: &str| {
@@ -59,7 +63,8 @@ pub(super) fn is_asked(full: &str, asked: &str) -> bool {
             // `asked` was name.namespace, or name alone.
             Some("") => asked.contains('.'),
             Some(namespace) => {
-                !asked.contains('.') && namespace.strip_prefix('.').is_some_and(|n| !n.contains('.'))
+                !asked.contains('.')
+                    && namespace.strip_prefix('.').is_some_and(|n| !n.contains('.'))
             }
             None => false,
         },
@@ -80,7 +85,8 @@ mod tests {
 
     #[test]
     fn exact_beats_wildcard_and_long_beats_short() {
-        let specificity = |host| Host::resolve(host, "sales").specificity("shop.sales.svc.cluster.local");
+        let specificity =
+            |host| Host::resolve(host, "sales").specificity("shop.sales.svc.cluster.local");
         let order = ["*", "*.local", "*.sales.svc.cluster.local", "shop"].map(specificity);
         assert!(order.is_sorted() && order[0].is_some(), "{order:?}");
         assert_eq!(specificity("*.other.svc.cluster.local"), None);
@@ -94,7 +100,15 @@ mod tests {
         for asked in ["shop", "shop.sales", "shop.sales.svc", full] {
             assert!(is_asked(full, asked), "{asked}");
         }
-        for asked in ["", "sho", "shop.", "shop.sale", "shop.sales.svc.cluster", "sales", "shop.sales.svc.cluster.local.x"] {
+        for asked in [
+            "",
+            "sho",
+            "shop.",
+            "shop.sale",
+            "shop.sales.svc.cluster",
+            "sales",
+            "shop.sales.svc.cluster.local.x",
+        ] {
             assert!(!is_asked(full, asked), "{asked}");
         }
         assert!(is_asked("api.example.com", "api.example.com"));

@@ -122,12 +122,12 @@ enum Scope {
 
 fn read_ports(field: &Field<'_>, report: &mut Report<'_>) -> BTreeMap<u16, Option<MtlsMode>> {
     let mut ports = BTreeMap::new();
-    for (name, mtls) in field.entries(report).into_iter().flatten() {
-        match name.parse::<u16>() {
+    for (key, mtls) in field.entries(report).into_iter().flatten() {
+        match key.name.parse::<u16>() {
             Ok(port) if port > 0 => {
                 ports.insert(port, read_mode(&mtls, report));
             }
-            _ => report.invalid(mtls.place(), &mtls.path, "is not a port, expected 1 to 65535"),
+            _ => report.invalid(key.place, &mtls.path, "is not a port, expected 1 to 65535"),
         }
     }
     ports
@@ -180,8 +180,10 @@ impl Documents {
                 && policy.selector.as_ref().is_some_and(|selector| labels.matches(selector))
         });
         let of_port = || *workload?.ports.get(&port?)?;
-        let of_namespace =
-            || self.oldest(|policy, scope| scope == Scope::Namespace && policy.namespace == namespace)?.mode;
+        let of_namespace = || {
+            self.oldest(|policy, scope| scope == Scope::Namespace && policy.namespace == namespace)?
+                .mode
+        };
         let of_mesh = || self.oldest(|_, scope| scope == Scope::Mesh)?.mode;
         of_port()
             .or_else(|| workload?.mode)

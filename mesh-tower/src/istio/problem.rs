@@ -57,6 +57,12 @@ impl Problem {
         Self { origin, place, path: path.into(), severity, cause, message: message.into() }
     }
 
+    /// The order of the text; what belongs to no document comes last.
+    pub(super) fn position(&self) -> (usize, u64, u64) {
+        let document = self.document().unwrap_or(usize::MAX);
+        (document, self.line().unwrap_or(0), self.column().unwrap_or(0))
+    }
+
     pub(super) fn into_warning(mut self) -> Self {
         self.severity = Severity::Warning;
         self
@@ -182,12 +188,12 @@ pub enum Cause {
 pub struct Errors(Vec<Problem>);
 
 impl Errors {
-    /// `Ok(value)` if there is no error among `problems`.
-    pub(super) fn check<T>(value: T, problems: Vec<Problem>) -> Result<T, Self> {
+    /// The problems again if they are all warnings.
+    pub(super) fn refuse(problems: Vec<Problem>) -> Result<Vec<Problem>, Self> {
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(Self(problems));
         }
-        Ok(value)
+        Ok(problems)
     }
 
     /// The problems in the order of the text, warnings among them.

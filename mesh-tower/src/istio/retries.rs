@@ -2,7 +2,10 @@
 
 use mesh_core::{backoff, retry};
 
-use super::cursor::{Field, Report};
+use super::{
+    cursor::{Field, Report},
+    yaml::shorten,
+};
 
 /// `None` if it cannot be read; what is wrong has been reported.
 pub(super) fn read_retries(field: &Field<'_>, report: &mut Report<'_>) -> Option<retry::Config> {
@@ -17,7 +20,11 @@ pub(super) fn read_retries(field: &Field<'_>, report: &mut Report<'_>) -> Option
         && !fields.is_empty()
     {
         // Istio's own validation refuses it too: what is set would have no effect.
-        report.invalid(field.place(), &field.path, format!("attempts: {off} turns retries off, and leaves no use for other fields"));
+        report.invalid(
+            field.place(),
+            &field.path,
+            format!("attempts: {off} turns retries off, and leaves no use for other fields"),
+        );
     }
     if let Some(timeout) = fields.take("perTryTimeout").and_then(|field| field.duration(report)) {
         config = config.with_per_try_timeout(Some(timeout));
@@ -29,7 +36,11 @@ pub(super) fn read_retries(field: &Field<'_>, report: &mut Report<'_>) -> Option
         match text.parse::<retry::RetryOn>() {
             Ok(conditions) => config = config.with_retry_on(conditions),
             Err(error) => {
-                let message = format!("{} is not a condition, expected {}", error.value(), error.expected());
+                let message = format!(
+                    "\"{}\" is not a condition, expected {}",
+                    shorten(error.value(), 60),
+                    error.expected()
+                );
                 report.invalid(field.place(), &field.path, message);
             }
         }
@@ -39,10 +50,14 @@ pub(super) fn read_retries(field: &Field<'_>, report: &mut Report<'_>) -> Option
     {
         match backoff::Config::from_base(base) {
             Ok(backoff) => config = config.with_backoff(backoff),
-            Err(error) => field.invalid(format_args!("is not allowed, expected {}", error.expected()), report),
+            Err(error) => {
+                field.invalid(format_args!("is not allowed, expected {}", error.expected()), report)
+            }
         }
     }
-    if let Some(avoid) = fields.take("retryIgnorePreviousHosts").and_then(|field| field.boolean(report)) {
+    if let Some(avoid) =
+        fields.take("retryIgnorePreviousHosts").and_then(|field| field.boolean(report))
+    {
         config = config.with_avoid_previous(avoid);
     }
     fields.finish(report);

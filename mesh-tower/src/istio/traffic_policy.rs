@@ -1,6 +1,6 @@
 //! `trafficPolicy`: the blocks of a DestinationRule, and the [`Policy`] that they make together.
 
-use mesh_core::{Ratio, balance, budget, limit, outlier};
+use mesh_core::{InvalidConfig, Ratio, balance, budget, limit, outlier};
 
 use super::cursor::{Field, Report};
 use crate::{pool, upstream::Policy};
@@ -48,25 +48,29 @@ impl TrafficPolicy {
     pub(super) fn over(self, wider: &Self) -> Self {
         Self {
             connection_pool: self.connection_pool.or_else(|| wider.connection_pool.clone()),
-            outlier: self.outlier.or_else(|| wider.outlier.clone()),
-            balance: self.balance.or_else(|| wider.balance.clone()),
-            budget: self.budget.or_else(|| wider.budget.clone()),
+            outlier: self.outlier.or(wider.outlier),
+            balance: self.balance.or(wider.balance),
+            budget: self.budget.or(wider.budget),
         }
     }
 
     /// What Istio makes of the blocks, with its defaults: no limits, no ejection, least requests. Only the retry
     /// budget stays on where Istio has none.
     pub(super) fn to_policy(&self) -> Policy {
-        let (limits, pool) = match &self.connection_pool {
-            Some(ConnectionPool { limits, pool }) => (limits.clone(), pool.clone()),
+        let (mut limits, pool) = match &self.connection_pool {
+            Some(ConnectionPool { limits, pool }) => (*limits, pool.clone()),
             None => (limit::Config::unlimited(), pool::Config::default()),
         };
+        if self.budget.is_some() {
+            // Envoy: a retry_budget takes the place of max_retries.
+            limits = limits.with_max_retries(limit::Config::UNLIMITED);
+        }
         Policy::default()
             .with_limits(limits)
             .with_pool(pool)
-            .with_outlier(self.outlier.clone().unwrap_or_else(outlier::Config::off))
-            .with_balance(self.balance.clone().unwrap_or_else(balance::Config::least_request))
-            .with_budget(self.budget.clone().unwrap_or_default())
+            .with_outlier(self.outlier.unwrap_or_else(outlier::Config::off))
+            .with_balance(self.balance.unwrap_or_else(balance::Config::least_request))
+            .with_budget(self.budget.unwrap_or_default())
             .with_breaker(None)
     }
 }
@@ -76,7 +80,7 @@ fn read_connection_pool(block: &Field<'_>, report: &mut Report<'_>) -> Option<Co
     let mut limits = limit::Config::unlimited();
     let mut pool = pool::Config::default();
     // A limit of 0 is none: Istio applies an integer only if it is more than 0.
-    let mut limit = |field: Option<Field<'_>>, report: &mut Report<'_>| {
+    let limit = |field: Option<Field<'_>>, report: &mut Report<'_>| {
         field.and_then(|field| field.number(INT32, report)).filter(|limit| *limit > 0)
     };
     if let Some(block) = fields.take("tcp")
@@ -88,7 +92,8 @@ fn read_connection_pool(block: &Field<'_>, report: &mut Report<'_>) -> Option<Co
         if let Some(timeout) = tcp.take("connectTimeout").and_then(|field| field.duration(report)) {
             pool = pool.with_connect_timeout(timeout);
         }
-        if let Some(idle) = tcp.take("idleTimeout").and_then(|field| field.duration_or_zero(report)) {
+        if let Some(idle) = tcp.take("idleTimeout").and_then(|field| field.duration_or_zero(report))
+        {
             pool = pool.with_idle_timeout((!idle.is_zero()).then_some(idle));
         }
         tcp.finish(report);
@@ -105,9 +110,12 @@ fn read_connection_pool(block: &Field<'_>, report: &mut Report<'_>) -> Option<Co
         if let Some(max) = limit(http.take("maxRetries"), report) {
             limits = limits.with_max_retries(max);
         }
-        pool = pool.with_max_requests_per_connection(limit(http.take("maxRequestsPerConnection"), report));
+        pool = pool
+            .with_max_requests_per_connection(limit(http.take("maxRequestsPerConnection"), report));
         // Stands after tcp: of two idle timeouts, that of http counts.
-        if let Some(idle) = http.take("idleTimeout").and_then(|field| field.duration_or_zero(report)) {
+        if let Some(idle) =
+            http.take("idleTimeout").and_then(|field| field.duration_or_zero(report))
+        {
             pool = pool.with_idle_timeout((!idle.is_zero()).then_some(idle));
         }
         http.finish(report);
@@ -119,10 +127,14 @@ fn read_connection_pool(block: &Field<'_>, report: &mut Report<'_>) -> Option<Co
 fn read_outlier(block: &Field<'_>, report: &mut Report<'_>) -> Option<outlier::Config> {
     let mut fields = block.fields(report)?;
     let mut config = outlier::Config::istio();
-    if let Some(count) = fields.take("consecutive5xxErrors").and_then(|f| f.number(u32::MAX, report)) {
+    if let Some(count) =
+        fields.take("consecutive5xxErrors").and_then(|f| f.number(u32::MAX, report))
+    {
         config = config.with_consecutive_5xx(count);
     }
-    if let Some(count) = fields.take("consecutiveGatewayErrors").and_then(|f| f.number(u32::MAX, report)) {
+    if let Some(count) =
+        fields.take("consecutiveGatewayErrors").and_then(|f| f.number(u32::MAX, report))
+    {
         config = config.with_consecutive_gateway_errors(count);
     }
     let split = fields.take("splitExternalLocalOriginErrors");
@@ -136,33 +148,38 @@ fn read_outlier(block: &Field<'_>, report: &mut Report<'_>) -> Option<outlier::C
             // Istio leaves Envoy's default of 5 in place.
             (true, 0) => {}
             (false, _) => {
-                report.advise(field.place(), &field.path, "has no effect without splitExternalLocalOriginErrors: true");
+                report.advise(
+                    field.place(),
+                    &field.path,
+                    "has no effect without splitExternalLocalOriginErrors: true",
+                );
             }
         }
     }
-    if let Some(interval) = fields.take("interval").and_then(|field| field.duration(report)) {
-        config = config.with_interval(interval);
+    if let Some(field) = fields.take("interval")
+        && let Some(interval) = field.duration(report)
+    {
+        config = accept(config.with_interval(interval), config, &field, report);
     }
-    if let Some(time) = fields.take("baseEjectionTime").and_then(|field| field.duration(report)) {
-        // Envoy: without max_ejection_time, the larger of 300 s and the base.
-        config = config.with_max_ejection_time(config.max_ejection_time().max(time)).with_base_ejection_time(time);
+    if let Some(field) = fields.take("baseEjectionTime")
+        && let Some(time) = field.duration(report)
+    {
+        config = accept(config.with_base_ejection_time(time), config, &field, report);
     }
     let percent = fields.take("maxEjectionPercent");
-    match percent.as_ref().and_then(|field| field.number(100, report)) {
-        Some(percent @ 1..) => {
-            config = config.with_max_ejection_percent(Ratio::from_percent(percent));
+    let share = percent.as_ref().and_then(|field| field.number(100, report));
+    match (&percent, share) {
+        (Some(field), Some(share @ 1..)) => {
+            let share = Ratio::from_percent(share);
+            config = accept(config.with_max_ejection_percent(share), config, field, report);
         }
         // 0 is not "never": Istio applies it only if it is more than 0.
-        Some(0) | None => {
-            let (place, path) = percent
-                .as_ref()
-                .map_or((block.place(), block.path.as_str()), |field| (field.place(), &field.path));
-            report.advise(
-                place,
-                path,
-                "maxEjectionPercent is 10 by default: nothing is ejected while there are fewer than 10 endpoints",
-            );
+        (_, Some(_)) | (None, None) => {
+            let field = percent.as_ref().unwrap_or(block);
+            report.advise(field.place(), &field.path, TEN_PERCENT);
         }
+        // Reported already.
+        (Some(_), None) => {}
     }
     if let Some(field) = fields.take("minHealthPercent")
         && let Some(1..) = field.number(100, report)
@@ -173,6 +190,21 @@ fn read_outlier(block: &Field<'_>, report: &mut Report<'_>) -> Option<outlier::C
     fields.finish(report);
     Some(config)
 }
+
+/// The machine is the judge of its own settings; what it refuses is the field's fault.
+fn accept(
+    accepted: Result<outlier::Config, InvalidConfig>,
+    before: outlier::Config,
+    field: &Field<'_>,
+    report: &mut Report<'_>,
+) -> outlier::Config {
+    accepted.unwrap_or_else(|error| {
+        field.invalid(format_args!("is not allowed, expected {}", error.expected()), report);
+        before
+    })
+}
+
+const TEN_PERCENT: &str = "maxEjectionPercent is 10 by default: nothing is ejected while there are fewer than 10 endpoints";
 
 fn read_balance(block: &Field<'_>, report: &mut Report<'_>) -> Option<balance::Config> {
     let mut fields = block.fields(report)?;
@@ -195,7 +227,8 @@ fn read_balance(block: &Field<'_>, report: &mut Report<'_>) -> Option<balance::C
 
 fn read_budget(block: &Field<'_>, report: &mut Report<'_>) -> Option<budget::Config> {
     let mut fields = block.fields(report)?;
-    let percent = fields.take("percent").map_or(Some(Ratio::from_percent(20)), |field| field.percent(report));
+    let percent =
+        fields.take("percent").map_or(Some(Ratio::from_percent(20)), |field| field.percent(report));
     let least = fields.take("minRetryConcurrency").and_then(|field| field.number(u32::MAX, report));
     fields.finish(report);
     // 0 reads as Envoy's default.

@@ -71,7 +71,11 @@ impl VirtualService {
         self.rule.as_ref().map_or_else(retry::Config::istio, |rule| rule.retry.clone())
     }
 
-    pub(super) fn read(namespace: String, mut spec: Fields<'_>, report: &mut Report<'_>) -> Option<Self> {
+    pub(super) fn read(
+        namespace: String,
+        mut spec: Fields<'_>,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
         let mut hosts = Vec::new();
         if let Some(field) = spec.require("hosts", report) {
             let items = field.list(report);
@@ -109,7 +113,11 @@ fn read_rules(http: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Opt
         if first.is_none() {
             first = rule;
         } else if rule.is_some() {
-            report.advise(item.place(), &item.path, "is never reached: an earlier rule takes every request");
+            report.advise(
+                item.place(),
+                &item.path,
+                "is never reached: an earlier rule takes every request",
+            );
         }
     }
     first
@@ -160,7 +168,9 @@ fn read_route(
     }
     if !several {
         // A single destination gets everything, whatever its weight.
-        destinations.iter_mut().for_each(|destination| destination.weight = destination.weight.max(1));
+        destinations
+            .iter_mut()
+            .for_each(|destination| destination.weight = destination.weight.max(1));
     }
     if destinations.len() < items.len() {
         return None;
@@ -173,18 +183,26 @@ fn read_route(
     }
     destinations.retain(|destination| destination.weight > 0);
     let host = destinations.first()?.host.clone();
-    if let Some(other) = destinations.iter().find(|destination| destination.host.full != host.full) {
-        let message = format!("{} and {}: shares of several hosts are not supported; the rule is left out",
-            host.written, other.host.written);
+    if let Some(other) = destinations.iter().find(|destination| destination.host.full != host.full)
+    {
+        let message = format!(
+            "{} and {}: shares of several hosts are not supported; the rule is left out",
+            host.written, other.host.written
+        );
         report.unsupported(field.place(), &field.path, message);
         return None;
     }
     Some((Some(host), destinations))
 }
 
-fn read_destination(item: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Option<Destination> {
+fn read_destination(
+    item: &Field<'_>,
+    namespace: &str,
+    report: &mut Report<'_>,
+) -> Option<Destination> {
     let mut fields = item.fields(report)?;
-    let weight = fields.take("weight").map_or(Some(0), |weight| weight.number(i32::MAX as u32, report));
+    let weight =
+        fields.take("weight").map_or(Some(0), |weight| weight.number(i32::MAX as u32, report));
     let destination = fields.require("destination", report);
     fields.finish(report);
     let destination = destination?;

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Options, Spanned};
+use serde_saphyr::{MessageFormatter, Options, Spanned, UserMessageFormatter};
 
 /// Longer texts are refused: far more than a namespace's policies, little enough to hold in memory twice.
 const MAX_BYTES: usize = 1 << 20;
@@ -53,7 +53,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) enum Failure {
     Syntax(Place, String),
-    Limit(String),
+    Limit(Place, String),
 }
 
 /// Hands each document of `text` to `found`, with its number from 1. A document that is no YAML does not keep the
@@ -61,20 +61,23 @@ pub(super) enum Failure {
 pub(super) fn documents(text: &str, mut found: impl FnMut(usize, Result<Node, Failure>)) {
     if text.len() > MAX_BYTES {
         let size = text.len();
-        return found(0, Err(Failure::Limit(format!("{size} bytes, at most {MAX_BYTES} are read"))));
+        return found(
+            0,
+            Err(Failure::Limit(
+                Place::default(),
+                format!("{size} bytes, at most {MAX_BYTES} are read"),
+            )),
+        );
     }
     let mut bytes = text.as_bytes();
     let mut nodes = 0usize;
     let read = serde_saphyr::read_with_options::<_, Node>(&mut bytes, options());
     for (index, document) in read.enumerate() {
-        let document = document.map_err(|error| {
-            let place = error.location().map(Place::from).unwrap_or_default();
-            Failure::Syntax(place, first_line(&error.without_snippet().to_string()))
-        });
+        let document = document.map_err(|error| Failure::from(&error));
         nodes = nodes.saturating_add(document.as_ref().map_or(1, Node::count));
         if nodes > MAX_NODES {
             let limit = format!("more than {MAX_NODES} values, the rest is not read");
-            return found(index + 1, Err(Failure::Limit(limit)));
+            return found(index + 1, Err(Failure::Limit(Place::default(), limit)));
         }
         found(index + 1, document);
     }
@@ -115,6 +118,24 @@ pub(super) fn shorten(text: &str, max: usize) -> String {
     short
 }
 
+// === impl Failure ===
+
+impl From<&serde_saphyr::Error> for Failure {
+    fn from(error: &serde_saphyr::Error) -> Self {
+        use serde_saphyr::Error::{
+            AliasReplayLimitExceeded, AliasReplayStackDepthExceeded, Budget,
+        };
+        let error = error.without_snippet();
+        let place = error.location().map(Place::from).unwrap_or_default();
+        let text = first_line(&UserMessageFormatter.format_message(error));
+        let is_limit = matches!(
+            error,
+            Budget { .. } | AliasReplayLimitExceeded { .. } | AliasReplayStackDepthExceeded { .. }
+        );
+        if is_limit { Self::Limit(place, text) } else { Self::Syntax(place, text) }
+    }
+}
+
 // === impl Place ===
 
 impl Place {
@@ -138,7 +159,9 @@ impl From<serde_saphyr::Location> for Place {
 impl Node {
     fn count(&self) -> usize {
         match &self.value {
-            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => 1,
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {
+                1
+            }
             Value::List(nodes) => 1 + nodes.iter().map(Self::count).sum::<usize>(),
             Value::Map(fields) => 1 + fields.iter().map(|(_, node)| node.count()).sum::<usize>(),
         }

@@ -46,7 +46,7 @@ impl Subject for Budget {
     }
 
     fn balance(&self, now: Timestamp) -> u64 {
-        Budget::balance(self, now)
+        Self::balance(self, now)
     }
 
     fn in_flight(&self) -> u32 {
