@@ -10,10 +10,11 @@ use std::{
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use mesh_tower::{
-    body::{MeshBody, ReplayBody},
+    body::MeshBody,
     classify::{Standard, is_grpc},
     error::{MeshError, Reason, into_response},
-    upstream::{MakeEndpoint, future::ResponseFuture},
+    pool::PoolBody,
+    upstream::future::ResponseFuture,
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -23,20 +24,8 @@ use crate::{
     transport::{Endpoints, Mesh},
 };
 
-type EndpointService = <Endpoints as MakeEndpoint>::Service;
-type EndpointResponse = <EndpointService as Service<Request<ReplayBody<Incoming>>>>::Response;
-
 /// The body of an answer: an endpoint's, as it streams in, or the mesh's own, which is empty.
-pub(crate) type Body = MeshBody<<EndpointResponse as IntoBody>::Body>;
-
-/// Names the body type of a response type.
-pub(crate) trait IntoBody {
-    type Body;
-}
-
-impl<B> IntoBody for Response<B> {
-    type Body = B;
-}
+pub(crate) type Body = MeshBody<PoolBody>;
 
 pin_project! {
     /// The answer to come. It never fails: what the mesh refuses is a response too.

@@ -12,8 +12,9 @@ use mesh_tls::{ConnInfo, MeshTls, MtlsAcceptor, PeerPolicy, ServerMode};
 use mesh_tower::{
     istio::MtlsMode,
     limit,
+    pool::HttpEndpoints,
     server::ServerLayer,
-    upstream::{Answers, Config, Policy},
+    upstream::{Answers, Config, Policy, Upstream},
 };
 use tower_layer::Layer;
 use tower_service::Service;
@@ -38,9 +39,9 @@ pub(crate) fn application(inbound: &Inbound) -> Result<Mesh, ConfigError> {
                 .with_outlier(outlier::Config::off())
                 .with_limits(limit::Config::unlimited()),
         );
-    Mesh::from_config(config)
+    Upstream::from_config(config)
         .endpoints([Endpoint::new(inbound.app.to_string())])
-        .spawn(Endpoints::plain())
+        .spawn(Endpoints::Plain(HttpEndpoints::plain()))
         .map_err(ConfigError::new)
 }
 

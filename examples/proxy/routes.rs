@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use arc_swap::ArcSwap;
 use mesh_core::Endpoint;
 use mesh_tls::MeshTls;
+use mesh_tower::upstream::Upstream;
 
 use crate::{
     config::{ConfigError, Transport, UpstreamSettings},
@@ -89,7 +90,7 @@ impl Routes {
         let UpstreamSettings { config, transport, endpoints } = settings;
         let make = Endpoints::new(&transport, self.identity.as_ref())
             .ok_or_else(|| ConfigError::new("mutual TLS needs an identity of our own"))?;
-        let mesh = Mesh::from_config(config)
+        let mesh = Upstream::from_config(config)
             .endpoints(endpoints.clone())
             .spawn(make)
             .map_err(ConfigError::new)?;
