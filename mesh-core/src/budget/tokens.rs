@@ -1,0 +1,155 @@
+use std::sync::PoisonError;
+
+use crate::{
+    Timestamp,
+    sync::{AtomicU64, Mutex, Ordering},
+};
+
+/// The token window: what was deposited and withdrawn in the running slice and the nine before it.
+///
+/// All that is decided, is decided on one word, `balance`. A deposit adds to it, a withdrawal subtracts by
+/// compare-and-swap, and the end of a slice subtracts what the oldest slice had left behind. What a slice left
+/// is the difference between the balance at its end and at its begin, so the requests keep no count of
+/// their own: in steady state a deposit is one load, one comparison, one addition.
+///
+/// | event | `balance` |
+/// | --- | --- |
+/// | deposit | `+ ratio` |
+/// | withdrawal, if `balance ≥ 1 retry` | `− 1 retry` |
+/// | one slice ends | `− net of the oldest slice` |
+/// | ten or more slices end | `= reserve` |
+///
+/// It may be negative: a withdrawal may outlive the deposits that paid for it.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    /// In millionths of a retry, a two's complement `i64`.
+    balance: AtomicU64,
+    /// When the running slice ends, in nanoseconds.
+    slice_end: AtomicU64,
+    ring: Mutex<Ring>,
+}
+
+impl Tokens {
+    pub(super) fn new(reserve: i64, ttl: u64, now: Timestamp) -> Self {
+        let ring = Ring::new(reserve, ttl, now);
+        Self {
+            balance: AtomicU64::new(reserve as u64),
+            slice_end: AtomicU64::new(ring.slice_end()),
+            ring: Mutex::new(ring),
+        }
+    }
+
+    pub(super) fn deposit(&self, now: Timestamp, amount: u64) {
+        self.roll(now);
+        self.balance.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Takes one retry; false, and nothing taken, if there is less than one.
+    pub(super) fn try_withdraw(&self, now: Timestamp) -> bool {
+        self.roll(now);
+        self.balance
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| {
+                let left = balance as i64 - RETRY;
+                (left >= 0).then_some(left as u64)
+            })
+            .is_ok()
+    }
+
+    /// Whole retries that would be granted now.
+    pub(super) fn whole(&self, now: Timestamp) -> u64 {
+        self.roll(now);
+        let balance = self.balance.load(Ordering::Relaxed) as i64;
+        balance.max(0) as u64 / RETRY as u64
+    }
+
+    /// Changes reserve and ttl, and keeps what the window holds.
+    pub(super) fn reconfigure(&self, now: Timestamp, reserve: i64, ttl: u64) {
+        self.roll(now);
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let gained = reserve - ring.reserve;
+        self.balance.fetch_add(gained as u64, Ordering::Relaxed);
+        // The slice's own net must not contain the change, or it would expire with the slice.
+        ring.at_start += gained;
+        ring.reserve = reserve;
+        ring.slice = slice_of(ttl);
+        self.slice_end.store(ring.slice_end(), Ordering::Release);
+    }
+
+    /// Empties the window.
+    pub(super) fn restart(&self, now: Timestamp, reserve: i64, ttl: u64) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        *ring = Ring::new(reserve, ttl, now);
+        self.balance.store(reserve as u64, Ordering::Relaxed);
+        self.slice_end.store(ring.slice_end(), Ordering::Release);
+    }
+
+    /// Ends the slices that are over. A clock that went backwards ends none.
+    fn roll(&self, now: Timestamp) {
+        // Acquire pairs with the release of the roller: whoever sees the new end, also adds to the new balance.
+        if now.as_nanos() < self.slice_end.load(Ordering::Acquire) {
+            return;
+        }
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.roll(now, &self.balance);
+        self.slice_end.store(ring.slice_end(), Ordering::Release);
+    }
+}
+
+/// One retry, in the unit of [`Tokens::balance`]: a millionth, so that every `Ratio` is a whole deposit.
+pub(super) const RETRY: i64 = 1_000_000;
+
+/// Slices in the window, the running one included (Finagle's and tower's number).
+const SLICES: usize = 10;
+
+#[derive(Debug)]
+struct Ring {
+    /// What each finished slice left behind; the running slice's own entry is 0 until it ends.
+    nets: [i64; SLICES],
+    running: usize,
+    start: Timestamp,
+    /// Length of a slice in nanoseconds.
+    slice: u64,
+    /// The balance when the running slice began.
+    at_start: i64,
+    reserve: i64,
+}
+
+impl Ring {
+    fn new(reserve: i64, ttl: u64, now: Timestamp) -> Self {
+        let slice = slice_of(ttl);
+        Self { nets: [0; SLICES], running: 0, start: now, slice, at_start: reserve, reserve }
+    }
+
+    fn slice_end(&self) -> u64 {
+        self.start.as_nanos().saturating_add(self.slice)
+    }
+
+    fn roll(&mut self, now: Timestamp, balance: &AtomicU64) {
+        let ended = now.as_nanos().saturating_sub(self.start.as_nanos()) / self.slice;
+        if ended == 0 {
+            return;
+        }
+        // Slices stay aligned to the first one: a late roll does not stretch the window.
+        self.start = Timestamp::from_nanos(self.start.as_nanos() + ended * self.slice);
+        if ended >= SLICES as u64 {
+            // Everything is over, the running slice too, whose net nobody knows but the swap itself.
+            balance.swap(self.reserve as u64, Ordering::Relaxed);
+            self.nets = [0; SLICES];
+            self.at_start = self.reserve;
+            return;
+        }
+        let ended = ended as usize;
+        let oldest = (1..=ended).map(|step| (self.running + step) % SLICES);
+        let expired: i64 = oldest.clone().map(|slice| self.nets[slice]).sum();
+        // One step ends the old slice and begins the new: each deposit falls on one side of it.
+        let at_end = balance.fetch_sub(expired as u64, Ordering::Relaxed) as i64;
+        self.nets[self.running] = at_end - self.at_start;
+        oldest.for_each(|slice| self.nets[slice] = 0);
+        self.at_start = at_end - expired;
+        self.running = (self.running + ended) % SLICES;
+    }
+}
+
+fn slice_of(ttl: u64) -> u64 {
+    (ttl / SLICES as u64).max(1)
+}
