@@ -46,6 +46,7 @@ mod endpoint;
 mod outcome;
 mod ratio;
 mod rng;
+mod stats;
 mod sync;
 mod time;
 

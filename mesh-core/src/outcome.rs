@@ -9,7 +9,10 @@
 /// | `Throttled` | 429 | `RESOURCE_EXHAUSTED` | success | fails a probe | penalty |
 /// | `Cancelled` | the caller went away | the same | nothing | gives the permit back | time so far |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "each machine must decide on each outcome: no catch-all")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "each machine must decide on each outcome: no catch-all"
+)]
 pub enum Outcome {
     /// The endpoint answered, and the answer counts as good.
     Success,

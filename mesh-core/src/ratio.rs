@@ -55,8 +55,9 @@ impl FromStr for Ratio {
 
     /// Reads `20%`, `0.5%` or `0.2`; up to six decimals of the ratio are kept, more are refused.
     fn from_str(text: &str) -> Result<Self, InvalidConfig> {
-        let invalid =
-            || InvalidConfig::new("ratio", text, "a share such as \"20%\" or \"0.2\", at most 4294");
+        let invalid = || {
+            InvalidConfig::new("ratio", text, "a share such as \"20%\" or \"0.2\", at most 4294")
+        };
         let (number, scale) = match text.trim().strip_suffix('%') {
             Some(percent) => (percent.trim_end(), 10_000u64),
             None => (text.trim(), 1_000_000),

@@ -1,1 +1,339 @@
-//! (coming)
+//! A circuit breaker: stops asking what keeps failing, and finds out with a few probes when to ask again.
+//!
+//! Not a lock around a struct: every request passes here, so a closed breaker costs one atomic load to admit and
+//! one to record a success. Not a boolean and a counter either: an answer that was admitted before the breaker
+//! opened must not decide over the probes that came after.
+//!
+//! # How it decides
+//!
+//! ```text
+//!                a rule trips
+//!      ┌────────┐ ─────────▶ ┌────────┐  first call after the wait  ┌───────────┐
+//!      │ closed │            │  open  │ ──────────────────────────▶ │ half-open │
+//!      └────────┘            └────────┘ ◀────────────────────────── └───────────┘
+//!           ▲                     one bad probe, or one not answered      │
+//!           │                     in time: the next wait is longer        │
+//!           └─────────────────────────────────────────────────────────────┘
+//!                                   enough good probes
+//! ```
+//!
+//! | input ＼ state | closed | open | half-open | forced open | forced closed |
+//! | --- | --- | --- | --- | --- | --- |
+//! | `try_acquire` | admit | before `until`: refuse; else → half-open, admit as a probe | permit left: admit as a probe; else refuse; probe overdue: as if → open at its deadline | refuse | admit |
+//! | success | run := 0, window | – | slow: as a failure; else one more; enough → closed, wait := first | – | – |
+//! | failure | run += 1, window; a rule trips → open | – | → open, wait × growth | – | – |
+//! | `Throttled` | window, as a failure; the run stays; ratio trips → open | – | as a failure | – | – |
+//! | `Cancelled`, `on_drop` | – | – | permit comes back | – | – |
+//! | any, with an older permit | – | – | – | – | – |
+//! | `on_timeout` | – | – | probe overdue → open at its deadline | – | – |
+//! | `force_open`, `force_closed` | → forced | → forced | → forced | – / → forced closed | → forced open / – |
+//! | `reset` | run, window := empty | → closed | → closed | → closed | → closed |
+//!
+//! Closed opens on the first rule that is met, in this order: failures in a row ≥ threshold (Linkerd, Envoy);
+//! failures ÷ calls ≥ ratio; slow ÷ calls ≥ ratio, both only from a minimum of calls in a window that slides
+//! (resilience4j), and only on a call that failed or was slow (Polly). A success that completes the minimum does
+//! not open.
+//!
+//! Open lasts `min(open_for × growthⁿ, max_open_for) × (1 + U[0, jitter))` after `n` failed probes in a row
+//! (Linkerd's failure accrual; jitter on top of the bound, so that a fleet at the bound does not probe in step).
+//! Success brings `n` back to 0. The wait is over *at* its end (Polly), not strictly after it (resilience4j).
+//!
+//! Half-open admits exactly its permits until the verdict: a good answer does not bring its permit back, a dropped
+//! attempt does. It never depends on the window, so probes may trickle in slowly. Each probe has a deadline: a
+//! hanging one counts as failed from that moment on, whoever notices it and however late.
+//!
+//! # What it does not do
+//!
+//! It does not take an endpoint out of rotation with regard to its neighbours: [`outlier`](crate::outlier) knows
+//! how many may be missing at once, a breaker does not. It does not limit concurrency: see [`limit`](crate::limit).
+//! An open breaker without traffic stays open: nothing has to happen, since `would_admit` says when a probe is due.
+//!
+//! # Example
+//!
+//! ```
+//! use mesh_core::{Outcome, SplitMix64, Timestamp};
+//! use mesh_core::breaker::{Breaker, Config, Reason, State};
+//! use std::time::Duration;
+//!
+//! let mut rng = SplitMix64::new(1);
+//! let config = Config::builder().with_consecutive_failures(Some(2)).build()?;
+//! let breaker = Breaker::new(config, Timestamp::ZERO);
+//!
+//! // Two failures in a row open it; the transition comes back to the call that made it.
+//! let now = Timestamp::from_secs(1);
+//! let first = breaker.try_acquire(now, &mut rng).unwrap();
+//! let second = breaker.try_acquire(now, &mut rng).unwrap();
+//! let late = breaker.try_acquire(now, &mut rng).unwrap();
+//! assert_eq!(breaker.on_outcome(now, &mut rng, first, Outcome::ServerError), None);
+//! let opened = breaker.on_outcome(now, &mut rng, second, Outcome::Timeout).unwrap();
+//! assert_eq!(opened.reason, Reason::ConsecutiveFailures(2));
+//! assert_eq!(opened.to_string(), "closed -> open: 2 failures in a row");
+//!
+//! // An open breaker refuses, and says for how long.
+//! let refused = breaker.try_acquire(now, &mut rng).unwrap_err();
+//! assert!(refused.retry_after.unwrap() >= Duration::from_secs(30));
+//!
+//! // After the wait one probe passes; its success closes the breaker.
+//! let now = now + refused.retry_after.unwrap();
+//! let probe = breaker.try_acquire(now, &mut rng).unwrap();
+//! assert!(probe.is_probe() && breaker.try_acquire(now, &mut rng).is_err());
+//! // The answer from before decides nothing.
+//! assert_eq!(breaker.on_outcome(now, &mut rng, late, Outcome::Success), None);
+//! breaker.on_outcome(now, &mut rng, probe, Outcome::Success);
+//! assert_eq!(breaker.state(now), State::Closed);
+//! # Ok::<(), mesh_core::InvalidConfig>(())
+//! ```
+
+mod closed;
+mod config;
+mod permit;
+mod probes;
+mod rules;
+mod state;
+mod transitions;
+
+#[cfg(all(test, loom))]
+mod loom;
+#[cfg(all(test, not(loom)))]
+mod model;
+#[cfg(all(test, not(loom)))]
+mod tests;
+#[cfg(all(test, not(loom)))]
+mod threads;
+
+use std::sync::PoisonError;
+
+pub use self::{
+    config::{Builder, Config, Window},
+    permit::{Permit, Rejected},
+    state::{Reason, State, Transition},
+};
+use self::{
+    probes::Probes,
+    rules::Rules,
+    state::{Phase, Word},
+};
+use crate::{
+    Outcome, Rng, Timestamp,
+    stats::Window as Results,
+    sync::{
+        AtomicU64, Mutex,
+        Ordering::{AcqRel, Acquire, Relaxed},
+    },
+};
+
+/// A circuit breaker for one endpoint or one upstream. See the [module](self) for how it decides.
+///
+/// * getters: [`state`](Self::state), [`would_admit`](Self::would_admit), [`config`](Self::config);
+/// * facts: [`on_outcome`](Self::on_outcome), [`on_drop`](Self::on_drop);
+/// * questions: [`try_acquire`](Self::try_acquire);
+/// * timers, optional: [`poll_timeout`](Self::poll_timeout), [`on_timeout`](Self::on_timeout) make a hanging probe
+///   known without waiting for the next call;
+/// * by hand: [`force_open`](Self::force_open), [`force_closed`](Self::force_closed), [`reset`](Self::reset),
+///   [`set_config`](Self::set_config).
+///
+/// O(1) for each call on the closed and open path, without a lock; O(permits) under a lock for a probe. About 300
+/// bytes, plus 240 for a time window or 4 for each call of a count window. To share it, put it in an `Arc`: clones of
+/// a layer must share one breaker, or each learns alone.
+#[derive(Debug)]
+pub struct Breaker {
+    /// [`Word`]. Phase and generation change only under `probes`; the run of failures, by compare-and-swap.
+    word: AtomicU64,
+    /// The end of the last open phase. Written before the word says open: a reader that sees an older word with
+    /// a newer end only refuses what the next moment would refuse too.
+    until: AtomicU64,
+    /// The earliest deadline of a probe on its way; [`Timestamp::MAX`] if there is none.
+    overdue_at: AtomicU64,
+    /// The length of the open phase that would follow this half-open one, in nanoseconds.
+    next_wait: AtomicU64,
+    rules: Rules,
+    results: Results,
+    probes: Mutex<Probes>,
+}
+
+impl Breaker {
+    /// A closed breaker.
+    pub fn new(config: Config, _now: Timestamp) -> Self {
+        let results = Results::default();
+        results.prepare(config.shape());
+        Self {
+            word: AtomicU64::new(Word::new(0, Phase::Closed, 0).to_bits()),
+            until: AtomicU64::new(0),
+            overdue_at: AtomicU64::new(u64::MAX),
+            next_wait: AtomicU64::new(0),
+            rules: Rules::new(&config),
+            results,
+            probes: Mutex::new(Probes::new(config)),
+        }
+    }
+
+    /// Asks to admit one attempt. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] while the breaker is open, or half-open with no permit left.
+    #[inline]
+    pub fn try_acquire(&self, now: Timestamp, rng: &mut impl Rng) -> Result<Permit, Rejected> {
+        let word = self.word();
+        match word.phase() {
+            Phase::Closed | Phase::ForcedClosed => Ok(Permit::plain(now, word.generation())),
+            Phase::Open | Phase::HalfOpen | Phase::ForcedOpen => self.try_probe(now, rng, word),
+        }
+    }
+
+    /// Tells how an admitted attempt ended; its latency is the time since its admission.
+    ///
+    /// A permit from before the last transition decides nothing.
+    #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "a permit answers once")]
+    pub fn on_outcome(
+        &self,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        permit: Permit,
+        outcome: Outcome,
+    ) -> Option<Transition> {
+        let word = self.word();
+        if word.generation() != permit.generation {
+            return None;
+        }
+        match word.phase() {
+            Phase::Closed => self.record(now, rng, word, permit.start, outcome),
+            Phase::HalfOpen => self.on_probe(now, &permit, outcome),
+            Phase::Open | Phase::ForcedOpen | Phase::ForcedClosed => None,
+        }
+    }
+
+    /// Tells that an admitted attempt will have no outcome: the caller went away.
+    ///
+    /// A probe gives its permit back, and says nothing about what it probed; unless its deadline has already
+    /// passed, then it has failed.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit answers once")]
+    pub fn on_drop(&self, now: Timestamp, permit: Permit) -> Option<Transition> {
+        if !permit.is_probe() || self.word().generation() != permit.generation {
+            return None;
+        }
+        self.on_probe(now, &permit, Outcome::Cancelled)
+    }
+
+    /// Whether [`try_acquire`](Self::try_acquire) would admit an attempt now. Two or three loads: for balancers,
+    /// which ask before they pick. Another thread may be faster.
+    #[inline]
+    pub fn would_admit(&self, now: Timestamp) -> bool {
+        let word = self.word();
+        match word.phase() {
+            Phase::Closed | Phase::ForcedClosed => true,
+            Phase::Open => now.as_nanos() >= self.until.load(Relaxed),
+            Phase::HalfOpen => {
+                let overdue_at = self.overdue_at.load(Relaxed);
+                if now.as_nanos() < overdue_at {
+                    return word.count() > 0;
+                }
+                now.as_nanos() >= overdue_at.saturating_add(self.next_wait.load(Relaxed))
+            }
+            Phase::ForcedOpen => false,
+        }
+    }
+
+    /// The state as the last call left it. A wait that is over shows as open with `until` in the past: nothing
+    /// has happened yet.
+    pub fn state(&self, _now: Timestamp) -> State {
+        self.state_of(self.word())
+    }
+
+    /// The moment at which a probe on its way will have failed; `None` if there is nothing to wait for.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let overdue_at = self.overdue_at.load(Relaxed);
+        let waits = self.word().phase() == Phase::HalfOpen && overdue_at != u64::MAX;
+        waits.then_some(Timestamp::from_nanos(overdue_at))
+    }
+
+    /// Opens the breaker if a probe is overdue. Harmless at any other time; never needed for a right decision.
+    pub fn on_timeout(&self, now: Timestamp) -> Option<Transition> {
+        if self.poll_timeout()? > now {
+            return None;
+        }
+        let mut probes = self.lock();
+        let word = self.word();
+        if word.phase() != Phase::HalfOpen {
+            return None;
+        }
+        let overdue_at = probes.overdue(now)?;
+        Some(self.reopen(&mut probes, word, overdue_at, Reason::ProbeDeadline))
+    }
+
+    /// Refuses everything until [`reset`](Self::reset) or [`force_closed`](Self::force_closed). Visible to every
+    /// thread before it returns.
+    pub fn force_open(&self) -> Option<Transition> {
+        self.force(Phase::ForcedOpen, Reason::Forced)
+    }
+
+    /// Admits everything and counts nothing, until [`reset`](Self::reset) or [`force_open`](Self::force_open).
+    pub fn force_closed(&self) -> Option<Transition> {
+        self.force(Phase::ForcedClosed, Reason::Forced)
+    }
+
+    /// Closed, with an empty window and the first wait: as new. Attempts on their way no longer count.
+    pub fn reset(&self, _now: Timestamp) -> Option<Transition> {
+        self.force(Phase::Closed, Reason::Reset)
+    }
+
+    /// The present configuration.
+    pub fn config(&self) -> Config {
+        self.lock().config
+    }
+
+    /// Replaces the configuration.
+    ///
+    /// The state stays. An open phase is cut to the new bound; the rules of half-open apply from the next one on;
+    /// the run of failures stays; the window stays unless its kind or size changes, then it begins anew and
+    /// attempts on their way no longer count.
+    pub fn set_config(&self, config: Config, now: Timestamp) {
+        let mut probes = self.lock();
+        self.results.prepare(config.shape());
+        let anew = config.shape() != probes.config.shape();
+        self.rules.set(&config);
+        probes.config = config;
+        let word = self.word();
+        match word.phase() {
+            Phase::Open => {
+                let bound = (now + config.max_open_for()).as_nanos();
+                self.until.fetch_min(bound, Relaxed);
+            }
+            Phase::Closed if anew => {
+                self.publish(word.next(Phase::Closed, word.count()));
+            }
+            Phase::Closed | Phase::HalfOpen | Phase::ForcedOpen | Phase::ForcedClosed => {}
+        }
+    }
+}
+
+// === what the paths share ===
+
+impl Breaker {
+    fn word(&self) -> Word {
+        Word::from_bits(self.word.load(Acquire))
+    }
+
+    fn lock(&self) -> impl std::ops::DerefMut<Target = Probes> + '_ {
+        // A panic between two stores is impossible here: nothing under the lock calls foreign code but the rng.
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that is kept beside the word is stored before it.
+    fn publish(&self, word: Word) {
+        // A store would do: the order of writes to one atomic is total. But loom orders a store only after what its
+        // thread has seen, so its model of a store would lose to the swaps of the closed path.
+        self.word.swap(word.to_bits(), AcqRel);
+    }
+
+    fn state_of(&self, word: Word) -> State {
+        match word.phase() {
+            Phase::Closed => State::Closed,
+            Phase::Open => State::Open { until: Timestamp::from_nanos(self.until.load(Relaxed)) },
+            Phase::HalfOpen => State::HalfOpen { permits_left: word.count() },
+            Phase::ForcedOpen => State::ForcedOpen,
+            Phase::ForcedClosed => State::ForcedClosed,
+        }
+    }
+}

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 use crate::{InvalidConfig, Ratio, time::saturating_nanos};
@@ -79,4 +80,23 @@ pub(super) enum Rule {
     Concurrent { ratio: Ratio, min_concurrency: u32 },
     Tokens { ratio: Ratio, min_per_second: u32, ttl: u64 },
     Unlimited,
+}
+
+impl fmt::Display for Config {
+    /// `20% of the requests of the last 10s, and 10 a second`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Rule::Concurrent { ratio, min_concurrency } => {
+                write!(f, "{ratio} of the requests in flight, {min_concurrency} at least")
+            }
+            Rule::Tokens { ratio, min_per_second, ttl } => {
+                let span = Duration::from_nanos(ttl);
+                write!(
+                    f,
+                    "{ratio} of the requests of the last {span:?}, and {min_per_second} a second"
+                )
+            }
+            Rule::Unlimited => f.write_str("unlimited"),
+        }
+    }
 }

@@ -26,7 +26,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 pub(super) fn verdict(headers: &HeaderMap) -> Verdict {
     match code(headers) {
         Some(code) => {
-            let answer = Answer::grpc(code, true).with_pushback(pushback(headers));
+            let answer = Answer::grpc(code, true).with_retry_after(pushback(headers));
             Verdict::now(outcome(code), answer)
         }
         None => Verdict::later(Answer::status(200)),

@@ -83,7 +83,7 @@ fn retry_after_in_seconds_and_as_a_date() {
 #[test]
 fn grpc_pushback_is_a_number_or_a_stop() {
     let push = |value: &str| {
-        verdict(grpc("14").header("grpc-retry-pushback-ms", value)).answer().pushback()
+        verdict(grpc("14").header("grpc-retry-pushback-ms", value)).answer().retry_after()
     };
     assert_eq!(push("250"), Some(Pushback::After(Duration::from_millis(250))));
     assert_eq!(push("-1"), Some(Pushback::Stop));

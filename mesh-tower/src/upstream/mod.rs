@@ -1,1 +1,221 @@
-//! (coming)
+//! The client stack: everything between a request and the endpoint that answers it, in one service.
+//!
+//! Why one service and not eight layers stacked: each layer would share its state through a pointer of its own and
+//! read the clock for itself, and a retry could not know which endpoint has failed. The [`Upstream`] asks the same
+//! machines of [`mesh_core`] that the single layers ask, in a fixed order, with one picture of the endpoints, one
+//! reading of the clock at each turn, and one guard that gives everything back when the caller goes away.
+//!
+//! # The order
+//!
+//! | | step | machine | refuses with |
+//! | --- | --- | --- | --- |
+//! | 1 | **route**: choose the subset, once for all attempts | [`route`](mesh_core::route) | `NR` |
+//! | 2 | **deadline**: the smallest of the upstream's timeout, the caller's headers and extensions | [`deadline`](mesh_core::deadline) | `UT` |
+//! | 3 | **limit**: a slot among the requests in flight, held until the response's body ends | [`limit`](mesh_core::limit) | `UO` |
+//! | 4 | **balance**: choose an endpoint that is not ejected, whose breaker admits, and that was not tried before | [`balance`](mesh_core::balance) | `UH` |
+//! | 5 | **breaker**: take the endpoint's permit, if it has a breaker | [`breaker`](mesh_core::breaker) | `UO` |
+//! | 6 | **connect and send**, within the attempt's time | the endpoint's service | `UF`, `UC`, `UT` |
+//! | 7 | **classify** the answer; tell breaker, outlier detection and load | [`outlier`](mesh_core::outlier) | |
+//! | 8 | **retry**: if the answer may be retried, the request can be sent again and the budget grants it, wait and go to 4 | [`retry`](mesh_core::retry), [`budget`](mesh_core::budget) | |
+//!
+//! The deadline stands outside the retry, so it bounds all attempts; the limit stands outside too, so a retry does
+//! not queue behind new requests; the breaker stands inside the balancer, so an open one is passed over instead of
+//! chosen for being idle.
+//!
+//! # Example
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use mesh_core::Endpoint;
+//! use mesh_tower::upstream::{Origin, Upstream};
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! // Each endpoint's service; with the feature `client`, `HttpEndpoints` makes real connections.
+//! let make = |origin: &Origin<'_>| {
+//!     let address = origin.endpoint().address().clone();
+//!     service_fn(move |_| {
+//!         let body = Full::new(Bytes::from(address.to_string()));
+//!         async { Ok::<_, std::io::Error>(Response::new(body)) }
+//!     })
+//! };
+//! let (payments, driver) = Upstream::builder("payment-service")
+//!     .endpoints([Endpoint::new("10.0.0.1:8080"), Endpoint::new("10.0.0.2:8080")])
+//!     .build(make)
+//!     .unwrap();
+//! tokio::spawn(driver);
+//!
+//! let request = Request::new(Full::new(Bytes::from_static(b"order 7")));
+//! let response = payments.oneshot(request).await.unwrap();
+//! assert_eq!(response.status(), 200);
+//! # });
+//! ```
+//!
+//! # Without an endpoint
+//!
+//! A subset that has no endpoint, or whose endpoints are all ejected, answers at once: 503, flag `UH`, with the time
+//! when the first of them comes back. There is no fall-back to other subsets, as in Istio.
+
+mod builder;
+mod config;
+mod driver;
+mod flight;
+pub mod future;
+mod make;
+mod plan;
+mod status;
+mod subset;
+mod tried;
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use mesh_core::{Endpoint, InvalidConfig};
+use tower_service::Service;
+
+pub use builder::Builder;
+pub use config::{Config, Policy, Subset};
+pub use driver::Driver;
+pub(crate) use flight::Flight;
+pub use future::Answers;
+pub use make::{MakeEndpoint, Origin};
+pub use status::{BreakerStatus, EjectionStatus, EndpointStatus};
+
+use self::{future::ResponseFuture, plan::Shared};
+use crate::{
+    BoxError,
+    body::{MeshBody, ReplayBody},
+    classify::{Classify, Standard},
+};
+
+/// The client stack of one upstream. Cheap to clone; all clones share everything. See the [module's docs](self).
+///
+/// It is always ready: what may have to wait or be refused waits and is refused in the response future.
+pub struct Upstream<M: MakeEndpoint, C = Standard> {
+    shared: Arc<Shared<M>>,
+    classify: C,
+}
+
+/// Where an upstream begins; what makes its endpoints is said last, in [`Builder::build`].
+impl Upstream<fn(&Origin<'_>)> {
+    /// Begins an upstream with the defaults of [`Config::new`].
+    pub fn builder(name: impl Into<String>) -> Builder {
+        Builder::new(Config::new(name))
+    }
+
+    /// Begins an upstream with a configuration, of which Istio documents are one source.
+    pub fn from_config(config: Config) -> Builder {
+        Builder::new(config)
+    }
+}
+
+impl<M, C> Upstream<M, C>
+where
+    M: MakeEndpoint,
+    M::Service: Clone,
+{
+    /// The upstream's name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Config {
+        self.shared.plan.load().config.clone()
+    }
+
+    /// Replaces the configuration while requests fly. What was counted is kept: ejections, budgets, limits in use.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that [`Config::build`] would refuse; the one in force stays.
+    pub fn set_config(&self, config: Config) -> Result<(), InvalidConfig> {
+        self.shared.update_config(|_| config.build())
+    }
+
+    /// Replaces the shares of the subsets while requests fly; the next request is drawn from them.
+    ///
+    /// # Errors
+    ///
+    /// A name that is no subset, or weights that are all 0; the shares in force stay.
+    pub fn set_split<N: Into<String>>(
+        &self,
+        split: impl IntoIterator<Item = (N, u32)>,
+    ) -> Result<(), InvalidConfig> {
+        let split = split.into_iter().map(|(name, weight)| (name.into(), weight)).collect();
+        self.shared.update_config(|config| config.clone().with_split(split).build())
+    }
+
+    /// Replaces all endpoints. Those that stay keep what the mesh has learnt of them; a removed one finishes what it
+    /// has begun.
+    pub fn set_endpoints(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
+        let endpoints = plan::by_address(endpoints);
+        self.shared.update_endpoints(|known| *known = endpoints);
+    }
+
+    /// Adds an endpoint, or gives the one of that address other labels, weight and locality.
+    pub fn insert_endpoint(&self, endpoint: Endpoint) {
+        self.shared.update_endpoints(|known| {
+            known.insert(endpoint.address().clone(), endpoint);
+        });
+    }
+
+    /// Removes the endpoint of that address; requests that it has begun are finished.
+    pub fn remove_endpoint(&self, address: &str) {
+        self.shared.update_endpoints(|known| {
+            known.remove(address);
+        });
+    }
+
+    /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows.
+    pub fn status(&self) -> Vec<EndpointStatus> {
+        status::of(&self.shared.plan.load())
+    }
+
+    /// The stack and its settings in words, in the order in which a request meets them.
+    pub fn describe(&self) -> String {
+        status::describe(&self.shared.plan.load().config)
+    }
+}
+
+impl<M, C, B, RB> Service<Request<B>> for Upstream<M, C>
+where
+    M: MakeEndpoint,
+    M::Service: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
+    <M::Service as Service<Request<ReplayBody<B>>>>::Error: Into<BoxError>,
+    C: Classify<Response<RB>> + Clone,
+    B: Body<Data = Bytes> + Unpin,
+    RB: Body<Data = Bytes>,
+{
+    type Response = Response<MeshBody<RB>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<M, C, B>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ResponseFuture::new(self.shared.clone(), self.classify.clone(), request)
+    }
+}
+
+impl<M: MakeEndpoint, C: Clone> Clone for Upstream<M, C> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), classify: self.classify.clone() }
+    }
+}
+
+impl<M: MakeEndpoint, C> fmt::Debug for Upstream<M, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("name", &self.shared.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,124 @@
+use std::sync::PoisonError;
+
+use super::{BUCKETS, Call, Tally, is_newer};
+use crate::{
+    Timestamp,
+    sync::{
+        AtomicU32, AtomicU64, Mutex,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+/// The calls of a span of time: a ring of buckets, each tagged with the stretch of time (the epoch) it stands for.
+///
+/// A bucket is reused when its epoch has left the window: the first call of a new epoch empties it. The window
+/// covers the current epoch and the nine before it, so a result counts for nine to ten tenths of the span.
+/// A gap of any length leaves only tags that are too old, hence an empty window.
+#[derive(Debug)]
+pub(super) struct TimeWindow {
+    buckets: [Bucket; BUCKETS as usize],
+    /// Held while a bucket is emptied for its new epoch: once per bucket and epoch.
+    turning: Mutex<()>,
+}
+
+impl Default for TimeWindow {
+    fn default() -> Self {
+        Self { buckets: std::array::from_fn(|_| Bucket::new()), turning: Mutex::new(()) }
+    }
+}
+
+impl TimeWindow {
+    /// Adds `call`. A success that was not slow is not worth the sum over the buckets: its tally is empty.
+    pub(super) fn record(
+        &self,
+        generation: u32,
+        width: u64,
+        now: Timestamp,
+        call: Call,
+    ) -> Option<Tally> {
+        let epoch = now.as_nanos() / width;
+        let bucket = &self.buckets[(epoch % BUCKETS) as usize];
+        let tag = Tag::new(generation, epoch);
+        if bucket.tag.load(Acquire) != tag.0 && !self.turn(bucket, tag) {
+            return None;
+        }
+        bucket.results.fetch_add(1 | u64::from(call.failed) << 32, Relaxed);
+        if call.slow {
+            bucket.slow.fetch_add(1, Relaxed);
+        }
+        if call.failed || call.slow { Some(self.tally(tag)) } else { Some(Tally::default()) }
+    }
+
+    fn tally(&self, newest: Tag) -> Tally {
+        let mut tally = Tally::default();
+        for bucket in &self.buckets {
+            if Tag(bucket.tag.load(Acquire)).is_in_window_of(newest) {
+                let results = bucket.results.load(Relaxed);
+                tally.calls += results & u64::from(u32::MAX);
+                tally.failures += results >> 32;
+                tally.slow += u64::from(bucket.slow.load(Relaxed));
+            }
+        }
+        tally
+    }
+
+    /// Empties `bucket` for `tag`. False if it belongs to a newer generation.
+    ///
+    /// An epoch that lies *ahead* of ours gives way too: a clock that jumped back must not blind the window until
+    /// it has caught up.
+    #[cold]
+    fn turn(&self, bucket: &Bucket, tag: Tag) -> bool {
+        let _turning = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = Tag(bucket.tag.load(Relaxed));
+        if seen.0 == tag.0 {
+            return true;
+        }
+        if seen.0 != 0 && is_newer(seen.generation(), tag.generation(), Tag::GENERATION) {
+            return false;
+        }
+        bucket.results.store(0, Relaxed);
+        bucket.slow.store(0, Relaxed);
+        bucket.tag.store(tag.0, Release);
+        true
+    }
+}
+
+#[derive(Debug)]
+struct Bucket {
+    tag: AtomicU64,
+    /// `[failures: 32][calls: 32]`: the longest window is an hour, and no process makes 2³² calls in six minutes.
+    results: AtomicU64,
+    slow: AtomicU32,
+}
+
+impl Bucket {
+    fn new() -> Self {
+        Self { tag: AtomicU64::new(0), results: AtomicU64::new(0), slow: AtomicU32::new(0) }
+    }
+}
+
+/// `[generation: 20][epoch + 1: 44]`; 0 is a bucket that was never used.
+///
+/// 2⁴⁴ epochs of a millisecond, the shortest allowed, are 557 years.
+#[derive(Clone, Copy)]
+struct Tag(u64);
+
+impl Tag {
+    const EPOCH_BITS: u32 = 44;
+    const EPOCH: u64 = (1 << Self::EPOCH_BITS) - 1;
+    const GENERATION: u64 = (1 << 20) - 1;
+
+    fn new(generation: u32, epoch: u64) -> Self {
+        let generation = u64::from(generation) & Self::GENERATION;
+        Self(generation << Self::EPOCH_BITS | (epoch.wrapping_add(1) & Self::EPOCH))
+    }
+
+    fn generation(self) -> u64 {
+        self.0 >> Self::EPOCH_BITS
+    }
+
+    fn is_in_window_of(self, newest: Self) -> bool {
+        let age = newest.0.wrapping_sub(self.0) & Self::EPOCH;
+        self.0 != 0 && self.generation() == newest.generation() && age < BUCKETS
+    }
+}

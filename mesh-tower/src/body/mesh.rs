@@ -1,0 +1,86 @@
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::upstream::Flight;
+
+pin_project! {
+    /// The body of a response that came through the mesh.
+    ///
+    /// It holds what the request holds (its slot, its share of the retry budget, its place in the endpoint's load)
+    /// until the body has ended or is dropped, and takes the outcome of a gRPC call from the trailers. Its default is
+    /// empty: the body of an answer that the mesh gave itself.
+    pub struct MeshBody<B> {
+        #[pin]
+        inner: Option<B>,
+        flight: Option<Flight>,
+    }
+}
+
+impl<B: Body> MeshBody<B> {
+    pub(crate) fn new(inner: B, flight: Flight) -> Self {
+        let mut flight = Some(flight);
+        if inner.is_end_stream() {
+            end(&mut flight, None, false);
+        }
+        Self { inner: Some(inner), flight }
+    }
+}
+
+fn end(flight: &mut Option<Flight>, trailers: Option<&HeaderMap>, failed: bool) {
+    if let Some(mut flight) = flight.take() {
+        flight.on_end(trailers, failed);
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for MeshBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        let Some(mut inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let polled = inner.as_mut().poll_frame(cx);
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(None) => end(this.flight, None, false),
+            Poll::Ready(Some(Err(_))) => end(this.flight, None, true),
+            Poll::Ready(Some(Ok(frame))) => {
+                if frame.is_trailers() || inner.is_end_stream() {
+                    end(this.flight, frame.trailers_ref(), false);
+                }
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl<B> Default for MeshBody<B> {
+    fn default() -> Self {
+        Self { inner: None, flight: None }
+    }
+}
+
+impl<B> fmt::Debug for MeshBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshBody").field("flying", &self.flight.is_some()).finish_non_exhaustive()
+    }
+}

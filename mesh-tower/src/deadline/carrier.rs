@@ -1,0 +1,70 @@
+use http::Request;
+use mesh_core::Timestamp;
+
+use super::{policy, write_headers};
+
+/// Knows where a request keeps its deadline.
+///
+/// ```
+/// use mesh_core::{Timestamp, deadline};
+/// use mesh_tower::deadline::Carrier;
+///
+/// /// A job that knows when it is no longer wanted.
+/// struct Job {
+///     wanted_until: deadline::Deadline,
+/// }
+///
+/// #[derive(Clone, Copy, Debug)]
+/// struct Jobs;
+///
+/// impl Carrier<Job> for Jobs {
+///     fn deadline(&self, job: &Job) -> deadline::Deadline {
+///         job.wanted_until
+///     }
+///
+///     fn send(&self, job: &mut Job, _: Timestamp, deadline: deadline::Deadline) {
+///         job.wanted_until = deadline;
+///     }
+/// }
+/// ```
+pub trait Carrier<Req> {
+    /// The deadline that the request brings; [`policy::Deadline::NONE`] if it brings none.
+    fn deadline(&self, request: &Req) -> policy::Deadline;
+
+    /// Gives the request the deadline that it goes on with. `now` is the present.
+    fn send(&self, request: &mut Req, now: Timestamp, deadline: policy::Deadline);
+}
+
+/// For requests of any type: none brings a deadline.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "a unit by design: it has no settings")]
+pub struct Plain;
+
+impl<Req> Carrier<Req> for Plain {
+    fn deadline(&self, _: &Req) -> policy::Deadline {
+        policy::Deadline::NONE
+    }
+
+    fn send(&self, _: &mut Req, _: Timestamp, _: policy::Deadline) {}
+}
+
+/// For HTTP and gRPC: the deadline is an extension of the request, and goes on as extension and header.
+///
+/// Headers that a request *brings* are not read here: whether a caller may set the time is a question for the
+/// [server stack](crate::server).
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "a unit by design: it has no settings")]
+pub struct Http;
+
+impl<B> Carrier<Request<B>> for Http {
+    fn deadline(&self, request: &Request<B>) -> policy::Deadline {
+        request.extensions().get().copied().unwrap_or(policy::Deadline::NONE)
+    }
+
+    fn send(&self, request: &mut Request<B>, now: Timestamp, deadline: policy::Deadline) {
+        if let Some(left) = deadline.remaining(now) {
+            write_headers(request.headers_mut(), left);
+            request.extensions_mut().insert(deadline);
+        }
+    }
+}

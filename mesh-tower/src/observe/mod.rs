@@ -1,0 +1,129 @@
+//! Turns what the machines return into tracing events and metrics. Nothing else in this crate logs or counts.
+//!
+//! Levels: a state change that an operator would act on is INFO, why nothing was done is DEBUG, a request is TRACE.
+
+#[cfg(feature = "metrics")]
+mod handles;
+#[cfg(feature = "metrics")]
+mod names;
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+use mesh_core::{Outcome, breaker::Transition, outlier::Event, retry::GiveUp};
+
+#[cfg(feature = "metrics")]
+pub use names::{describe_metrics, recommended_buckets};
+
+use crate::{BoxError, MeshError, error::Reason};
+
+/// Speaks for one subset of one upstream.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    upstream: Arc<str>,
+    subset: Arc<str>,
+    #[cfg(feature = "metrics")]
+    handles: handles::Cache,
+}
+
+impl Observer {
+    pub(crate) fn new(upstream: &str, subset: &str) -> Self {
+        Self {
+            upstream: upstream.into(),
+            subset: subset.into(),
+            #[cfg(feature = "metrics")]
+            handles: handles::Cache::new(upstream, subset),
+        }
+    }
+
+    /// A request was answered by an endpoint, or failed with an error.
+    #[inline]
+    pub(crate) fn request(&self, result: Result<StatusCode, &BoxError>, took: Duration) {
+        #[cfg(feature = "metrics")]
+        self.handles.with(|handles| {
+            match result {
+                Ok(status) => handles.requests_by_class(status).increment(1),
+                Err(error) => {
+                    let flag = MeshError::find(&**error).map_or("UC", MeshError::flag);
+                    handles.failed_requests(flag).increment(1);
+                }
+            }
+            handles.request_duration.record(took.as_secs_f64());
+        });
+        #[cfg(not(feature = "metrics"))]
+        let _ = (result, took, MeshError::flag);
+    }
+
+    /// A policy turned a request away.
+    pub(crate) fn refused(&self, reason: Reason) {
+        tracing::debug!(upstream = %self.upstream, subset = %self.subset, %reason, "refused");
+        #[cfg(feature = "metrics")]
+        self.handles.with(|handles| handles.refused(MeshError::from(reason).flag()).increment(1));
+    }
+
+    /// An attempt ended.
+    #[inline]
+    pub(crate) fn attempt(&self, outcome: Outcome) {
+        #[cfg(feature = "metrics")]
+        self.handles.with(|handles| handles.attempts_by_outcome(outcome).increment(1));
+        #[cfg(not(feature = "metrics"))]
+        let _ = outcome;
+    }
+
+    /// A retry was granted.
+    pub(crate) fn retry(&self) {
+        #[cfg(feature = "metrics")]
+        self.handles.with(|handles| handles.retries.increment(1));
+    }
+
+    /// A failed request was not tried again, although its answer is one of those that are.
+    pub(crate) fn gave_up(&self, why: GiveUp) {
+        tracing::debug!(upstream = %self.upstream, subset = %self.subset, %why, "not retried");
+        #[cfg(feature = "metrics")]
+        self.handles.with(|handles| handles.gave_up(why).increment(1));
+    }
+
+    /// The subset has so many endpoints.
+    pub(crate) fn endpoints(&self, count: usize) {
+        #[cfg(feature = "metrics")]
+        self.handles.with(|handles| handles.endpoints.set(count as f64));
+        #[cfg(not(feature = "metrics"))]
+        let _ = count;
+    }
+
+    /// The breaker of an endpoint changed its state, if it did.
+    #[inline]
+    pub(crate) fn breaker(&self, endpoint: &str, transition: Option<Transition>) {
+        let Some(transition) = transition else { return };
+        tracing::info!(
+            upstream = %self.upstream,
+            subset = %self.subset,
+            endpoint,
+            from = %transition.from,
+            to = %transition.to,
+            reason = %transition.reason,
+            "breaker"
+        );
+        #[cfg(feature = "metrics")]
+        self.handles.with(|handles| handles.breaker_transitions(transition.to).increment(1));
+    }
+
+    /// Outlier detection came to a decision about an endpoint, if it did.
+    #[inline]
+    pub(crate) fn outlier(&self, endpoint: &str, event: Option<Event>) {
+        let Some(event) = event else { return };
+        match event {
+            Event::Ejected { detector, times, .. } => {
+                tracing::info!(upstream = %self.upstream, subset = %self.subset, endpoint, %detector, times, "ejected");
+            }
+            Event::NotEjected { detector, why } => {
+                tracing::debug!(upstream = %self.upstream, subset = %self.subset, endpoint, %detector, %why, "not ejected");
+            }
+            Event::Unejected { after } => {
+                tracing::info!(upstream = %self.upstream, subset = %self.subset, endpoint, ?after, "back in rotation");
+            }
+        }
+        #[cfg(feature = "metrics")]
+        self.handles.with(|handles| handles.outlier(event));
+    }
+}

@@ -1,0 +1,63 @@
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+pub(super) const REQUESTS: &str = "mesh_client_requests_total";
+pub(super) const FAILED_REQUESTS: &str = "mesh_client_failed_requests_total";
+pub(super) const REFUSED: &str = "mesh_client_refused_total";
+pub(super) const REQUEST_DURATION: &str = "mesh_client_request_duration_seconds";
+pub(super) const ATTEMPTS: &str = "mesh_client_attempts_total";
+pub(super) const RETRIES: &str = "mesh_retry_total";
+pub(super) const GAVE_UP: &str = "mesh_retry_given_up_total";
+pub(super) const BREAKER_TRANSITIONS: &str = "mesh_circuit_transitions_total";
+pub(super) const EJECTIONS: &str = "mesh_outlier_ejections_total";
+pub(super) const EJECTED: &str = "mesh_outlier_ejected";
+pub(super) const ENDPOINTS: &str = "mesh_endpoints";
+
+/// Describes every metric of this crate to the installed recorder. Call it once, after installing one.
+///
+/// | metric | kind | labels besides `upstream` and `subset` |
+/// | --- | --- | --- |
+/// | `mesh_client_requests_total` | counter | `status_class`: what callers saw |
+/// | `mesh_client_failed_requests_total` | counter | `flag`: no endpoint answered |
+/// | `mesh_client_refused_total` | counter | `flag`: a policy turned it away |
+/// | `mesh_client_request_duration_seconds` | histogram | |
+/// | `mesh_client_attempts_total` | counter | `outcome` |
+/// | `mesh_retry_total` | counter | |
+/// | `mesh_retry_given_up_total` | counter | `reason` |
+/// | `mesh_circuit_transitions_total` | counter | `to` |
+/// | `mesh_outlier_ejections_total` | counter | `method`, `enforced` (`over_cap`: it would have been) |
+/// | `mesh_outlier_ejected` | gauge | |
+/// | `mesh_endpoints` | gauge | |
+///
+/// `subset` is empty for the whole upstream.
+pub fn describe_metrics() {
+    let count = |name, text| describe_counter!(name, Unit::Count, text);
+    count(
+        REQUESTS,
+        "Requests answered by an endpoint, by the class of the status that the caller saw",
+    );
+    count(FAILED_REQUESTS, "Requests that no endpoint answered, by response flag");
+    count(REFUSED, "Requests that a policy turned away, by response flag");
+    count(ATTEMPTS, "Attempts, by how they ended");
+    count(RETRIES, "Retries that were granted");
+    count(GAVE_UP, "Failed requests that were not tried again, by reason");
+    count(BREAKER_TRANSITIONS, "State changes of circuit breakers");
+    count(EJECTIONS, "Endpoints that outlier detection ejected, or would have");
+    describe_histogram!(
+        REQUEST_DURATION,
+        Unit::Seconds,
+        "Time to the head of the response, retries included"
+    );
+    describe_gauge!(EJECTED, Unit::Count, "Endpoints that are ejected now");
+    describe_gauge!(ENDPOINTS, Unit::Count, "Endpoints that are known");
+}
+
+/// Buckets for `mesh_client_request_duration_seconds`, in seconds: those of OpenTelemetry's HTTP convention.
+///
+/// An exporter that is given none renders summaries, and `histogram_quantile` stays empty.
+///
+/// ```
+/// assert!(mesh_tower::recommended_buckets().is_sorted());
+/// ```
+pub fn recommended_buckets() -> &'static [f64] {
+    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
+}

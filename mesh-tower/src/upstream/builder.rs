@@ -1,0 +1,213 @@
+use std::{sync::Arc, time::Duration};
+
+use mesh_core::{Endpoint, InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry};
+
+use super::{Answers, Config, Driver, MakeEndpoint, Policy, Upstream, plan::Shared};
+use crate::{Chance, classify::Standard, pool};
+
+/// Builds an [`Upstream`]. Nothing is mandatory but a way to make the endpoints' services.
+///
+/// The same as [`Config`] and [`Policy`], without their nesting: each method sets the policy of the whole upstream.
+///
+/// ```
+/// use mesh_core::{Labels, outlier, retry};
+/// use mesh_tower::upstream::{Origin, Upstream};
+/// use std::time::Duration;
+///
+/// let labels = |version| [("version", version)].into_iter().collect::<Labels>();
+/// let make = |_: &Origin<'_>| ();
+/// let (upstream, _driver) = Upstream::builder("my-app")
+///     .subset("v1", labels("v1"))
+///     .subset("v2", labels("v2"))
+///     .split([("v1", 90), ("v2", 10)])
+///     .timeout(Duration::from_secs(2))
+///     .retry(retry::Config::istio())
+///     .build(make)
+///     .unwrap();
+/// assert!(upstream.describe().contains("v1 90 %"));
+///
+/// let typo = Upstream::builder("my-app").split([("v9", 1)]).build(make);
+/// assert!(typo.is_err());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    config: Config,
+    endpoints: Vec<Endpoint>,
+    chance: Chance,
+}
+
+impl Builder {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, endpoints: Vec::new(), chance: Chance::default() }
+    }
+
+    /// The endpoints to begin with. They can be changed at any time.
+    #[must_use]
+    pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        self.endpoints = endpoints.into_iter().collect();
+        self
+    }
+
+    /// See [`Config::with_timeout`].
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.config(|config| config.with_timeout(Some(timeout)))
+    }
+
+    /// No time limit but the caller's own. See [`Config::with_timeout`].
+    #[must_use]
+    pub fn no_timeout(self) -> Self {
+        self.config(|config| config.with_timeout(None))
+    }
+
+    /// See [`Config::with_retry`].
+    #[must_use]
+    pub fn retry(self, retry: retry::Config) -> Self {
+        self.config(|config| config.with_retry(retry))
+    }
+
+    /// See [`Config::with_replay_cap`].
+    #[must_use]
+    pub fn replay_cap(self, bytes: u64) -> Self {
+        self.config(|config| config.with_replay_cap(bytes))
+    }
+
+    /// See [`Config::with_deadline_header`].
+    #[must_use]
+    pub fn deadline_header(self, on: bool) -> Self {
+        self.config(|config| config.with_deadline_header(on))
+    }
+
+    /// See [`Config::with_answers`].
+    #[must_use]
+    pub fn answers(self, answers: Answers) -> Self {
+        self.config(|config| config.with_answers(answers))
+    }
+
+    /// Adds a subset that follows the upstream's policy. See [`Config::with_subset`].
+    #[must_use]
+    pub fn subset(self, name: impl Into<String>, labels: Labels) -> Self {
+        self.config(|config| config.with_subset(name, labels, None))
+    }
+
+    /// See [`Config::with_split`].
+    #[must_use]
+    pub fn split<N: Into<String>>(self, split: impl IntoIterator<Item = (N, u32)>) -> Self {
+        let split = split.into_iter().map(|(name, weight)| (name.into(), weight)).collect();
+        self.config(|config| config.with_split(split))
+    }
+
+    /// See [`Policy::with_limits`].
+    #[must_use]
+    pub fn limits(self, limits: limit::Config) -> Self {
+        self.policy(|policy| policy.with_limits(limits))
+    }
+
+    /// See [`Policy::with_pool`].
+    #[must_use]
+    pub fn pool(self, pool: pool::Config) -> Self {
+        self.policy(|policy| policy.with_pool(pool))
+    }
+
+    /// See [`Policy::with_outlier`].
+    #[must_use]
+    pub fn outlier(self, outlier: outlier::Config) -> Self {
+        self.policy(|policy| policy.with_outlier(outlier))
+    }
+
+    /// See [`Policy::with_balance`].
+    #[must_use]
+    pub fn balance(self, balance: balance::Config) -> Self {
+        self.policy(|policy| policy.with_balance(balance))
+    }
+
+    /// See [`Policy::with_budget`].
+    #[must_use]
+    pub fn budget(self, budget: budget::Config) -> Self {
+        self.policy(|policy| policy.with_budget(budget))
+    }
+
+    /// See [`Policy::with_breaker`].
+    #[must_use]
+    pub fn breaker(self, breaker: breaker::Config) -> Self {
+        self.policy(|policy| policy.with_breaker(Some(breaker)))
+    }
+
+    /// Where chance comes from. Default: each thread's own generator.
+    #[must_use]
+    pub fn chance(mut self, chance: Chance) -> Self {
+        self.chance = chance;
+        self
+    }
+
+    /// The upstream, and its driver.
+    ///
+    /// The driver must be polled (`tokio::spawn(driver)`): it brings ejected endpoints back and closes idle
+    /// connections. It ends by itself when the last clone of the upstream is dropped.
+    ///
+    /// # Errors
+    ///
+    /// What [`Config::build`] refuses.
+    pub fn build<M>(self, make: M) -> Result<(Upstream<M>, Driver), InvalidConfig>
+    where
+        M: MakeEndpoint + Send + Sync + 'static,
+        M::Service: Clone + Send + Sync + 'static,
+    {
+        let upstream = self.build_undriven(make)?;
+        let driver = Driver::new(&upstream.shared);
+        Ok((upstream, driver))
+    }
+
+    /// [`build`](Self::build), with the driver spawned on the tokio runtime that this is called in. Spawns one task,
+    /// which ends with the last clone of the upstream.
+    ///
+    /// # Errors
+    ///
+    /// What [`Config::build`] refuses.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn spawn<M>(self, make: M) -> Result<Upstream<M>, InvalidConfig>
+    where
+        M: MakeEndpoint + Send + Sync + 'static,
+        M::Service: Clone + Send + Sync + 'static,
+    {
+        let (upstream, driver) = self.build(make)?;
+        drop(tokio::spawn(driver));
+        Ok(upstream)
+    }
+
+    /// An upstream without a driver: an ejected endpoint never comes back. For endpoint services that are not `Send`,
+    /// and for benches.
+    ///
+    /// # Errors
+    ///
+    /// What [`Config::build`] refuses.
+    pub fn build_undriven<M>(self, make: M) -> Result<Upstream<M>, InvalidConfig>
+    where
+        M: MakeEndpoint,
+        M::Service: Clone,
+    {
+        let shared = Shared::new(self.config.build()?, self.endpoints, make, self.chance)?;
+        Ok(Upstream { shared: Arc::new(shared), classify: Standard })
+    }
+
+    fn config(mut self, change: impl FnOnce(Config) -> Config) -> Self {
+        self.config = change(self.config);
+        self
+    }
+
+    fn policy(mut self, change: impl FnOnce(Policy) -> Policy) -> Self {
+        let policy = change(self.config.policy().clone());
+        self.config = self.config.with_policy(policy);
+        self
+    }
+}
+
+impl<M: MakeEndpoint, C> Upstream<M, C> {
+    /// The same upstream with another idea of what a failure is.
+    pub fn with_classify<D>(self, classify: D) -> Upstream<M, D> {
+        Upstream { shared: self.shared, classify }
+    }
+}

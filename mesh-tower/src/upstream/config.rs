@@ -1,0 +1,393 @@
+use std::time::Duration;
+
+use mesh_core::{
+    InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry, route::Split,
+};
+
+use super::Answers;
+use crate::pool;
+
+/// Linkerd's cap for a body that may be sent again.
+const REPLAY_CAP: u64 = 64 * 1024;
+
+/// All that an upstream is told: how long a request may take, how it is retried, and by which policy its endpoints
+/// are used, subset by subset. Plain data: it can be compared, kept, and handed to a running upstream.
+///
+/// Nothing is mandatory but the name. A default is safe rather than empty: limits as in Envoy, ejection of failing
+/// endpoints, retries within a budget.
+///
+/// ```
+/// use mesh_core::{Labels, retry};
+/// use mesh_tower::upstream::{Config, Policy};
+/// use std::time::Duration;
+///
+/// let labels = |version| [("version", version)].into_iter().collect::<Labels>();
+/// let config = Config::new("shop")
+///     .with_timeout(Some(Duration::from_secs(2)))
+///     .with_retry(retry::Config::none())
+///     .with_subset("v1", labels("v1"), None)
+///     .with_subset("v2", labels("v2"), Some(Policy::default()))
+///     .with_split(vec![("v1".into(), 95), ("v2".into(), 5)])
+///     .build()
+///     .unwrap();
+/// assert_eq!(config.subsets().len(), 2);
+///
+/// let typo = Config::new("shop").with_subset("v1", labels("v1"), None).with_split(vec![("V1".into(), 1)]);
+/// assert_eq!(typo.build().unwrap_err().to_string(), "split: V1 is not allowed, expected the name of a subset");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    name: String,
+    timeout: Option<Duration>,
+    retry: retry::Config,
+    policy: Policy,
+    subsets: Vec<Subset>,
+    split: Vec<(String, u32)>,
+    replay_cap: u64,
+    propagate_deadline: bool,
+    answers: Answers,
+}
+
+impl Config {
+    /// The defaults, for the upstream `name`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            timeout: Some(Duration::from_secs(15)),
+            retry: retry::Config::default(),
+            policy: Policy::default(),
+            subsets: Vec::new(),
+            split: Vec::new(),
+            replay_cap: REPLAY_CAP,
+            propagate_deadline: true,
+            answers: Answers::default(),
+        }
+    }
+
+    /// The time for a whole request, all its attempts and waits included; `None` for as long as it takes. Default
+    /// 15 s (Envoy's route `timeout`).
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// When and how often a request is tried again. Default [`retry::Config::default`].
+    #[must_use]
+    pub fn with_retry(mut self, retry: retry::Config) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The policy of the whole upstream, and of each subset that has none of its own.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Adds a subset: the endpoints that have all of `labels`. Its policy is its own, or with `None` a copy of the
+    /// upstream's: limits, ejections and connections are counted subset by subset either way, as in Istio.
+    #[must_use]
+    pub fn with_subset(
+        mut self,
+        name: impl Into<String>,
+        labels: Labels,
+        policy: Option<Policy>,
+    ) -> Self {
+        self.subsets.push(Subset { name: name.into(), labels, policy });
+        self
+    }
+
+    /// The shares of the subsets, as weights: a subset gets `weight / sum of the weights` of the requests. Empty (the
+    /// default): no subset is chosen, and every endpoint takes part.
+    ///
+    /// A single entry gets everything, whatever its weight. Of several, those of weight 0 get nothing.
+    #[must_use]
+    pub fn with_split(mut self, split: Vec<(String, u32)>) -> Self {
+        self.split = split;
+        self
+    }
+
+    /// How many bytes of a request's body are kept to send it again. A larger body is sent once. Default 64 KiB
+    /// (Linkerd).
+    #[must_use]
+    pub fn with_replay_cap(mut self, bytes: u64) -> Self {
+        self.replay_cap = bytes;
+        self
+    }
+
+    /// Whether each attempt tells the endpoint how long it has: `grpc-timeout` for gRPC, else
+    /// `x-envoy-expected-rq-timeout-ms` (Envoy). On by default; costs a header.
+    #[must_use]
+    pub fn with_deadline_header(mut self, on: bool) -> Self {
+        self.propagate_deadline = on;
+        self
+    }
+
+    /// Which requests get a response, and which an error, where the mesh has no answer from an endpoint.
+    #[must_use]
+    pub fn with_answers(mut self, answers: Answers) -> Self {
+        self.answers = answers;
+        self
+    }
+
+    /// The checked configuration.
+    ///
+    /// # Errors
+    ///
+    /// An empty name of the upstream or of a subset, two subsets of one name, a split that names no subset, and
+    /// weights that are all 0 or whose sum exceeds 2³²−1.
+    pub fn build(self) -> Result<Self, InvalidConfig> {
+        if self.name.is_empty() {
+            return Err(InvalidConfig::new("name", "\"\"", "the name of an upstream"));
+        }
+        for (index, Subset { name, .. }) in self.subsets.iter().enumerate() {
+            if name.is_empty() {
+                return Err(InvalidConfig::new("subset", "\"\"", "the name of a subset"));
+            }
+            if self.subsets[..index].iter().any(|earlier| earlier.name == *name) {
+                return Err(InvalidConfig::new("subset", name, "each name once"));
+            }
+        }
+        if let Some((name, _)) = self.split.iter().find(|(name, _)| self.subset(name).is_none()) {
+            return Err(InvalidConfig::new("split", name, "the name of a subset"));
+        }
+        if !self.split.is_empty() {
+            // The machine that will draw from these weights is the one judge of them.
+            Split::new(self.split.iter().map(|(name, weight)| (name, *weight)).collect())?;
+        }
+        Ok(self)
+    }
+
+    /// The upstream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The time for a whole request.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// When and how often a request is tried again.
+    pub fn retry(&self) -> &retry::Config {
+        &self.retry
+    }
+
+    /// The policy of the whole upstream.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The subsets, in the order in which they were added.
+    pub fn subsets(&self) -> &[Subset] {
+        &self.subsets
+    }
+
+    /// The subset of this name.
+    pub fn subset(&self, name: &str) -> Option<&Subset> {
+        self.subsets.iter().find(|subset| subset.name == name)
+    }
+
+    /// How many bytes of a request's body are kept.
+    pub fn replay_cap(&self) -> u64 {
+        self.replay_cap
+    }
+
+    /// Whether each attempt tells the endpoint how long it has.
+    pub fn propagates_deadline(&self) -> bool {
+        self.propagate_deadline
+    }
+
+    /// Which requests get a response where there is no answer.
+    pub fn answers(&self) -> Answers {
+        self.answers
+    }
+
+    /// The weights by which the subsets share the requests; empty if no subset is chosen.
+    pub fn split(&self) -> &[(String, u32)] {
+        &self.split
+    }
+}
+
+/// Some endpoints of an upstream, found by their labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subset {
+    name: String,
+    labels: Labels,
+    policy: Option<Policy>,
+}
+
+impl Subset {
+    /// The name by which a split refers to it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The labels that an endpoint of the subset has.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// The policy of its own; `None`: the upstream's.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+}
+
+/// How a set of endpoints is used: what Istio calls a `trafficPolicy`, what Envoy calls a cluster.
+///
+/// ```
+/// use mesh_core::{limit, outlier};
+/// use mesh_tower::upstream::Policy;
+///
+/// let policy = Policy::default()
+///     .with_limits(limit::Config::default().with_max_connections(100))
+///     .with_outlier(outlier::Config::off());
+/// assert_eq!(policy.limits().max_connections(), 100);
+/// assert_eq!(policy.breaker(), None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Policy {
+    limits: limit::Config,
+    pool: pool::Config,
+    outlier: outlier::Config,
+    balance: balance::Config,
+    budget: budget::Config,
+    breaker: Option<breaker::Config>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            limits: limit::Config::default().with_max_retries(limit::Config::UNLIMITED),
+            pool: pool::Config::default(),
+            outlier: outlier::Config::default(),
+            balance: balance::Config::default(),
+            budget: budget::Config::default(),
+            breaker: None,
+        }
+    }
+}
+
+impl Policy {
+    /// How much may be under way at once. Default as in Envoy: 1,024 connections, pending requests and requests.
+    /// Retries are left to the budget, which in Envoy too replaces `max_retries` where it is set.
+    #[must_use]
+    pub fn with_limits(mut self, limits: limit::Config) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How connections are made and kept.
+    #[must_use]
+    pub fn with_pool(mut self, pool: pool::Config) -> Self {
+        self.pool = pool;
+        self
+    }
+
+    /// When a failing endpoint is ejected. On by default; [`outlier::Config::off`] is off.
+    #[must_use]
+    pub fn with_outlier(mut self, outlier: outlier::Config) -> Self {
+        self.outlier = outlier;
+        self
+    }
+
+    /// How an endpoint is chosen for an attempt.
+    #[must_use]
+    pub fn with_balance(mut self, balance: balance::Config) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// How many retries there may be for the requests there are. On by default;
+    /// [`budget::Config::unlimited`] is off.
+    #[must_use]
+    pub fn with_budget(mut self, budget: budget::Config) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// A breaker for each endpoint, beside outlier detection. Default `None`: ejection alone does what Envoy and
+    /// Istio do.
+    #[must_use]
+    pub fn with_breaker(mut self, breaker: Option<breaker::Config>) -> Self {
+        self.breaker = breaker;
+        self
+    }
+
+    /// How much may be under way at once.
+    pub fn limits(&self) -> &limit::Config {
+        &self.limits
+    }
+
+    /// How connections are made and kept.
+    pub fn pool(&self) -> &pool::Config {
+        &self.pool
+    }
+
+    /// When a failing endpoint is ejected.
+    pub fn outlier(&self) -> &outlier::Config {
+        &self.outlier
+    }
+
+    /// How an endpoint is chosen for an attempt.
+    pub fn balance(&self) -> &balance::Config {
+        &self.balance
+    }
+
+    /// How many retries there may be for the requests there are.
+    pub fn budget(&self) -> &budget::Config {
+        &self.budget
+    }
+
+    /// The breaker of each endpoint.
+    pub fn breaker(&self) -> Option<&breaker::Config> {
+        self.breaker.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Labels {
+        Labels::default()
+    }
+
+    fn refused(config: Config) -> InvalidConfig {
+        config.build().unwrap_err()
+    }
+
+    #[test]
+    fn names_are_needed() {
+        assert_eq!(refused(Config::new("")).field(), "name");
+        assert_eq!(refused(Config::new("a").with_subset("", labels(), None)).field(), "subset");
+    }
+
+    #[test]
+    fn a_subset_has_one_definition() {
+        let twice =
+            Config::new("a").with_subset("v1", labels(), None).with_subset("v1", labels(), None);
+        assert_eq!(refused(twice).value(), "v1");
+    }
+
+    #[test]
+    fn a_split_names_subsets_and_has_weight() {
+        let split = |weights: &[(&str, u32)]| {
+            Config::new("a")
+                .with_subset("v1", labels(), None)
+                .with_subset("v2", labels(), None)
+                .with_split(
+                    weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect(),
+                )
+        };
+        assert!(split(&[]).build().is_ok());
+        assert!(split(&[("v1", 0)]).build().is_ok(), "a single destination gets all");
+        assert!(split(&[("v1", 0), ("v2", 1)]).build().is_ok());
+        assert!(split(&[("v1", 0), ("v2", 0)]).build().is_err());
+        assert!(split(&[("v1", u32::MAX), ("v2", 1)]).build().is_err());
+        assert_eq!(refused(split(&[("v3", 1)])).value(), "v3");
+    }
+}

@@ -1,0 +1,78 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{sleep_until, timeout_at},
+};
+
+use super::{MakeEndpoint, plan::Shared};
+use crate::Clock;
+
+/// How often the endpoints' services may do their housekeeping.
+const MAINTENANCE: Duration = Duration::from_secs(5);
+
+/// What must happen without traffic: ejected endpoints come back, idle connections are closed.
+///
+/// One future for each upstream, to be spawned or polled by its owner. It never blocks a request, and ends when the last
+/// clone of its upstream is gone. Cancel safe: dropping it stops the timers, nothing else.
+#[must_use = "an upstream's driver does nothing unless polled"]
+pub struct Driver(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Driver {
+    pub(super) fn new<M>(shared: &Arc<Shared<M>>) -> Self
+    where
+        M: MakeEndpoint + Send + Sync + 'static,
+        M::Service: Clone + Send + Sync + 'static,
+    {
+        Self(Box::pin(drive(Arc::downgrade(shared), shared.changed.clone())))
+    }
+}
+
+async fn drive<M>(shared: Weak<Shared<M>>, changed: Arc<Notify>)
+where
+    M: MakeEndpoint + Send + Sync,
+    M::Service: Clone + Send + Sync,
+{
+    let mut maintenance = Clock.now() + MAINTENANCE;
+    loop {
+        let next = {
+            let Some(shared) = shared.upgrade() else { return };
+            let now = Clock.now();
+            let plan = shared.plan.load();
+            plan.on_timeout(now);
+            if now >= maintenance {
+                maintenance = now + MAINTENANCE;
+                for member in plan.subsets.iter().flat_map(|cluster| cluster.members.iter()) {
+                    shared.make.maintain(&member.service, now);
+                }
+            }
+            plan.poll_timeout().map_or(maintenance, |timer| timer.min(maintenance))
+        };
+        // An early wake-up is harmless: the machines ask the clock, not the timer.
+        let until = Clock.instant(next);
+        if timeout_at(until, changed.notified()).await.is_err() {
+            sleep_until(until).await;
+        }
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}

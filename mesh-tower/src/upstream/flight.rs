@@ -1,0 +1,138 @@
+use std::{fmt, sync::Arc};
+
+use http::HeaderMap;
+use mesh_core::{
+    Outcome, Timestamp,
+    balance::Started,
+    breaker,
+    limit::{self, Full, Resource},
+    retry::Granted,
+};
+
+use super::subset::{EndpointState, Subset};
+use crate::{Chance, Clock, classify::end_of_stream};
+
+/// Everything that one request holds, given back in one place: its slot among the requests in flight, its share in
+/// the retry budget, and the attempt that is under way. Dropping it at any point is a cancellation, and the machines
+/// are told so.
+pub(crate) struct Flight {
+    subset: Arc<Subset>,
+    chance: Chance,
+    slot: Option<limit::Permit>,
+    retry: Option<Granted>,
+    attempt: Option<Attempt>,
+}
+
+/// One try on one endpoint.
+struct Attempt {
+    endpoint: Arc<EndpointState>,
+    permit: Option<breaker::Permit>,
+    started: Started,
+    /// The head of the response came then; what follows is the body.
+    head: Option<Timestamp>,
+    /// What the head said; `None` while the trailers may still decide.
+    decided: Option<Outcome>,
+}
+
+impl Flight {
+    /// Takes a slot among the requests in flight.
+    pub(super) fn begin(
+        subset: &Arc<Subset>,
+        chance: &Chance,
+        now: Timestamp,
+    ) -> Result<Self, Full> {
+        let slot = subset.limits.try_acquire(Resource::Requests)?;
+        subset.budget.on_request(now);
+        Ok(Self {
+            subset: subset.clone(),
+            chance: chance.clone(),
+            slot: Some(slot),
+            retry: None,
+            attempt: None,
+        })
+    }
+
+    pub(super) fn subset(&self) -> &Arc<Subset> {
+        &self.subset
+    }
+
+    /// The endpoint of the attempt under way.
+    pub(super) fn endpoint(&self) -> Option<&Arc<EndpointState>> {
+        self.attempt.as_ref().map(|attempt| &attempt.endpoint)
+    }
+
+    pub(super) fn start(
+        &mut self,
+        now: Timestamp,
+        endpoint: Arc<EndpointState>,
+        permit: Option<breaker::Permit>,
+    ) {
+        let started = endpoint.load.on_start(now);
+        self.attempt = Some(Attempt { endpoint, permit, started, head: None, decided: None });
+    }
+
+    /// The head of the response has come, and with it the outcome, unless the trailers decide.
+    pub(super) fn on_head(&mut self, now: Timestamp, outcome: Option<Outcome>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.head = Some(now);
+        if let Some(outcome) = outcome {
+            attempt.decided = Some(outcome);
+            let permit = attempt.permit.take();
+            let rng = &mut self.chance.rng();
+            self.subset.on_outcome(now, rng, &attempt.endpoint, permit, outcome);
+        }
+    }
+
+    /// The attempt is over: as its head said, else with `outcome`.
+    pub(super) fn finish(&mut self, now: Timestamp, outcome: Outcome) {
+        let Some(mut attempt) = self.attempt.take() else { return };
+        if attempt.decided.is_none() {
+            let permit = attempt.permit.take();
+            let rng = &mut self.chance.rng();
+            self.subset.on_outcome(now, rng, &attempt.endpoint, permit, outcome);
+        }
+        let outcome = attempt.decided.unwrap_or(outcome);
+        // Latency is the time to the head: how long the caller takes to read says nothing of the endpoint.
+        let end = attempt.head.unwrap_or(now);
+        attempt.endpoint.load.on_end(self.subset.policy.balance(), end, attempt.started, outcome);
+    }
+
+    /// A retry was granted, and waits in back-off.
+    pub(super) fn begin_retry(&mut self, retry: Granted) {
+        self.retry = Some(retry);
+    }
+
+    pub(super) fn end_retry(&mut self) {
+        if let Some(granted) = self.retry.take() {
+            granted.end(&self.subset.budget, &self.subset.limits);
+        }
+    }
+
+    /// The body of the response has ended.
+    pub(crate) fn on_end(&mut self, trailers: Option<&HeaderMap>, failed: bool) {
+        let outcome = if failed { Outcome::Reset } else { end_of_stream(trailers) };
+        self.finish(Clock.now(), outcome);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.attempt.is_some() {
+            self.finish(Clock.now(), Outcome::Cancelled);
+        }
+        self.end_retry();
+        if let Some(slot) = self.slot.take() {
+            self.subset.limits.release(slot);
+            self.subset.budget.on_request_end();
+        }
+    }
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight")
+            .field("subset", &self.subset.name)
+            .field("endpoint", &self.attempt.as_ref().map(|attempt| &attempt.endpoint.address))
+            .finish_non_exhaustive()
+    }
+}

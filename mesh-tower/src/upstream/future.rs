@@ -1,0 +1,502 @@
+//! The future of one request: picks an endpoint, sends an attempt, and tries again where the policies grant it.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use mesh_core::{
+    Outcome, Timestamp,
+    breaker::Rejected,
+    deadline::Deadline,
+    retry::{Answer, Decision, GiveUp, Granted, Session},
+};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{
+    MakeEndpoint,
+    flight::Flight,
+    plan::{Cluster, Shared},
+    subset::Member,
+    tried::Tried,
+};
+use crate::{
+    BoxError, Clock, MeshError,
+    body::{MeshBody, ReplayBody},
+    classify::Classify,
+    error::{Reason, into_response},
+    retry::Outgoing,
+    timer::Timer,
+};
+
+/// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
+const PICKS: usize = 3;
+
+pin_project! {
+    /// The response of an [`Upstream`](super::Upstream).
+    ///
+    /// Dropping it at any point cancels the request: slots, permits and budget are given back, a breaker's probe is
+    /// returned, and the endpoint is not blamed.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<M, C, B>
+    where
+        M: MakeEndpoint,
+        M::Service: Service<Request<ReplayBody<B>>>,
+    {
+        #[pin]
+        state: Stage<M::Service, B>,
+        #[pin]
+        timer: Timer,
+        shared: Arc<Shared<M>>,
+        classify: C,
+        request: Outgoing<B>,
+        tried: Tried,
+        flight: Option<Flight>,
+        session: Session,
+        // The attempt's own time limit.
+        limit: Option<Timestamp>,
+        started: Timestamp,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[project_replace = StateOwned]
+    enum State<S, F, B, R> {
+        // Refused before anything was sent.
+        Refused { error: MeshError },
+        // An endpoint is chosen; its service is being made ready.
+        Readying { service: S, request: Option<Request<ReplayBody<B>>> },
+        // The attempt flies.
+        Calling { #[pin] future: F },
+        // A retry waits in back-off. If no endpoint is left for it then, the caller gets the answer before it.
+        Waiting { until: Timestamp, last: Option<Result<R, BoxError>> },
+        Done,
+    }
+}
+
+/// [`State`] for an endpoint's service.
+type Stage<S, B> = State<
+    S,
+    <S as Service<Request<ReplayBody<B>>>>::Future,
+    B,
+    <S as Service<Request<ReplayBody<B>>>>::Response,
+>;
+
+type Answered<RB> = Result<Response<MeshBody<RB>>, BoxError>;
+
+impl<M, C, B, RB> ResponseFuture<M, C, B>
+where
+    M: MakeEndpoint,
+    M::Service: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
+    <M::Service as Service<Request<ReplayBody<B>>>>::Error: Into<BoxError>,
+    C: Classify<Response<RB>>,
+    B: Body<Data = Bytes> + Unpin,
+{
+    pub(super) fn new(shared: Arc<Shared<M>>, classify: C, request: Request<B>) -> Self {
+        let now = Clock.now();
+        let plan = shared.plan.load();
+        let config = &plan.config;
+        let request = Outgoing::new(
+            request,
+            now,
+            config.timeout().map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout)),
+            config.retry().retries() > 0,
+            config.replay_cap(),
+        );
+        let index = *plan.split.pick(&mut shared.chance.rng());
+        let flight = match plan.subsets.get(index) {
+            Some(cluster) => Flight::begin(&cluster.subset, &shared.chance, now)
+                .map_err(|full| MeshError::new(Reason::Overflow(full.resource()))),
+            None => Err(MeshError::new(Reason::NoRoute)),
+        };
+        drop(plan);
+        let (flight, state) = match flight {
+            Ok(flight) => (Some(flight), State::Done),
+            Err(error) => (None, State::Refused { error }),
+        };
+        let mut future = Self {
+            state,
+            timer: Timer::default(),
+            shared,
+            classify,
+            request,
+            tried: Tried::default(),
+            flight,
+            session: Session::new(),
+            limit: None,
+            started: now,
+        };
+        if future.flight.is_some() {
+            future.state = begin_attempt(
+                &future.shared,
+                &mut future.request,
+                &mut future.tried,
+                future.flight.as_mut(),
+                &mut future.limit,
+                now,
+            );
+        }
+        future
+    }
+}
+
+/// Picks an endpoint and makes the attempt's request.
+fn begin_attempt<M, F, B, R>(
+    shared: &Shared<M>,
+    request: &mut Outgoing<B>,
+    tried: &mut Tried,
+    flight: Option<&mut Flight>,
+    limit: &mut Option<Timestamp>,
+    now: Timestamp,
+) -> State<M::Service, F, B, R>
+where
+    M: MakeEndpoint,
+    M::Service: Clone,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let refused = |error| State::Refused { error };
+    let Some(flight) = flight else { return refused(MeshError::new(Reason::NoRoute)) };
+    if request.deadline.has_passed(now) {
+        return refused(MeshError::new(Reason::DeadlineExceeded));
+    }
+    let plan = shared.plan.load();
+    let Some(cluster) = plan.cluster(flight.subset()) else {
+        return refused(MeshError::new(Reason::NoRoute));
+    };
+    let avoid = plan.config.retry().avoid_previous();
+    let service = match pick(cluster, shared, (tried, avoid), flight, now) {
+        Ok(service) => service,
+        Err(error) => return refused(error),
+    };
+    let config = &plan.config;
+    *limit = request
+        .deadline
+        .attempt_timeout(now, config.retry().per_try_timeout())
+        .map(|left| now + left);
+    match request.next(now, config.propagates_deadline()) {
+        Some(next) => State::Readying { service, request: Some(next) },
+        None => refused(MeshError::new(Reason::InvalidRequest)),
+    }
+}
+
+/// Chooses an endpoint and takes its breaker's permit.
+fn pick<M>(
+    cluster: &Cluster<M::Service>,
+    shared: &Shared<M>,
+    (tried, avoid): (&mut Tried, bool),
+    flight: &mut Flight,
+    now: Timestamp,
+) -> Result<M::Service, MeshError>
+where
+    M: MakeEndpoint,
+    M::Service: Clone,
+{
+    let Cluster { subset, members } = cluster;
+    let rng = &mut shared.chance.rng();
+    let mut rejected: Option<Rejected> = None;
+    for _ in 0..PICKS {
+        let avoid = |member: &Member<M::Service>| avoid && tried.contains(&member.state);
+        let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
+        let member = &members[index];
+        let state = &member.state;
+        let permit = match &state.breaker {
+            None => None,
+            Some(breaker) => match breaker.try_acquire(now, rng) {
+                Ok(permit) => {
+                    subset.observer.breaker(&state.address, permit.transition());
+                    Some(permit)
+                }
+                Err(refusal) => {
+                    subset.observer.breaker(&state.address, refusal.transition);
+                    rejected = Some(refusal);
+                    continue;
+                }
+            },
+        };
+        tried.push(state);
+        flight.start(now, state.clone(), permit);
+        return Ok(member.service.clone());
+    }
+    let (reason, retry_after) = match rejected {
+        Some(refusal) => (Reason::BreakerOpen, refusal.retry_after),
+        None => (Reason::NoEndpoint, next_return(cluster, now)),
+    };
+    let error = MeshError::new(reason);
+    Err(match retry_after {
+        Some(after) => error.with_retry_after(after),
+        None => error,
+    })
+}
+
+/// How long until the first ejected endpoint comes back.
+fn next_return<S>(cluster: &Cluster<S>, now: Timestamp) -> Option<std::time::Duration> {
+    let members = cluster.members.iter();
+    members.filter_map(|member| member.state.host.ejected_until()).min().map(|at| at.since(now))
+}
+
+impl<M, C, B, RB> Future for ResponseFuture<M, C, B>
+where
+    M: MakeEndpoint,
+    M::Service: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
+    <M::Service as Service<Request<ReplayBody<B>>>>::Error: Into<BoxError>,
+    C: Classify<Response<RB>>,
+    B: Body<Data = Bytes> + Unpin,
+    RB: Body<Data = Bytes>,
+{
+    type Output = Answered<RB>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let mut this = self.as_mut().project();
+            let polled = match this.state.as_mut().project() {
+                StateProj::Refused { .. } | StateProj::Done => {
+                    return Poll::Ready(self.refuse());
+                }
+                StateProj::Waiting { until, last } => {
+                    ready!(this.timer.poll_at(cx, *until));
+                    let last = last.take();
+                    match self.as_mut().start(Clock.now(), last) {
+                        Some(last) => return Poll::Ready(last),
+                        None => continue,
+                    }
+                }
+                StateProj::Readying { service, request } => match service.poll_ready(cx) {
+                    Poll::Ready(Ok(())) => {
+                        let Some(request) = request.take() else {
+                            return Poll::Ready(self.refuse());
+                        };
+                        let future = service.call(request);
+                        this.state.set(State::Calling { future });
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    Poll::Pending => Poll::Pending,
+                },
+                StateProj::Calling { future } => future.poll(cx),
+            };
+            // The answer wins a tie with the timer: it was asked first.
+            let result = match polled {
+                Poll::Ready(result) => result.map_err(Into::into),
+                Poll::Pending => {
+                    let Some(limit) = *this.limit else { return Poll::Pending };
+                    ready!(this.timer.poll_at(cx, limit));
+                    let reason = match this.request.deadline.has_passed(limit) {
+                        true => Reason::DeadlineExceeded,
+                        false => Reason::AttemptTimeout,
+                    };
+                    Err(MeshError::new(reason).into())
+                }
+            };
+            if let Some(answer) = self.as_mut().on_answer(result) {
+                return Poll::Ready(answer);
+            }
+        }
+    }
+}
+
+impl<M, C, B, RB> ResponseFuture<M, C, B>
+where
+    M: MakeEndpoint,
+    M::Service: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
+    <M::Service as Service<Request<ReplayBody<B>>>>::Error: Into<BoxError>,
+    C: Classify<Response<RB>>,
+    B: Body<Data = Bytes> + Unpin,
+    RB: Body<Data = Bytes>,
+{
+    /// Begins the next attempt; `Some` is the last word, if there is no endpoint for it.
+    fn start(
+        mut self: Pin<&mut Self>,
+        now: Timestamp,
+        last: Option<Result<Response<RB>, BoxError>>,
+    ) -> Option<Answered<RB>> {
+        let mut this = self.as_mut().project();
+        let next = begin_attempt(
+            this.shared,
+            this.request,
+            this.tried,
+            this.flight.as_mut(),
+            this.limit,
+            now,
+        );
+        match (&next, last) {
+            (State::Refused { error }, Some(last)) => {
+                if let Some(flight) = this.flight {
+                    flight.subset().observer.refused(error.reason());
+                }
+                Some(self.answer(now, last))
+            }
+            // The answer before is dropped here: its connection may be the one that the retry needs.
+            (_, _) => {
+                this.state.set(next);
+                None
+            }
+        }
+    }
+
+    /// An attempt has ended: hands the answer on, or `None` if another attempt follows.
+    fn on_answer(
+        mut self: Pin<&mut Self>,
+        result: Result<Response<RB>, BoxError>,
+    ) -> Option<Answered<RB>> {
+        let now = Clock.now();
+        let mut this = self.as_mut().project();
+        // The attempt lets go of the request's body, which a retry may need.
+        this.state.set(State::Done);
+        let verdict = this.classify.classify(result.as_ref());
+        let Some(flight) = this.flight else { return Some(self.answer(now, result)) };
+        flight.on_head(now, verdict.outcome());
+        // If this attempt was a retry, it is over: the next one may take its place.
+        flight.end_retry();
+        match decide(this.shared, this.request, flight, this.session, now, verdict.answer()) {
+            Some((until, retry)) => {
+                flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
+                flight.begin_retry(retry);
+                this.state.set(State::Waiting { until, last: Some(result) });
+                None
+            }
+            None => Some(self.answer(now, result)),
+        }
+    }
+
+    /// The last word: the endpoint's response, or the error with its upstream and endpoint named.
+    fn answer(
+        self: Pin<&mut Self>,
+        now: Timestamp,
+        result: Result<Response<RB>, BoxError>,
+    ) -> Answered<RB> {
+        let this = self.project();
+        let flight = this.flight.take();
+        if let Some(flight) = &flight {
+            let took = now.since(*this.started);
+            flight.subset().observer.request(result.as_ref().map(Response::status), took);
+        }
+        match (result, flight) {
+            (Ok(response), Some(flight)) => Ok(response.map(|body| MeshBody::new(body, flight))),
+            (Ok(response), None) => Ok(response.map(|_| MeshBody::default())),
+            (Err(error), mut flight) => {
+                let error = name_error(error, &this.shared.name, flight.as_ref());
+                if let Some(flight) = &mut flight {
+                    flight.finish(now, Outcome::Reset);
+                }
+                this.shared.plan.load().config.answers().answer(this.request.grpc, error)
+            }
+        }
+    }
+
+    /// Answers a request that got no attempt.
+    fn refuse(self: Pin<&mut Self>) -> Answered<RB> {
+        let mut this = self.project();
+        let error = match this.state.as_mut().project_replace(State::Done) {
+            StateOwned::Refused { error } => error,
+            StateOwned::Readying { .. }
+            | StateOwned::Calling { .. }
+            | StateOwned::Waiting { .. }
+            | StateOwned::Done => MeshError::new(Reason::InvalidRequest)
+                .with_source("the response future was polled after it was ready"),
+        };
+        let error = error.with_upstream(this.shared.name.clone());
+        if let Some(flight) = this.flight.take() {
+            flight.subset().observer.refused(error.reason());
+        }
+        this.shared.plan.load().config.answers().answer(this.request.grpc, error)
+    }
+}
+
+/// Asks the retry policy; `Some` is the end of the back-off, with what the retry holds.
+fn decide<M: MakeEndpoint, B: Body<Data = Bytes> + Unpin>(
+    shared: &Shared<M>,
+    request: &mut Outgoing<B>,
+    flight: &Flight,
+    session: &mut Session,
+    now: Timestamp,
+    answer: Answer,
+) -> Option<(Timestamp, Granted)> {
+    if request.is_retry {
+        return None;
+    }
+    let plan = shared.plan.load();
+    let subset = flight.subset();
+    let decision = session.on_answer(
+        plan.config.retry(),
+        &subset.budget,
+        &subset.limits,
+        now,
+        request.deadline,
+        &mut shared.chance.rng(),
+        answer,
+        request.is_replayable(),
+    );
+    match decision {
+        Decision::Retry(granted) => {
+            subset.observer.retry();
+            let until = now + granted.after;
+            Some((until, granted))
+        }
+        Decision::GiveUp(GiveUp::NotRetriable) => None,
+        Decision::GiveUp(why) => {
+            subset.observer.gave_up(why);
+            None
+        }
+    }
+}
+
+/// An error that says where it happened.
+fn name_error(error: BoxError, upstream: &Arc<str>, flight: Option<&Flight>) -> MeshError {
+    let error = match error.downcast::<MeshError>() {
+        Ok(error) => *error,
+        Err(foreign) => {
+            let reason = MeshError::find(&*foreign).map_or(Reason::Reset, MeshError::reason);
+            MeshError::new(reason).with_source(foreign)
+        }
+    };
+    let error = error.with_upstream(upstream.clone());
+    match flight.and_then(Flight::endpoint) {
+        Some(endpoint) => error.with_endpoint(endpoint.address.clone()),
+        None => error,
+    }
+}
+
+/// Which requests get a response where the mesh has no answer, and which an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Answers {
+    /// gRPC requests get a trailers-only response with the right status (an error would reach the caller as
+    /// `UNKNOWN`), others an error that they can match on. The default.
+    #[default]
+    Grpc,
+    /// Every request gets a response, from the table of [`crate::error`]. For proxies.
+    All,
+    /// Every request gets an error.
+    None,
+}
+
+impl Answers {
+    fn answer<RB>(self, grpc: bool, error: MeshError) -> Answered<RB> {
+        match self {
+            Self::Grpc if grpc => Ok(into_response(true, &error)),
+            Self::All => Ok(into_response(grpc, &error)),
+            Self::Grpc | Self::None => Err(error.into()),
+        }
+    }
+}
+
+impl<M, C, B> fmt::Debug for ResponseFuture<M, C, B>
+where
+    M: MakeEndpoint,
+    M::Service: Service<Request<ReplayBody<B>>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("upstream", &self.shared.name)
+            .field("flight", &self.flight)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,219 @@
+use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
+
+use mesh_core::{
+    Endpoint, breaker,
+    outlier::{self, Detector},
+};
+
+use super::{Config, Policy, plan::Plan, subset::Member};
+use crate::Clock;
+
+/// What the mesh knows of one endpoint in one subset, as of one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// The subset's name; empty for the whole upstream.
+    pub subset: Arc<str>,
+    /// The endpoint as it was listed.
+    pub endpoint: Endpoint,
+    /// Attempts under way.
+    pub active: u32,
+    /// Attempts answered well since it was listed.
+    pub successes: u64,
+    /// Attempts failed since it was listed.
+    pub failures: u64,
+    /// The latency that the balancer reckons with.
+    pub latency: Duration,
+    /// Why and for how long it is out of rotation.
+    pub ejection: Option<EjectionStatus>,
+    /// How often it has been ejected since it was listed.
+    pub ejections: u32,
+    /// Its breaker, if it has one.
+    pub breaker: Option<BreakerStatus>,
+}
+
+/// An ejection in force.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EjectionStatus {
+    /// Which detector ejected it.
+    pub detector: Option<Detector>,
+    /// How long it stays out.
+    pub left: Duration,
+}
+
+/// A breaker's state.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct BreakerStatus {
+    /// Closed, open or half-open.
+    pub state: breaker::State,
+}
+
+impl EndpointStatus {
+    /// Whether requests may go to it.
+    pub fn is_healthy(&self) -> bool {
+        self.ejection.is_none()
+    }
+}
+
+impl fmt::Display for EndpointStatus {
+    /// One line for a terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.endpoint.address())?;
+        match &self.ejection {
+            None => f.write_str(" healthy")?,
+            Some(EjectionStatus { detector: Some(why), left }) => {
+                write!(f, " ejected ({why}) for {left:.1?}")?;
+            }
+            Some(EjectionStatus { detector: None, left }) => write!(f, " ejected for {left:.1?}")?,
+        }
+        write!(f, ", {} active, {} ok, {} failed", self.active, self.successes, self.failures)
+    }
+}
+
+pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
+    let now = Clock.now();
+    let of_member = |subset: &Arc<str>, policy: &Policy, member: &Member<S>| {
+        let state = &member.state;
+        let (successes, failures) = state.counts();
+        EndpointStatus {
+            subset: subset.clone(),
+            endpoint: member.endpoint.clone(),
+            active: state.load.active(),
+            successes,
+            failures,
+            latency: state.load.estimate(policy.balance(), now),
+            ejection: state.host.ejected_until().map(|until| EjectionStatus {
+                detector: state.host.reason(),
+                left: until.since(now),
+            }),
+            ejections: state.host.ejections(),
+            breaker: state
+                .breaker
+                .as_ref()
+                .map(|breaker| BreakerStatus { state: breaker.state(now) }),
+        }
+    };
+    plan.subsets
+        .iter()
+        .flat_map(|cluster| {
+            let subset = &cluster.subset;
+            cluster.members.iter().map(move |m| of_member(&subset.name, &subset.policy, m))
+        })
+        .collect()
+}
+
+/// The stack in words.
+pub(super) fn describe(config: &Config) -> String {
+    let mut text = format!("upstream {}\n", config.name());
+    let mut line = |step: &str, what: String| {
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "  {step:<9} {what}");
+    };
+    line("route", split(config));
+    line(
+        "deadline",
+        config
+            .timeout()
+            .map_or_else(|| "the caller's".into(), |limit| format!("{limit:?} or the caller's")),
+    );
+    let retry = config.retry();
+    line(
+        "retry",
+        match retry.retries() {
+            0 => "never".into(),
+            retries => {
+                let per_try = retry
+                    .per_try_timeout()
+                    .map_or(String::new(), |limit| format!(", {limit:?} for each attempt"));
+                format!(
+                    "up to {retries} on {}{per_try}, bodies up to {} B",
+                    retry.retry_on(),
+                    config.replay_cap()
+                )
+            }
+        },
+    );
+    describe_policy(config.policy(), &mut line);
+    for subset in config.subsets() {
+        let own = if subset.policy().is_some() { ", policy of its own" } else { "" };
+        line("subset", format!("{} = {}{own}", subset.name(), subset.labels()));
+        if let Some(policy) = subset.policy() {
+            describe_policy(policy, &mut line);
+        }
+    }
+    text
+}
+
+fn describe_policy(policy: &Policy, line: &mut impl FnMut(&str, String)) {
+    let limits = policy.limits();
+    let count = |limit: u32| match limit {
+        u32::MAX => "any number of".to_owned(),
+        limit => limit.to_string(),
+    };
+    line("budget", policy.budget().to_string());
+    line(
+        "limit",
+        format!(
+            "{} requests, {} retries, {} connections, {} pending",
+            count(limits.max_requests()),
+            count(limits.max_retries()),
+            count(limits.max_connections()),
+            count(limits.max_pending()),
+        ),
+    );
+    line("balance", format!("{:?}", policy.balance().strategy()));
+    line("breaker", policy.breaker().map_or_else(|| "none".into(), describe_breaker));
+    line("outlier", describe_outlier(policy.outlier()));
+}
+
+fn describe_breaker(config: &breaker::Config) -> String {
+    let mut rules = Vec::new();
+    if let Some(failures) = config.consecutive_failures() {
+        rules.push(format!("{failures} failures in a row"));
+    }
+    if let Some((ratio, calls, window)) = config.failure_ratio() {
+        rules.push(format!("{ratio} of at least {calls} calls failed ({window:?})"));
+    }
+    if let Some((slower, ratio)) = config.slow_calls() {
+        rules.push(format!("{ratio} of the calls take longer than {slower:?}"));
+    }
+    format!("opens for {:?} after {}", config.open_for(), rules.join(" or "))
+}
+
+fn describe_outlier(config: &outlier::Config) -> String {
+    if config.is_off() {
+        return "off".into();
+    }
+    let mut runs = Vec::new();
+    for (errors, name) in
+        [(config.consecutive_5xx(), "5xx"), (config.consecutive_gateway_errors(), "gateway errors")]
+    {
+        if errors > 0 {
+            runs.push(format!("{errors} {name}"));
+        }
+    }
+    if config.split_local_origin() {
+        runs.push(format!("{} failures without an answer", config.consecutive_local_origin()));
+    }
+    let one = if config.always_eject_one() { ", one at least" } else { "" };
+    format!(
+        "ejects after {} in a row, for {:?} and longer each time, at most {} of the endpoints{one}",
+        runs.join(" or "),
+        config.base_ejection_time(),
+        config.max_ejection_percent(),
+    )
+}
+
+fn split(config: &Config) -> String {
+    let total: u64 = config.split().iter().map(|(_, weight)| u64::from(*weight)).sum();
+    if config.split().is_empty() {
+        return "all endpoints".into();
+    }
+    let share = |(name, weight): &(String, u32)| {
+        let percent = (u64::from(*weight) * 100).checked_div(total).unwrap_or(100);
+        format!("{name} {percent} %")
+    };
+    config.split().iter().map(share).collect::<Vec<_>>().join(", ")
+}

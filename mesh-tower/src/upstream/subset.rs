@@ -1,0 +1,166 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use mesh_core::{
+    Endpoint, Labels, Outcome, Rng, Timestamp, Weight,
+    balance::{Balancer, Candidate, Load},
+    breaker::{self, Breaker},
+    budget::Budget,
+    limit::Limits,
+    outlier::{Detection, Event, Host},
+};
+use tokio::sync::Notify;
+
+use super::{Config, Policy};
+use crate::{observe::Observer, pool::Group};
+
+/// One subset of an upstream's endpoints with the machines that its requests share. As in Istio each subset is a
+/// cluster of its own: its limits, its ejections and its budget are not its neighbour's.
+///
+/// A new policy makes a new `Subset` around the same machines, so what was counted is kept.
+#[derive(Debug)]
+pub(crate) struct Subset {
+    /// Empty for the whole upstream.
+    pub(crate) name: Arc<str>,
+    pub(crate) labels: Labels,
+    pub(crate) policy: Policy,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) detection: Arc<Detection>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) group: Group,
+    pub(crate) balancer: Arc<Balancer>,
+    pub(crate) observer: Arc<Observer>,
+    /// Wakes the driver: an endpoint was ejected, and is to come back.
+    changed: Arc<Notify>,
+}
+
+impl Subset {
+    pub(super) fn new(
+        upstream: &Config,
+        (name, labels, policy): (&str, &Labels, &Policy),
+        changed: &Arc<Notify>,
+        turn: u64,
+        now: Timestamp,
+    ) -> Self {
+        let limits = Arc::new(Limits::new(*policy.limits()));
+        Self {
+            name: name.into(),
+            labels: labels.clone(),
+            policy: policy.clone(),
+            group: Group::new(limits.clone(), policy.pool().clone()),
+            limits,
+            detection: Arc::new(Detection::new(*policy.outlier(), now)),
+            budget: Arc::new(Budget::new(*policy.budget(), now)),
+            balancer: Arc::new(Balancer::starting_at(*policy.balance(), turn)),
+            observer: Arc::new(Observer::new(upstream.name(), name)),
+            changed: changed.clone(),
+        }
+    }
+
+    /// The same machines under a new policy and selector.
+    pub(super) fn replaced(&self, labels: &Labels, policy: &Policy, now: Timestamp) -> Self {
+        self.limits.set_config(policy.limits());
+        self.detection.set_config(*policy.outlier(), now);
+        self.budget.set_config(*policy.budget(), now);
+        self.group.set_config(policy.pool().clone());
+        self.balancer.set_config(policy.balance());
+        Self {
+            name: self.name.clone(),
+            labels: labels.clone(),
+            policy: policy.clone(),
+            limits: self.limits.clone(),
+            detection: self.detection.clone(),
+            budget: self.budget.clone(),
+            group: self.group.clone(),
+            balancer: self.balancer.clone(),
+            observer: self.observer.clone(),
+            changed: self.changed.clone(),
+        }
+    }
+
+    /// Tells the endpoint's machines how an attempt ended.
+    pub(crate) fn on_outcome(
+        &self,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        endpoint: &EndpointState,
+        permit: Option<breaker::Permit>,
+        outcome: Outcome,
+    ) {
+        if let (Some(breaker), Some(permit)) = (&endpoint.breaker, permit) {
+            let transition = breaker.on_outcome(now, rng, permit, outcome);
+            self.observer.breaker(&endpoint.address, transition);
+        }
+        if outcome != Outcome::Cancelled {
+            endpoint.count(outcome);
+            let event = self.detection.on_outcome(now, rng, &endpoint.host, outcome);
+            if let Some(Event::Ejected { .. }) = event {
+                self.changed.notify_one();
+            }
+            self.observer.outlier(&endpoint.address, event);
+        }
+        self.observer.attempt(outcome);
+    }
+}
+
+/// What the mesh remembers of one endpoint of a subset, for as long as it is listed.
+#[derive(Debug)]
+pub(crate) struct EndpointState {
+    /// Unique within the upstream, never used again: a retry names those it has tried by it.
+    pub(crate) id: u32,
+    pub(crate) address: Arc<str>,
+    pub(crate) host: Host,
+    pub(crate) breaker: Option<Breaker>,
+    pub(crate) load: Load,
+    successes: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl EndpointState {
+    pub(super) fn new(id: u32, address: Arc<str>, policy: &Policy, now: Timestamp) -> Self {
+        Self {
+            id,
+            address,
+            host: Host::new(),
+            breaker: policy.breaker().map(|config| Breaker::new(*config, now)),
+            load: Load::new(),
+            successes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    fn count(&self, outcome: Outcome) {
+        let counter = if outcome.is_failure() { &self.failures } else { &self.successes };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Attempts answered well, and attempts failed, since the endpoint was listed.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.successes.load(Relaxed), self.failures.load(Relaxed))
+    }
+}
+
+/// One endpoint in the snapshot that requests read: its state, its place in the table, its service.
+#[derive(Clone, Debug)]
+pub(super) struct Member<S> {
+    pub(super) state: Arc<EndpointState>,
+    pub(super) endpoint: Endpoint,
+    pub(super) service: S,
+}
+
+impl<S> Candidate for Member<S> {
+    fn load(&self) -> &Load {
+        &self.state.load
+    }
+
+    fn weight(&self) -> Weight {
+        self.endpoint.weight()
+    }
+
+    fn is_available(&self, now: Timestamp) -> bool {
+        !self.state.host.is_ejected()
+            && self.state.breaker.as_ref().is_none_or(|breaker| breaker.would_admit(now))
+    }
+}
