@@ -1,1 +1,1 @@
-//! (coming)
+//! Shared parts of the workspace's tests.

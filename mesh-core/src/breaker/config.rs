@@ -111,7 +111,8 @@ impl Config {
 
     /// This configuration, ready to be changed.
     pub fn to_builder(self) -> Builder {
-        Builder { config: self, successes: Some(self.half_open_successes) }
+        let all = self.half_open_successes == self.half_open_permits;
+        Builder { config: self, successes: (!all).then_some(self.half_open_successes) }
     }
 
     /// Failures in a row that open the breaker; `None`: no such rule.
@@ -209,7 +210,7 @@ impl Default for Config {
 #[must_use = "build() makes the configuration"]
 pub struct Builder {
     config: Config,
-    /// `None` until it is said: then as many as there are permits.
+    /// `None`: as many as there are permits.
     successes: Option<u32>,
 }
 

@@ -11,6 +11,8 @@
 mod count;
 mod time;
 
+#[cfg(all(test, loom))]
+mod loom;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

@@ -12,7 +12,7 @@ use crate::{
 /// What is kept of a request while its attempts fly.
 pub(crate) struct Outgoing<B> {
     /// The head and the body for the next attempt; `None` while nothing can be sent again.
-    spare: Option<(Parts, Kept)>,
+    spare: Option<(Parts, Kept<B>)>,
     first: Option<Request<ReplayBody<B>>>,
     pub(crate) grpc: bool,
     pub(crate) deadline: Deadline,
@@ -21,7 +21,7 @@ pub(crate) struct Outgoing<B> {
     attempts: usize,
 }
 
-impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
+impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
     pub(crate) fn new(
         request: Request<B>,
         now: Timestamp,
@@ -61,8 +61,8 @@ impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
     }
 
     /// Whether the request could be sent again as it is now.
-    pub(crate) fn is_replayable(&self) -> bool {
-        self.spare.as_ref().is_some_and(|(_, kept)| kept.is_complete())
+    pub(crate) fn is_replayable(&mut self) -> bool {
+        self.spare.as_mut().is_some_and(|(_, kept)| kept.is_here())
     }
 
     /// The request of the next attempt; `None` if it cannot be sent again. With `propagate` it tells how long it has.
@@ -74,7 +74,7 @@ impl<B: Body<Data = bytes::Bytes>> Outgoing<B> {
         let mut request = match self.first.take() {
             Some(first) => first,
             None => {
-                let (parts, kept) = self.spare.as_ref()?;
+                let (parts, kept) = self.spare.as_mut()?;
                 let mut request = Request::from_parts(parts.clone(), kept.again()?);
                 mark_retry(request.headers_mut(), self.attempts, self.grpc);
                 request

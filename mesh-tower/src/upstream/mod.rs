@@ -104,11 +104,8 @@ pub struct Upstream<M: MakeEndpoint, C = Standard> {
     classify: C,
 }
 
-impl<M> Upstream<M>
-where
-    M: MakeEndpoint,
-    M::Service: Clone,
-{
+/// Where an upstream begins; what makes its endpoints is said last, in [`Builder::build`].
+impl Upstream<fn(&Origin<'_>)> {
     /// Begins an upstream with the defaults of [`Config::new`].
     pub fn builder(name: impl Into<String>) -> Builder {
         Builder::new(Config::new(name))
@@ -195,7 +192,7 @@ where
     M::Service: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
     <M::Service as Service<Request<ReplayBody<B>>>>::Error: Into<BoxError>,
     C: Classify<Response<RB>> + Clone,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
     RB: Body<Data = Bytes>,
 {
     type Response = Response<MeshBody<RB>>;

@@ -266,3 +266,26 @@ impl Future for LocalFuture {
         Poll::Ready(Ok(http::Response::new(String::new())))
     }
 }
+
+/// Counts how often a future is polled.
+pub struct Polls<F> {
+    inner: Pin<Box<F>>,
+    count: Arc<AtomicUsize>,
+}
+
+impl<F: Future> Polls<F> {
+    /// The future, and the count.
+    pub fn of(inner: F) -> (Self, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        (Self { inner: Box::pin(inner), count: Arc::clone(&count) }, count)
+    }
+}
+
+impl<F: Future> Future for Polls<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.inner.as_mut().poll(cx)
+    }
+}

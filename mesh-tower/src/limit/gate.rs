@@ -1,0 +1,331 @@
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{Ordering, fence},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use mesh_core::limit::{Config, Full, Limits, Permit, Resource};
+
+/// The slots and the queue in front of them.
+///
+/// A slot that is free while nobody waits costs two atomic operations. The lock is taken only by those who wait, and
+/// by those who leave while somebody waits.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    limits: Limits,
+    queue: Mutex<Queue>,
+}
+
+/// Who waits, and who may go in but has not looked yet. Ordered by the number drawn, which is the order of arrival.
+#[derive(Debug, Default)]
+struct Queue {
+    next: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    admitted: BTreeMap<u64, Permit>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    pending: Permit,
+    waker: Option<Waker>,
+}
+
+/// What comes of asking for a slot.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Slot(Slot),
+    Queued(Ticket),
+}
+
+impl Gate {
+    pub(crate) fn new(config: Config) -> Arc<Self> {
+        Arc::new(Self { limits: Limits::new(config), queue: Mutex::default() })
+    }
+
+    /// A slot, or a place in the queue, or [`Full`] when both are taken: of pending requests, or of requests if there
+    /// is no queue at all.
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<Entry, Full> {
+        // Nobody may overtake those who wait: a queue, however short, is joined.
+        let full = if self.limits.in_use(Resource::Pending) == 0 {
+            match self.limits.try_acquire(Resource::Requests) {
+                Ok(permit) => return Ok(Entry::Slot(self.slot(permit))),
+                Err(full) => Some(full),
+            }
+        } else {
+            None
+        };
+        let mut queue = self.lock();
+        let pending = self.limits.try_acquire(Resource::Pending).map_err(|pending| match full {
+            Some(requests) if pending.limit() == 0 => requests,
+            Some(_) | None => pending,
+        })?;
+        // Paired with the fence in `release`: either this thread sees the slot that another gives back now, or the
+        // other sees that somebody waits. Without it both may look away, and the request would wait for ever.
+        fence(Ordering::SeqCst);
+        if queue.waiting.is_empty()
+            && let Ok(permit) = self.limits.try_acquire(Resource::Requests)
+        {
+            self.limits.release(pending);
+            return Ok(Entry::Slot(self.slot(permit)));
+        }
+        let number = queue.next;
+        queue.next += 1;
+        queue.waiting.insert(number, Waiting { pending, waker: None });
+        Ok(Entry::Queued(Ticket { gate: Arc::clone(self), number, done: false }))
+    }
+
+    pub(crate) fn set_config(&self, config: &Config) {
+        self.limits.set_config(config);
+        self.admit();
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn slot(self: &Arc<Self>, permit: Permit) -> Slot {
+        Slot { gate: Arc::clone(self), permit: Some(permit) }
+    }
+
+    fn release(&self, permit: Permit) {
+        self.limits.release(permit);
+        fence(Ordering::SeqCst);
+        if self.limits.in_use(Resource::Pending) > 0 {
+            self.admit();
+        }
+    }
+
+    /// Lets in as many as there are slots. The lock is let go before anybody is woken: a waker is foreign code.
+    fn admit(&self) {
+        while let Some(waker) = self.admit_first() {
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    fn admit_first(&self) -> Option<Option<Waker>> {
+        let mut queue = self.lock();
+        let first = *queue.waiting.first_key_value()?.0;
+        let permit = self.limits.try_acquire(Resource::Requests).ok()?;
+        queue.admitted.insert(first, permit);
+        let waiting = queue.waiting.remove(&first)?;
+        self.limits.release(waiting.pending);
+        Some(waiting.waker)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request in flight; dropping it lets the next one in.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    gate: Arc<Gate>,
+    permit: Option<Permit>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.gate.release(permit);
+        }
+    }
+}
+
+/// A place in the queue; dropping it leaves the queue.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    gate: Arc<Gate>,
+    number: u64,
+    done: bool,
+}
+
+impl Ticket {
+    /// Ready when it is this request's turn. Not to be polled again after that.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Slot> {
+        let mut queue = self.gate.lock();
+        if let Some(permit) = queue.admitted.remove(&self.number) {
+            drop(queue);
+            self.done = true;
+            return Poll::Ready(self.gate.slot(permit));
+        }
+        if let Some(waiting) = queue.waiting.get_mut(&self.number)
+            && !waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            waiting.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let mut queue = self.gate.lock();
+        let waiting = queue.waiting.remove(&self.number);
+        let admitted = queue.admitted.remove(&self.number);
+        drop(queue);
+        if let Some(waiting) = waiting {
+            self.gate.limits.release(waiting.pending);
+        }
+        // Its turn had come, and it did not take it: the next one's, then.
+        if let Some(permit) = admitted {
+            self.gate.release(permit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, thread};
+
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    fn gate(requests: u32, pending: u32) -> Arc<Gate> {
+        Gate::new(Config::unlimited().with_max_requests(requests).with_max_pending(pending))
+    }
+
+    fn slot(entry: Result<Entry, Full>) -> Slot {
+        match entry.unwrap() {
+            Entry::Slot(slot) => slot,
+            Entry::Queued(_) => panic!("queued"),
+        }
+    }
+
+    fn ticket(entry: Result<Entry, Full>) -> Ticket {
+        match entry.unwrap() {
+            Entry::Queued(ticket) => ticket,
+            Entry::Slot(_) => panic!("not queued"),
+        }
+    }
+
+    fn poll(ticket: &mut Ticket) -> Poll<Slot> {
+        ticket.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn in_use(gate: &Gate) -> (u32, u32) {
+        (gate.limits.in_use(Resource::Requests), gate.limits.in_use(Resource::Pending))
+    }
+
+    #[test]
+    fn first_come_first_served() {
+        let gate = gate(1, 2);
+        let first = slot(gate.enter());
+        let mut second = ticket(gate.enter());
+        let mut third = ticket(gate.enter());
+        assert_eq!(gate.enter().unwrap_err().resource(), Resource::Pending);
+        assert!(poll(&mut third).is_pending());
+        drop(first);
+        assert!(poll(&mut third).is_pending());
+        let Poll::Ready(second) = poll(&mut second) else { panic!("its turn has come") };
+        drop(second);
+        assert!(poll(&mut third).is_ready());
+        assert_eq!(in_use(&gate), (0, 0));
+    }
+
+    #[test]
+    fn without_a_queue_the_requests_are_what_is_full() {
+        let gate = gate(1, 0);
+        let _first = slot(gate.enter());
+        assert_eq!(gate.enter().unwrap_err().resource(), Resource::Requests);
+    }
+
+    #[test]
+    fn nobody_overtakes_the_queue() {
+        let gate = gate(1, 2);
+        let first = slot(gate.enter());
+        let mut second = ticket(gate.enter());
+        drop(first);
+        // The slot belongs to the second, though it has not looked yet.
+        let third = ticket(gate.enter());
+        assert!(poll(&mut second).is_ready());
+        drop(third);
+        assert_eq!(in_use(&gate), (0, 0));
+    }
+
+    #[test]
+    fn who_leaves_the_queue_gives_the_place_and_the_turn_back() {
+        let gate = gate(1, 2);
+        let first = slot(gate.enter());
+        let second = ticket(gate.enter());
+        let third = ticket(gate.enter());
+        drop(second);
+        assert_eq!(in_use(&gate), (1, 1));
+        let mut fourth = ticket(gate.enter());
+        drop(first);
+        drop(third);
+        assert!(poll(&mut fourth).is_ready());
+        assert_eq!(in_use(&gate), (0, 0));
+    }
+
+    #[test]
+    fn a_raised_limit_lets_the_queue_in_and_a_lowered_one_drains() {
+        let gate = gate(1, 5);
+        let first = slot(gate.enter());
+        let mut queue: Vec<_> = (0..3).map(|_| ticket(gate.enter())).collect();
+        gate.set_config(&Config::unlimited().with_max_requests(3));
+        let mut polled = queue.iter_mut().map(poll);
+        let (Some(Poll::Ready(second)), Some(Poll::Ready(third))) = (polled.next(), polled.next())
+        else {
+            panic!("there are slots for two")
+        };
+        assert!(polled.next().unwrap().is_pending());
+        gate.set_config(&Config::unlimited().with_max_requests(1));
+        drop((first, second));
+        assert!(poll(&mut queue[2]).is_pending(), "one is still in flight");
+        drop(third);
+        assert!(poll(&mut queue[2]).is_ready());
+    }
+
+    /// Threads that enter, wait and leave as fast as they can: no wake-up may get lost, no slot may be minted.
+    #[test]
+    fn no_wake_up_is_lost_between_threads() {
+        const THREADS: usize = 4;
+        let gate = gate(1, 100);
+        let start = Arc::new(Barrier::new(THREADS));
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (gate, start) = (Arc::clone(&gate), Arc::clone(&start));
+                thread::spawn(move || {
+                    let work = async {
+                        start.wait().await;
+                        for round in 0..5_000 {
+                            let slot = match gate.enter().unwrap() {
+                                Entry::Slot(slot) => slot,
+                                Entry::Queued(ticket) if round % 7 == 0 => {
+                                    drop(ticket);
+                                    continue;
+                                }
+                                Entry::Queued(mut ticket) => {
+                                    std::future::poll_fn(|cx| ticket.poll(cx)).await
+                                }
+                            };
+                            assert_eq!(gate.limits.in_use(Resource::Requests), 1);
+                            drop(slot);
+                        }
+                    };
+                    let limit = std::time::Duration::from_secs(60);
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_time().build();
+                    runtime.unwrap().block_on(async {
+                        let work = pin!(work);
+                        tokio::time::timeout(limit, work).await.expect("a wake-up was lost");
+                    });
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(in_use(&gate), (0, 0));
+    }
+}

@@ -1,0 +1,135 @@
+use std::{sync::Arc, time::Duration};
+
+use mesh_core::limit::{Config, Resource};
+use tower_layer::Layer;
+
+use super::{Gate, Limit, Refusals, Side};
+use crate::deadline::{Http, Plain};
+
+/// Makes [`Limit`] services. All services that one layer makes, and their clones, share the same slots and queue.
+///
+/// ```
+/// use mesh_tower::limit::{Config, LimitLayer};
+/// use std::time::Duration;
+///
+/// let layer = LimitLayer::client(Config::default().with_max_requests(100))
+///     .with_max_wait(Duration::from_millis(250))
+///     .for_http()
+///     .named("payment-service");
+/// assert_eq!(layer.handle().in_flight(), 0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct LimitLayer<K = Plain> {
+    gate: Arc<Gate>,
+    refusals: Refusals,
+    max_wait: Option<Duration>,
+    carrier: K,
+}
+
+impl LimitLayer {
+    /// In front of an upstream: refuses with [`Overflow`](crate::error::Reason::Overflow), Envoy's `UO`.
+    pub fn client(config: Config) -> Self {
+        Self::new(config, Side::Client)
+    }
+
+    /// In front of one's own work: refuses with [`Overloaded`](crate::error::Reason::Overloaded), Envoy's `OM`.
+    pub fn server(config: Config) -> Self {
+        Self::new(config, Side::Server)
+    }
+
+    fn new(config: Config, side: Side) -> Self {
+        Self {
+            gate: Gate::new(config),
+            refusals: Refusals::new(side),
+            max_wait: None,
+            carrier: Plain,
+        }
+    }
+}
+
+impl<K> LimitLayer<K> {
+    /// How long a request may wait for its turn. By default as long as its deadline allows, or its caller stays.
+    #[must_use]
+    pub fn with_max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = Some(max_wait);
+        self
+    }
+
+    /// Refuses an HTTP request when the deadline that it brings as an extension passes before its turn comes.
+    #[must_use]
+    pub fn for_http(self) -> LimitLayer<Http> {
+        self.carried_by(Http)
+    }
+
+    /// Honours deadlines where `carrier` finds them.
+    #[must_use]
+    pub fn carried_by<C>(self, carrier: C) -> LimitLayer<C> {
+        LimitLayer { gate: self.gate, refusals: self.refusals, max_wait: self.max_wait, carrier }
+    }
+
+    /// The upstream's name, for errors.
+    #[must_use]
+    pub fn named(mut self, upstream: impl Into<Arc<str>>) -> Self {
+        self.refusals = self.refusals.named(upstream.into());
+        self
+    }
+
+    /// Looks at the limit and changes it while requests are under way.
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.gate))
+    }
+}
+
+impl<S, K: Clone> Layer<S> for LimitLayer<K> {
+    type Service = Limit<S, K>;
+
+    fn layer(&self, inner: S) -> Limit<S, K> {
+        Limit::new(
+            inner,
+            Arc::clone(&self.gate),
+            self.refusals.clone(),
+            self.max_wait,
+            self.carrier.clone(),
+        )
+    }
+}
+
+/// Looks at a limit and changes it live.
+///
+/// ```
+/// use mesh_tower::limit::{Config, LimitLayer};
+///
+/// let handle = LimitLayer::server(Config::default()).handle();
+/// handle.set_config(&Config::default().with_max_requests(10));
+/// assert_eq!(handle.config().max_requests(), 10);
+/// assert_eq!((handle.in_flight(), handle.waiting()), (0, 0));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Gate>);
+
+impl Handle {
+    pub(crate) fn new(gate: Arc<Gate>) -> Self {
+        Self(gate)
+    }
+
+    /// Replaces the limits. A raised one lets waiting requests in before this returns; a lowered one takes nothing
+    /// back, and admits nobody until enough requests are over.
+    pub fn set_config(&self, config: &Config) {
+        self.0.set_config(config);
+    }
+
+    /// The limits in force.
+    pub fn config(&self) -> Config {
+        self.0.limits().config()
+    }
+
+    /// Requests that hold a slot.
+    pub fn in_flight(&self) -> u32 {
+        self.0.limits().in_use(Resource::Requests)
+    }
+
+    /// Requests that wait for their turn.
+    pub fn waiting(&self) -> u32 {
+        self.0.limits().in_use(Resource::Pending)
+    }
+}

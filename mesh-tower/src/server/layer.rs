@@ -1,0 +1,113 @@
+use std::{sync::Arc, time::Duration};
+
+use tower_layer::Layer;
+
+use super::Server;
+use crate::limit::{self, Gate, Refusals, Side};
+
+/// Makes [`Server`] services. All of one layer, and their clones, share the same slots and queue; axum, which applies
+/// a layer to each of its routes, therefore has one limit for all of them.
+///
+/// ```
+/// use mesh_tower::{limit, server::ServerLayer};
+///
+/// let layer = ServerLayer::builder().limit(limit::Config::default()).build();
+/// assert_eq!(layer.limit().in_flight(), 0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct ServerLayer {
+    gate: Arc<Gate>,
+    settings: Settings,
+}
+
+/// What each service of a layer needs to know, besides the gate.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) refusals: Refusals,
+    pub(super) max_wait: Option<Duration>,
+    pub(super) default_timeout: Option<Duration>,
+    pub(super) max_timeout: Option<Duration>,
+    pub(super) trust_headers: bool,
+}
+
+impl ServerLayer {
+    /// Begins with no limit, no timeout of its own, and trust in the callers' headers.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder {
+            limit: limit::Config::unlimited(),
+            settings: Settings {
+                refusals: Refusals::new(Side::Server),
+                max_wait: None,
+                default_timeout: None,
+                max_timeout: None,
+                trust_headers: true,
+            },
+        }
+    }
+
+    /// Looks at the limit and changes it while requests are under way.
+    pub fn limit(&self) -> limit::Handle {
+        limit::Handle::new(Arc::clone(&self.gate))
+    }
+}
+
+impl<S> Layer<S> for ServerLayer {
+    type Service = Server<S>;
+
+    fn layer(&self, inner: S) -> Server<S> {
+        Server::new(inner, Arc::clone(&self.gate), self.settings.clone())
+    }
+}
+
+/// Collects the settings of a [`ServerLayer`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ServerBuilder {
+    limit: limit::Config,
+    settings: Settings,
+}
+
+impl ServerBuilder {
+    /// How many requests are in hand (`max_requests`) and wait (`max_pending`) at most. Default: no limit.
+    pub fn limit(mut self, limit: limit::Config) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// How long a request may wait for its turn. By default as long as its deadline allows, or its caller stays.
+    pub fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.settings.max_wait = Some(max_wait);
+        self
+    }
+
+    /// The time of a request whose caller does not say how long it waits. Default: none, as in Istio.
+    pub fn default_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.default_timeout = Some(timeout);
+        self
+    }
+
+    /// The most time that a caller can ask for (Envoy `max_grpc_timeout`); it also holds where the caller says nothing.
+    /// Default: any.
+    pub fn max_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.max_timeout = Some(timeout);
+        self
+    }
+
+    /// Whether callers may set their deadline and attempt number by headers. Default: yes. At the edge of the mesh: no,
+    /// as Envoy removes such headers there.
+    pub fn trust_headers(mut self, trust: bool) -> Self {
+        self.settings.trust_headers = trust;
+        self
+    }
+
+    /// The name of this service, for errors.
+    pub fn named(mut self, service: impl Into<Arc<str>>) -> Self {
+        self.settings.refusals = self.settings.refusals.named(service.into());
+        self
+    }
+
+    /// The layer.
+    pub fn build(self) -> ServerLayer {
+        ServerLayer { gate: Gate::new(self.limit), settings: self.settings }
+    }
+}
