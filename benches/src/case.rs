@@ -57,7 +57,8 @@ impl Case {
     /// Work on a state that cannot be shared.
     pub fn alone<T: 'static>(name: impl Into<String>, state: T, run: fn(&mut T, u64)) -> Self {
         let state = Mutex::new(state);
-        let one = move |calls| run(&mut state.lock().unwrap_or_else(PoisonError::into_inner), calls);
+        let one =
+            move |calls| run(&mut state.lock().unwrap_or_else(PoisonError::into_inner), calls);
         Self { name: name.into(), one: Box::new(one), two: None }
     }
 

@@ -136,9 +136,13 @@ pub fn picks() -> Vec<Case> {
         .into_iter()
         .map(|endpoints| {
             let state = (Balancer::new(balance::Config::peak_ewma()), fleet(endpoints));
-            Case::shared(format!("pick, {endpoints} endpoints"), state, |(balancer, fleet), calls| {
-                pick(balancer, fleet, calls);
-            })
+            Case::shared(
+                format!("pick, {endpoints} endpoints"),
+                state,
+                |(balancer, fleet), calls| {
+                    pick(balancer, fleet, calls);
+                },
+            )
         })
         .collect()
 }
@@ -155,7 +159,8 @@ pub fn pick(balancer: &Balancer, fleet: &Weighted<Candidacy>, calls: u64) {
 pub fn fleet(endpoints: u32) -> Weighted<Candidacy> {
     (0..endpoints)
         .map(|index| {
-            let candidate = Candidacy { load: Load::new(), host: Host::new(), breaker: consecutive() };
+            let candidate =
+                Candidacy { load: Load::new(), host: Host::new(), breaker: consecutive() };
             let took = std::time::Duration::from_micros(u64::from(index % 97));
             let config = balance::Config::peak_ewma();
             let started = candidate.load.on_start(START);

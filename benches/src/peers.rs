@@ -99,7 +99,8 @@ pub fn picks() -> Vec<Case> {
 /// endpoints with a breaker each. No outlier detection, no metrics.
 fn all_together(
     endpoints: usize,
-) -> impl Service<Request<Body>, Future: Send, Response: Send, Error: Send> + Clone + Send + 'static {
+) -> impl Service<Request<Body>, Future: Send, Response: Send, Error: Send> + Clone + Send + 'static
+{
     let breaker = CircuitBreakerLayer::builder()
         .failure_rate_threshold(0.5)
         .sliding_window_size(100)

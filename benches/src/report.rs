@@ -102,7 +102,9 @@ pub fn print(only: Option<&str>, repetitions: usize, span: Duration) {
         })
         .collect();
 
-    println!("Medians of {repetitions} repetitions. ns: CPU time of a call on one thread (wall); on");
+    println!(
+        "Medians of {repetitions} repetitions. ns: CPU time of a call on one thread (wall); on"
+    );
     println!("two threads that share the client: CPU time of a call, against one thread's.");
     if let Err(why) = &counts {
         println!("Instructions and allocations were not counted: {why}.");
@@ -159,7 +161,8 @@ fn print_bars(names: &[String], rows: &[Option<Row>]) {
             }
             Figure::InstructionsOf(other) => {
                 let base = find(other).and_then(|other| other.count);
-                let share = row.count.zip(base).map(|(own, base)| own.instructions / base.instructions);
+                let share =
+                    row.count.zip(base).map(|(own, base)| own.instructions / base.instructions);
                 (format!("instructions / {other}"), share)
             }
         };

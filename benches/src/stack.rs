@@ -121,7 +121,11 @@ pub fn cases() -> Vec<Case> {
         Case::service("full client stack", build(builder()), bare),
         Case::service("- no retries", build(builder().retry(retry::Config::none())), bare),
         Case::service("- no timeout", build(builder().no_timeout()), bare),
-        Case::service("- round robin", build(builder().balance(balance::Config::round_robin())), bare),
+        Case::service(
+            "- round robin",
+            build(builder().balance(balance::Config::round_robin())),
+            bare,
+        ),
         Case::service("service alone, 8 headers", Noop, with_headers),
         Case::service("+ 8 headers", build(builder()), with_headers),
         Case::service(

@@ -59,8 +59,9 @@ impl Listeners {
     }
 
     fn addresses(&self) -> Addresses {
-        let address =
-            |listener: &Option<TcpListener>| listener.as_ref().and_then(|tcp| tcp.local_addr().ok());
+        let address = |listener: &Option<TcpListener>| {
+            listener.as_ref().and_then(|tcp| tcp.local_addr().ok())
+        };
         Addresses {
             outbound: address(&self.outbound),
             inbound: address(&self.inbound),
@@ -109,8 +110,12 @@ impl Running {
             drop(tokio::spawn(accepting));
         }
         let identities = identity.map(|identity| ("proxy".to_owned(), identity));
-        let admin =
-            Arc::new(Admin::new(routes.clone(), local, identities.into_iter().collect(), ending.clone()));
+        let admin = Arc::new(Admin::new(
+            routes.clone(),
+            local,
+            identities.into_iter().collect(),
+            ending.clone(),
+        ));
         if let Some(tcp) = listeners.admin {
             drop(tokio::spawn(admin::serve(tcp, admin.clone())));
         }
@@ -147,7 +152,8 @@ impl Live {
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("outbound", self.outbound), ("inbound", self.inbound), ("admin", self.admin)];
-        let shown = parts.iter().filter_map(|(what, address)| Some(format!("{what} {}", (*address)?)));
+        let shown =
+            parts.iter().filter_map(|(what, address)| Some(format!("{what} {}", (*address)?)));
         f.write_str(&shown.collect::<Vec<_>>().join(", "))
     }
 }

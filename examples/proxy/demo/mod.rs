@@ -1,4 +1,6 @@
 //! x
-use std::time::Duration;
 use crate::run::Failure;
-pub(crate) async fn run(_: Option<Duration>) -> Result<(), Failure> { Ok(()) }
+use std::time::Duration;
+pub(crate) async fn run(_: Option<Duration>) -> Result<(), Failure> {
+    Ok(())
+}
