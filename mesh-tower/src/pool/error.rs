@@ -23,9 +23,8 @@ pub(super) fn of_request(error: &hyper::Error) -> Reason {
         Some(error) if error.is_reset() && !error.is_remote() && !error.is_library() => {
             Reason::InvalidRequest
         }
-        Some(_) => Reason::Reset,
         None if error.is_user() => Reason::InvalidRequest,
-        None => Reason::Reset,
+        Some(_) | None => Reason::Reset,
     }
 }
 
