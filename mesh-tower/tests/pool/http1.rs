@@ -26,7 +26,7 @@ async fn hello() -> Server {
 }
 
 /// Reads up to the end of a request's head.
-pub async fn head(socket: &mut TcpStream) -> String {
+pub(crate) async fn head(socket: &mut TcpStream) -> String {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n") {
         match socket.read_u8().await {
