@@ -1,4 +1,5 @@
 //! Identities in files: swapped by a link, overwritten in place, torn, broken, gone.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(all(feature = "dev-ca", unix))]
 
 mod support;

@@ -1,4 +1,5 @@
 //! HTTP end to end: axum, hyper-util, reqwest, tonic's traits, and the layer that authorizes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(all(feature = "dev-ca", feature = "axum", feature = "tonic"))]
 
 mod support;

@@ -1,4 +1,5 @@
 //! Every kind of client against every mode.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "dev-ca")]
 
 mod support;

@@ -1,5 +1,11 @@
 //! The breaker layer: both ways to refuse, probes, and the contract of `Service`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests are tests"
+)]
+
 mod support;
 
 use std::{

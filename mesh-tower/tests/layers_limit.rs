@@ -1,5 +1,11 @@
 //! The limit layer: slots, the queue and the contract of `Service`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests are tests"
+)]
+
 mod support;
 
 use std::{convert::Infallible, pin::pin, task::Poll, time::Duration};
@@ -260,4 +266,37 @@ async fn a_live_change_lets_the_queue_in() {
     second.await.unwrap();
     assert_eq!(Clock.now().since(start).as_millis(), 1_000);
     first.await.unwrap().unwrap();
+}
+
+/// One worker of 100 ms, 20 requests a second for 20 s, callers that give up after a second without telling the server.
+/// Returns how many got their answer in time.
+async fn goodput_under_double_load(queue: u32) -> usize {
+    let (inner, _) = Strict::new(lasting(SECOND / 10), echo::<u8>);
+    let service = LimitLayer::server(config(1, queue)).layer(inner);
+    let mut calls = Vec::new();
+    for _ in 0..400 {
+        let service = service.clone();
+        calls.push(tokio::spawn(async move {
+            let start = Clock.now();
+            service.oneshot(1).await.is_ok() && Clock.now().since(start) <= SECOND
+        }));
+        tokio::time::sleep(SECOND / 20).await;
+    }
+    let mut good = 0;
+    for call in calls {
+        good += usize::from(call.await.unwrap());
+    }
+    good
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_queue_keeps_an_overloaded_server_useful() {
+    let good = goodput_under_double_load(5).await;
+    assert!(good >= 195, "{good} of the 200 that the worker can do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_without_an_end_is_caught() {
+    let good = goodput_under_double_load(Config::UNLIMITED).await;
+    assert!(good <= 25, "{good} of the 200 that the worker can do");
 }
