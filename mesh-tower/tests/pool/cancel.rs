@@ -51,7 +51,7 @@ async fn chunks() -> Server {
         tokio::spawn(async move {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_micros(500)).await;
-                let _ = feed.send(Ok(http_body::Frame::data("chunk".into()))).await;
+                drop(feed.send(Ok(http_body::Frame::data("chunk".into()))).await);
             }
         });
         Response::new(body)

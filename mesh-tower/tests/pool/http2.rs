@@ -165,7 +165,7 @@ async fn a_connection_that_says_goodbye_is_replaced() {
                     _ = serving.as_mut() => return,
                     () = leave.notified() => serving.as_mut().graceful_shutdown(),
                 }
-                let _ = serving.await;
+                drop(serving.await);
             }
         }
     })
@@ -315,7 +315,7 @@ async fn a_cancelled_request_leaves_the_connection_alone() {
         let cancelled = many(&pool, 1).remove(0);
         eventually("it has arrived", || arrived.load(Ordering::SeqCst) == 2 * round - 1).await;
         cancelled.abort();
-        let _ = cancelled.await;
+        drop(cancelled.await);
         let kept = many(&pool, 1);
         eventually("it has arrived", || arrived.load(Ordering::SeqCst) == 2 * round).await;
         gate.notify_waiters();
@@ -365,8 +365,8 @@ async fn trailers_arrive() {
         tokio::spawn(async move {
             let mut trailers = http::HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());
-            let _ = feed.send(Ok(http_body::Frame::data("hello".into()))).await;
-            let _ = feed.send(Ok(http_body::Frame::trailers(trailers))).await;
+            drop(feed.send(Ok(http_body::Frame::data("hello".into()))).await);
+            drop(feed.send(Ok(http_body::Frame::trailers(trailers))).await);
         });
         Response::new(body)
     })

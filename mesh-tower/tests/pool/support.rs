@@ -110,7 +110,7 @@ impl Server {
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
                 let builder = auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection_with_upgrades(TokioIo::new(socket), service).await;
+                drop(builder.serve_connection_with_upgrades(TokioIo::new(socket), service).await);
             }
         })
         .await
