@@ -325,7 +325,7 @@ async fn waiting_is_woken_by_the_hand_that_closes() {
     tokio::time::sleep(SECOND * 3_600).await;
     assert!(!waiter.is_finished());
     layer.handle().reset();
-    let (polls, took) = waiter.await.unwrap();
+    let (polls, took) = tokio::time::timeout(WAIT, waiter).await.expect("never woken").unwrap();
     assert!(polls <= 2, "{polls} polls");
     assert_eq!(took, SECOND * 3_600);
 }
@@ -350,7 +350,7 @@ async fn waiting_is_woken_when_the_probe_is_decided_or_dropped() {
         } else {
             probe.await.unwrap();
         }
-        let (polls, took) = waiter.await.unwrap();
+        let (polls, took) = tokio::time::timeout(WAIT, waiter).await.expect("never woken").unwrap();
         assert!(polls <= 3, "{polls} polls");
         assert_eq!(took.as_millis(), (SECOND + left).as_millis());
     }

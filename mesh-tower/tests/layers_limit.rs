@@ -96,14 +96,29 @@ async fn a_request_whose_deadline_passes_in_the_queue_costs_no_work() {
     assert_eq!(Clock.now().since(start).as_millis(), 1_000);
     assert_eq!(layer.handle().waiting(), 0);
 
-    // The turn comes in the moment in which the time is over.
-    let result = service.clone().oneshot(with_deadline(SECOND * 2)).await;
-    assert_eq!(reason(result), Reason::DeadlineExceeded);
     first.await.unwrap().unwrap();
     let result = service.clone().oneshot(with_deadline(Duration::ZERO)).await;
     assert_eq!(reason(result), Reason::DeadlineExceeded);
     assert_eq!(counts.calls(), 1);
     assert_eq!(layer.handle().in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_comes_when_the_time_is_over_is_passed_on() {
+    let (inner, counts) = Strict::new(lasting(SECOND * 3), echo::<Request<()>>);
+    let layer = LimitLayer::server(config(1, 10)).for_http();
+    let service = layer.layer(inner);
+    let mut first = Box::pin(service.clone().oneshot(Request::new(())));
+    assert!(poll_once(first.as_mut()).await.is_pending());
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Deadline::after(Clock.now(), SECOND));
+    let mut second = pin!(service.oneshot(request));
+    assert!(poll_once(second.as_mut()).await.is_pending());
+    tokio::time::advance(SECOND).await;
+    drop(first);
+    assert_eq!(layer.handle().in_flight(), 1, "the turn has come, and nobody has looked");
+    assert_eq!(reason(second.await), Reason::DeadlineExceeded);
+    assert_eq!((counts.calls(), layer.handle().in_flight()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
