@@ -59,7 +59,7 @@ pub fn builder() -> Builder {
         .with_consecutive_failures(Some(5))
         .build()
         .expect("five failures are a rule");
-    Upstream::<Make>::builder("noop")
+    Upstream::builder("noop")
         .endpoints((0..10).map(|host| Endpoint::new(format!("10.0.0.{host}:80"))))
         .balance(balance::Config::peak_ewma())
         .breaker(breaker)
