@@ -56,6 +56,14 @@ pub fn succeed(breaker: &Breaker, calls: u64) {
     }
 }
 
+/// A success of a host without failures.
+pub fn record((detection, host): &(Detection, Host), calls: u64) {
+    let rng = &mut rng();
+    for now in moments(calls) {
+        black_box(detection.on_outcome(now, rng, host, Outcome::Success));
+    }
+}
+
 /// The decisions that a request meets.
 pub fn cases() -> Vec<Case> {
     vec![
@@ -72,12 +80,7 @@ pub fn cases() -> Vec<Case> {
                 black_box(breaker.try_acquire(now, rng)).expect_err("it is open");
             }
         }),
-        Case::shared("outlier: record a success", detection(), |(detection, host), calls| {
-            let rng = &mut rng();
-            for now in moments(calls) {
-                black_box(detection.on_outcome(now, rng, host, Outcome::Success));
-            }
-        }),
+        Case::shared("outlier: record a success", detection(), record),
         Case::shared(
             "breaker + outlier, and two looks at the clock",
             (consecutive(), detection()),
