@@ -26,19 +26,20 @@ pin_project! {
 }
 
 impl<B: Body> MeshBody<B> {
-    /// The body of a response whose head came `now`.
-    pub(crate) fn new(inner: B, flight: Flight, now: Timestamp) -> Self {
+    /// The body of a response whose head came `now`. Takes the flight along, or ends it where it stands if nothing
+    /// follows the head.
+    pub(crate) fn new(inner: B, flight: &mut Option<Flight>, now: Timestamp) -> Self {
         if inner.is_end_stream() {
-            flight.on_end(now, None, false);
-            return Self { inner: Some(inner), flight: None };
+            end(flight, now, None, false);
         }
-        Self { inner: Some(inner), flight: Some(flight) }
+        Self { inner: Some(inner), flight: flight.take() }
     }
 }
 
-fn end(flight: &mut Option<Flight>, trailers: Option<&HeaderMap>, failed: bool) {
-    if let Some(flight) = flight.take() {
-        flight.on_end(Clock.now(), trailers, failed);
+fn end(flight: &mut Option<Flight>, now: Timestamp, trailers: Option<&HeaderMap>, failed: bool) {
+    if let Some(flying) = flight {
+        flying.on_end(now, trailers, failed);
+        *flight = None;
     }
 }
 
@@ -55,11 +56,11 @@ impl<B: Body<Data = Bytes>> Body for MeshBody<B> {
         let polled = inner.as_mut().poll_frame(cx);
         match &polled {
             Poll::Pending => {}
-            Poll::Ready(None) => end(this.flight, None, false),
-            Poll::Ready(Some(Err(_))) => end(this.flight, None, true),
+            Poll::Ready(None) => end(this.flight, Clock.now(), None, false),
+            Poll::Ready(Some(Err(_))) => end(this.flight, Clock.now(), None, true),
             Poll::Ready(Some(Ok(frame))) => {
                 if frame.is_trailers() || inner.is_end_stream() {
-                    end(this.flight, frame.trailers_ref(), false);
+                    end(this.flight, Clock.now(), frame.trailers_ref(), false);
                 }
             }
         }

@@ -42,21 +42,26 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
         retries: bool,
         cap: u64,
     ) -> Self {
-        let inbound = request.extensions().get::<Inbound>();
-        let mut limit = timeout;
-        if let Some(inbound) = inbound {
-            limit = limit.earlier(inbound.deadline());
-        }
-        if let Some(own) = request.extensions().get::<Deadline>() {
-            limit = limit.earlier(*own);
-        }
-        if let Some(asked) = deadline::from_headers(request.headers()) {
-            limit = limit.earlier(Deadline::after(now, asked));
-        }
-        let attempt = attempt_of(request.headers()).max(inbound.map_or(1, Inbound::attempt));
-        let is_retry = attempt > 1;
-        let grpc = is_grpc(request.headers());
         let (mut head, body) = request.into_parts();
+        let mut deadline = timeout;
+        let (mut attempt, mut grpc) = (1, false);
+        if !head.headers.is_empty() {
+            attempt = attempt_of(&head.headers);
+            grpc = is_grpc(&head.headers);
+            if let Some(asked) = deadline::from_headers(&head.headers) {
+                deadline = deadline.earlier(Deadline::after(now, asked));
+            }
+        }
+        if !head.extensions.is_empty() {
+            if let Some(inbound) = head.extensions.get::<Inbound>() {
+                deadline = deadline.earlier(inbound.deadline());
+                attempt = attempt.max(inbound.attempt());
+            }
+            if let Some(own) = head.extensions.get::<Deadline>() {
+                deadline = deadline.earlier(*own);
+            }
+        }
+        let is_retry = attempt > 1;
         if is_retry {
             // An extension ends here: the service after the next must know as well.
             mark_retry(&mut head.headers, attempt, grpc);
@@ -66,7 +71,7 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             head: Some(head),
             body: Stored::Fresh { body, cap },
             grpc,
-            deadline: limit,
+            deadline,
             is_retry,
             attempts: 0,
         }
@@ -119,23 +124,23 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
     }
 }
 
-const ENVOY_ATTEMPT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+static ENVOY_ATTEMPT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
-const GRPC_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+static GRPC_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// Tells the endpoint which attempt this is, so that a mesh of many layers does not multiply retries: Envoy's
 /// `x-envoy-attempt-count` and gRFC A6's `grpc-previous-rpc-attempts`.
 fn mark_retry(headers: &mut HeaderMap, attempt: u32, grpc: bool) {
-    headers.insert(ENVOY_ATTEMPT, HeaderValue::from(attempt));
+    headers.insert(&ENVOY_ATTEMPT, HeaderValue::from(attempt));
     if grpc {
-        headers.insert(GRPC_ATTEMPTS, HeaderValue::from(attempt - 1));
+        headers.insert(&GRPC_ATTEMPTS, HeaderValue::from(attempt - 1));
     }
 }
 
 /// Which attempt of its caller a request says it is; 1 if it says nothing.
 fn attempt_of(headers: &HeaderMap) -> u32 {
-    let number = |name: HeaderName| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
-    let envoy = number(ENVOY_ATTEMPT);
-    let grpc = number(GRPC_ATTEMPTS).map(|previous| previous.saturating_add(1));
+    let number = |name: &HeaderName| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
+    let envoy = number(&ENVOY_ATTEMPT);
+    let grpc = number(&GRPC_ATTEMPTS).map(|previous| previous.saturating_add(1));
     envoy.max(grpc).unwrap_or(1)
 }

@@ -113,7 +113,7 @@ impl Flight {
     }
 
     /// The body of the response has ended.
-    pub(crate) fn on_end(mut self, now: Timestamp, trailers: Option<&HeaderMap>, failed: bool) {
+    pub(crate) fn on_end(&mut self, now: Timestamp, trailers: Option<&HeaderMap>, failed: bool) {
         let outcome = if failed { Outcome::Reset } else { end_of_stream(trailers) };
         self.finish(now, outcome);
     }

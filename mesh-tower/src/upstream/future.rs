@@ -372,19 +372,16 @@ where
         result: Result<Response<RB>, BoxError>,
     ) -> Answered<RB> {
         let this = self.project();
-        let flight = this.flight.take();
-        if let Some(flight) = &flight {
+        if let Some(flight) = this.flight {
             let took = now.since(*this.started);
             flight.subset().observer.request(result.as_ref().map(Response::status), took);
         }
-        match (result, flight) {
-            (Ok(response), Some(flight)) => {
-                Ok(response.map(|body| MeshBody::new(body, flight, now)))
-            }
-            (Ok(response), None) => Ok(response.map(|_| MeshBody::default())),
-            (Err(error), mut flight) => {
+        match result {
+            Ok(response) => Ok(response.map(|body| MeshBody::new(body, this.flight, now))),
+            Err(error) => {
+                let flight = this.flight.take();
                 let error = name_error(error, &this.shared.name, flight.as_ref());
-                if let Some(flight) = &mut flight {
+                if let Some(mut flight) = flight {
                     flight.finish(now, Outcome::Reset);
                 }
                 this.shared.plan.load().config.answers().answer(this.request.grpc, error)
