@@ -9,9 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 mod counted {
     use std::hint::black_box;
 
-    use gungraun::{
-        Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group,
-    };
+    use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group};
     use http::Request;
     use mesh_benches::{
         machines,
