@@ -1,1 +1,96 @@
-//! (coming)
+//! **mesh-tls proves.** Mutual TLS between workloads by their SPIFFE identities, with certificates that rotate
+//! while connections live.
+//!
+//! A host name and a web certificate say where a connection leads. Between services the question is who is there,
+//! on both sides. Here each side shows an X.509-SVID, each side verifies the other's against the bundle of its own
+//! trust domain, and a [`PeerPolicy`] says whom it wants; there is no default policy, and no way back to plaintext.
+//!
+//! Parts, in the order in which an identity passes through them:
+//!
+//! * a [source](IdentitySource) delivers [`Material`]: from [files](FileSource), from [memory](StaticSource);
+//! * [`MeshTls`] checks it and publishes it as a generation; a bad update never replaces a good one;
+//! * [`MtlsConnector`] connects: a `Service<Uri>` for hyper-util and tonic; `reqwest` takes
+//!   [`MeshTls::reqwest_config`];
+//! * [`MtlsAcceptor`] accepts: strict, permissive or disabled, for axum, tonic or by hand;
+//! * [`ConnInfo`] tells the handler who called; [`AuthorizePeerLayer`] refuses those who must not.
+//!
+//! What it does not do: it does not issue certificates for production, does not check revocation lists, and does
+//! not close connections whose trust has changed since they were made.
+//!
+#![cfg_attr(
+    feature = "dev-ca",
+    doc = r#"```
+use mesh_tls::{DevCa, MeshTls, PeerPolicy, StaticSource};
+
+# #[tokio::main(flavor = "current_thread")]
+# async fn main() -> Result<(), Box<dyn std::error::Error>> {
+let ca = DevCa::new("dev.local".parse()?)?;
+let (orders, _) = StaticSource::new(ca.issue("/sa/orders")?.material()?);
+let (pay, _) = StaticSource::new(ca.issue("/sa/pay")?.material()?);
+let (orders, pay) = (MeshTls::builder(orders).spawn().await?, MeshTls::builder(pay).spawn().await?);
+
+let (client_end, server_end) = tokio::io::duplex(16 * 1024);
+let only_orders = PeerPolicy::exact("spiffe://dev.local/sa/orders".parse()?);
+let only_pay = PeerPolicy::exact("spiffe://dev.local/sa/pay".parse()?);
+let acceptor = pay.acceptor(only_orders);
+let (accepted, connected) =
+    tokio::join!(acceptor.accept_io(server_end), orders.connect(client_end, only_pay));
+
+assert_eq!(accepted?.info().peer().unwrap().id().path(), "/sa/orders");
+assert_eq!(connected?.info().peer().unwrap().id().path(), "/sa/pay");
+# Ok(()) }
+```"#
+)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod backend;
+mod prefixed;
+mod svid;
+
+pub mod id;
+
+mod material;
+
+pub mod source;
+
+#[cfg(feature = "dev-ca")]
+pub mod dev_ca;
+
+pub mod clock;
+
+pub mod mesh;
+
+pub mod policy;
+
+pub mod client;
+
+pub mod server;
+
+pub mod stream;
+
+pub mod info;
+
+pub mod http;
+
+pub mod error;
+
+pub use client::MtlsConnector;
+#[cfg(feature = "dev-ca")]
+pub use dev_ca::{DevCa, DevIdentity};
+pub use error::{
+    AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, MaterialError,
+    MaterialErrorKind, Untrusted,
+};
+pub use http::{AuthorizePeerLayer, conn_info, peer};
+pub use id::{InvalidSpiffeId, SpiffeId, TrustDomain};
+pub use info::{ConnInfo, PeerIdentity, TlsInfo};
+pub use material::Material;
+pub use mesh::{Driver, MeshTls, MeshTlsBuilder, Stats, Status};
+pub use policy::PeerPolicy;
+pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, ServerMode};
+pub use source::{FileSource, IdentitySource, MaterialHandle, SourceEvent, StaticSource};
+pub use stream::MeshStream;
+
+// The crates whose types stand in the signatures above.
+pub use rustls;
+pub use rustls_pki_types as pki_types;

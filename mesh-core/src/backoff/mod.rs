@@ -38,7 +38,8 @@ use std::time::Duration;
 
 use crate::{InvalidConfig, Ratio, Rng, time::saturating_nanos};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 /// A rule for the wait before a retry. The default is Envoy's: 25 ms, at most 250 ms.

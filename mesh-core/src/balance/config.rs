@@ -81,7 +81,7 @@ impl Config {
         self
     }
 
-    /// The least latency that is recorded for a failure. Default 5 s (Linkerd's).
+    /// The least latency that is recorded for a failure. Default 5 s; tower and Finagle have none.
     ///
     /// Without it, an endpoint that fails in a millisecond is the fastest of all, and gets all the traffic.
     #[must_use]

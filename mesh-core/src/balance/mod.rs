@@ -76,7 +76,8 @@ mod config;
 mod load;
 mod weighted;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 pub use config::{Config, Strategy};

@@ -38,7 +38,8 @@ use crate::Timestamp;
 
 pub mod header;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 /// A point in time, or [`Deadline::NONE`]; 8 bytes.

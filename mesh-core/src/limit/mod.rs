@@ -41,6 +41,13 @@ use crate::sync::{AtomicU32, Ordering};
 
 mod config;
 
+#[cfg(test)]
+#[cfg(loom)]
+mod loom_tests;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
+
 pub use config::Config;
 
 /// The slots of one upstream, shared by all its requests.

@@ -78,7 +78,8 @@ mod answer;
 mod config;
 mod retry_on;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 pub use answer::{Answer, Pushback, Reset};

@@ -1,1 +1,238 @@
+use proptest::prelude::{Just, Strategy, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
+use super::*;
+use crate::{Ratio, SplitMix64, backoff, budget, limit};
+
+mod conditions;
+mod model;
+
+const NOW: Timestamp = Timestamp::from_secs(1);
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// One request, and the shared policies of its upstream.
+struct Request {
+    config: Config,
+    budget: Budget,
+    limits: Limits,
+    deadline: Deadline,
+    replayable: bool,
+    session: Session,
+    rng: SplitMix64,
+}
+
+impl Request {
+    fn new() -> Self {
+        let config = Config::istio().with_retry_on("5xx,429,unavailable".parse().unwrap());
+        Self {
+            config,
+            budget: Budget::new(budget::Config::default(), NOW),
+            limits: Limits::new(limit::Config::unlimited()),
+            deadline: Deadline::NONE,
+            replayable: true,
+            session: Session::new(),
+            rng: SplitMix64::new(3),
+        }
+    }
+
+    fn with_budget(self, retries: u32) -> Self {
+        let config = budget::Config::concurrent(Ratio::ZERO, retries);
+        self.budget.set_config(config, NOW);
+        self
+    }
+
+    fn with_max_retries(self, max: u32) -> Self {
+        self.limits.set_config(&limit::Config::unlimited().with_max_retries(max));
+        self
+    }
+
+    fn answer(&mut self, answer: Answer) -> Decision {
+        self.session.on_answer(
+            &self.config,
+            &self.budget,
+            &self.limits,
+            NOW,
+            self.deadline,
+            &mut self.rng,
+            answer,
+            self.replayable,
+        )
+    }
+
+    fn granted(&mut self, answer: Answer) -> Granted {
+        match self.answer(answer) {
+            Decision::Retry(granted) => granted,
+            Decision::GiveUp(why) => panic!("{why}"),
+        }
+    }
+
+    fn refused(&mut self, answer: Answer) -> GiveUp {
+        match self.answer(answer) {
+            Decision::Retry(granted) => panic!("{granted:?}"),
+            Decision::GiveUp(why) => why,
+        }
+    }
+
+    /// Retries in flight, as the budget and as the limit see it.
+    fn charged(&self) -> (u32, u32) {
+        (self.budget.retries_in_flight(), self.limits.in_use(Resource::Retries))
+    }
+}
+
+const BAD: Answer = Answer::status(503);
+
+fn busy(pushback: Pushback) -> Answer {
+    Answer::status(429).with_retry_after(Some(pushback))
+}
+
+#[test]
+fn a_granted_retry_is_charged_until_it_ends() {
+    let mut request = Request::new();
+    let granted = request.granted(BAD);
+    assert!(granted.after < MS(25));
+    assert_eq!(request.charged(), (1, 1));
+    assert_eq!(request.session.attempt(), 2);
+    granted.end(&request.budget, &request.limits);
+    assert_eq!(request.charged(), (0, 0));
+}
+
+#[test]
+fn a_request_has_so_many_retries_and_no_more() {
+    let mut request = Request::new();
+    let granted = [request.granted(BAD), request.granted(BAD)];
+    assert_eq!(request.refused(BAD), GiveUp::LimitExceeded);
+    assert_eq!(request.session.attempt(), 3);
+    assert_eq!(request.session.retries_left(&request.config), 0);
+    granted.into_iter().for_each(|granted| granted.end(&request.budget, &request.limits));
+}
+
+/// Each reason in turn is given while all later ones hold too; none is charged.
+#[test]
+fn the_checks_come_in_their_order() {
+    let mut request = Request::new().with_budget(0).with_max_retries(0);
+    let too_long = busy(Pushback::After(Duration::from_secs(301)));
+    request.deadline = Deadline::after(NOW, Duration::ZERO);
+    request.replayable = false;
+    request.config = request.config.with_retries(0);
+
+    assert_eq!(request.refused(Answer::status(200)), GiveUp::NotRetriable);
+    assert_eq!(request.refused(too_long), GiveUp::LimitExceeded);
+    request.config = request.config.with_retries(1);
+    assert_eq!(request.refused(too_long), GiveUp::NotReplayable);
+    request.replayable = true;
+    assert_eq!(request.refused(busy(Pushback::Stop)), GiveUp::PushedBack);
+    assert_eq!(request.refused(too_long), GiveUp::RetryAfterTooLong);
+    assert_eq!(request.refused(BAD), GiveUp::DeadlineTooClose);
+    request.deadline = Deadline::NONE;
+    assert_eq!(request.refused(BAD), GiveUp::BudgetExhausted);
+    request = request.with_budget(1);
+    assert_eq!(request.refused(BAD), GiveUp::Overflow);
+    assert_eq!(request.charged(), (0, 0));
+    request = request.with_budget(0).with_max_retries(1);
+    assert_eq!(request.refused(BAD), GiveUp::BudgetExhausted);
+    assert_eq!(request.charged(), (0, 0), "the slot was given back");
+    assert_eq!(request.session, Session::new(), "a refused retry is no attempt");
+
+    request = request.with_budget(1);
+    let granted = request.granted(BAD);
+    granted.end(&request.budget, &request.limits);
+}
+
+#[test]
+fn what_our_own_policy_refused_is_neither_retried_nor_charged() {
+    let mut request = Request::new();
+    request.config = request.config.with_retry_on("5xx,reset,connect-failure".parse().unwrap());
+    let before = request.budget.balance(NOW);
+    assert_eq!(request.refused(Answer::reset(Reset::Overflow)), GiveUp::NotRetriable);
+    assert_eq!(request.budget.balance(NOW), before);
+    assert_eq!(request.charged(), (0, 0));
+}
+
+#[test]
+fn the_wait_must_end_before_the_deadline() {
+    let wait = Pushback::After(MS(100));
+    let answer = Answer::grpc(14, true).with_retry_after(Some(wait));
+    let mut request = Request::new();
+    request.deadline = Deadline::after(NOW, MS(100));
+    assert_eq!(request.refused(answer), GiveUp::DeadlineTooClose);
+    request.deadline = Deadline::after(NOW, MS(101));
+    let granted = request.granted(answer);
+    assert_eq!(granted.after, MS(100));
+    granted.end(&request.budget, &request.limits);
+}
+
+#[test]
+fn retry_after_is_waited_for_with_jitter() {
+    let mut least = Duration::MAX;
+    let mut most = Duration::ZERO;
+    for seed in 0..200 {
+        let mut request = Request::new();
+        request.rng = SplitMix64::new(seed);
+        let granted = request.granted(busy(Pushback::After(MS(2_000))));
+        (least, most) = (least.min(granted.after), most.max(granted.after));
+        granted.end(&request.budget, &request.limits);
+    }
+    assert!(least >= MS(2_000) && most < MS(3_000), "{least:?} {most:?}");
+    assert!(most - least > MS(800), "callers do not come back together");
+
+    // A date in the past says "now", and our own back-off still holds.
+    let mut request = Request::new();
+    let granted = request.granted(busy(Pushback::After(Duration::ZERO)));
+    assert!(granted.after > Duration::ZERO && granted.after < MS(25));
+    granted.end(&request.budget, &request.limits);
+}
+
+#[test]
+fn retry_after_makes_nothing_retriable() {
+    let mut request = Request::new();
+    let fine = Answer::status(200).with_retry_after(Some(Pushback::After(MS(1))));
+    assert_eq!(request.refused(fine), GiveUp::NotRetriable);
+}
+
+#[test]
+fn a_grpc_pushback_is_exact_and_starts_the_back_off_again() {
+    let mut request = Request::new();
+    let backoff = backoff::Config::grpc(MS(100), MS(10_000), Ratio::from_percent(1_000)).unwrap();
+    request.config = request.config.with_retries(9).with_backoff(backoff);
+    let plain = Answer::grpc(14, true);
+    let pushed = plain.with_retry_after(Some(Pushback::After(MS(7))));
+    let waits = [plain, plain, pushed, plain].map(|answer| {
+        let granted = request.granted(answer);
+        let after = granted.after;
+        granted.end(&request.budget, &request.limits);
+        after
+    });
+    assert!(waits[0] < MS(120), "{waits:?}");
+    assert!(waits[1] >= MS(800), "{waits:?}");
+    assert_eq!(waits[2], MS(7));
+    assert!(waits[3] < MS(120), "{waits:?}");
+}
+
+#[test]
+fn presets() {
+    let istio = "connect-failure,refused-stream,retriable-status-codes,cancelled,unavailable";
+    assert_eq!(Config::default(), Config::istio());
+    assert_eq!(Config::istio().retries(), 2);
+    assert_eq!(Config::istio().retry_on().to_string(), istio);
+    assert!(Config::istio().avoid_previous());
+    assert_eq!((Config::envoy().retries(), Config::envoy().retry_on().is_empty()), (1, true));
+    assert_eq!(Config::none().max_retry_after(), Duration::from_secs(300));
+    let coded = Config::istio().with_status_codes([429]).unwrap().with_status_codes([503]).unwrap();
+    assert_eq!(coded.retry_on().status_codes().collect::<Vec<_>>(), [503]);
+    assert_eq!(Config::none().with_status_codes([99]).unwrap_err().value(), "99");
+}
+
+#[test]
+fn every_reason_has_a_text() {
+    let reasons = [
+        GiveUp::NotRetriable,
+        GiveUp::LimitExceeded,
+        GiveUp::BudgetExhausted,
+        GiveUp::Overflow,
+        GiveUp::NotReplayable,
+        GiveUp::DeadlineTooClose,
+        GiveUp::PushedBack,
+        GiveUp::RetryAfterTooLong,
+    ];
+    let texts: std::collections::BTreeSet<_> = reasons.map(|why| why.to_string()).into();
+    assert_eq!(texts.len(), reasons.len());
+}

@@ -37,7 +37,8 @@ use std::fmt;
 
 use crate::{Endpoint, InvalidConfig, Labels, Ratio, Rng};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 /// Destinations and their shares. At least one destination, each with a share above zero.

@@ -1,103 +1,100 @@
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
-    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
+use tokio::sync::oneshot;
 
-pin_project! {
-    /// A request body that streams through on the first attempt and can be sent again, trailers included.
-    ///
-    /// The first attempt is not delayed: chunks are kept (shared, not copied) as they pass. A body that turns out to
-    /// be larger than the cap is forgotten and can be sent only once; so is one that was not read to its end when
-    /// the answer came, because its rest is unknown. A body known to be empty costs nothing, and a body known to be
-    /// too large is not recorded at all.
-    ///
-    /// ```
-    /// use bytes::Bytes;
-    /// use http_body_util::{BodyExt, Full};
-    /// use mesh_tower::body::ReplayBody;
-    ///
-    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// let (first, kept) = ReplayBody::new(Full::new(Bytes::from("order 7")), 64 * 1024);
-    /// assert!(kept.again::<Full<Bytes>>().is_none(), "not read to its end yet");
-    /// first.collect().await.unwrap();
-    /// let second = kept.again::<Full<Bytes>>().unwrap();
-    /// assert_eq!(second.collect().await.unwrap().to_bytes(), "order 7");
-    /// # });
-    /// ```
-    pub struct ReplayBody<B> {
-        #[pin]
-        kind: Kind<B>,
-    }
-}
+/// A request body that streams through on the first attempt and can be sent again, trailers included.
+///
+/// The first attempt is not delayed: chunks are kept (shared, not copied) as they pass. When the transport lets go of
+/// the body, what was kept and what was not read yet go to the next attempt together; so a body that nobody has
+/// touched, because no connection could be made, is sent as if for the first time. A body that turns out to be larger
+/// than the cap is forgotten and can be sent only once. A body known to be empty costs nothing, and a body known to be
+/// too large is not recorded at all.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::{BodyExt, Full};
+/// use mesh_tower::body::ReplayBody;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let (first, mut kept) = ReplayBody::new(Full::new(Bytes::from("order 7")), 64 * 1024);
+/// assert!(kept.again().is_none(), "the first attempt still holds it");
+/// first.collect().await.unwrap();
+/// let second = kept.again().unwrap();
+/// assert_eq!(second.collect().await.unwrap().to_bytes(), "order 7");
+/// # });
+/// ```
+pub struct ReplayBody<B>(Kind<B>);
 
-pin_project! {
-    #[project = KindProj]
-    enum Kind<B> {
-        Empty,
-        Once { #[pin] body: B },
-        Recording { #[pin] body: B, recording: Recording },
-        Replay { record: Arc<OnceLock<Record>>, next: usize },
-    }
+enum Kind<B> {
+    Empty,
+    /// Not kept, or not to be kept any longer.
+    Once(B),
+    Kept(Recording<B>),
 }
 
 /// What was kept of a body, to send it again.
-#[derive(Clone, Debug)]
-pub struct Kept(Keep);
+pub struct Kept<B>(Keep<B>);
 
-#[derive(Clone, Debug)]
-enum Keep {
+enum Keep<B> {
     Empty,
     Never,
-    Record(Arc<OnceLock<Record>>),
+    /// An attempt holds it.
+    Away(oneshot::Receiver<Record<B>>),
+    Here(Record<B>),
 }
 
-/// A body that was read to its end.
-#[derive(Debug, Default)]
-struct Record {
+/// A body between two attempts: what was read of it, and the rest.
+struct Record<B> {
     chunks: Vec<Bytes>,
     len: u64,
+    cap: u64,
     trailers: Option<HeaderMap>,
+    /// `None` once it was read to its end.
+    rest: Option<B>,
 }
 
-/// A body that is being read.
-struct Recording {
-    record: Record,
-    cap: u64,
-    overflown: bool,
-    done: Arc<OnceLock<Record>>,
+/// A body in the hands of an attempt.
+struct Recording<B> {
+    /// `None` once it was handed back.
+    record: Option<Record<B>>,
+    /// The next chunk to send again; beyond the chunks come the trailers or the rest.
+    next: usize,
+    back: Option<oneshot::Sender<Record<B>>>,
 }
 
 // === impl ReplayBody ===
 
-impl<B: Body<Data = Bytes>> ReplayBody<B> {
+impl<B: Body<Data = Bytes> + Unpin> ReplayBody<B> {
     /// Wraps `body`; at most `cap` bytes of it are kept.
-    pub fn new(body: B, cap: u64) -> (Self, Kept) {
+    pub fn new(body: B, cap: u64) -> (Self, Kept<B>) {
         if body.is_end_stream() {
-            return (Self { kind: Kind::Empty }, Kept(Keep::Empty));
+            return (Self(Kind::Empty), Kept(Keep::Empty));
         }
         if body.size_hint().lower() > cap {
             return (Self::once(body), Kept(Keep::Never));
         }
-        let done = Arc::new(OnceLock::new());
-        let kept = Kept(Keep::Record(done.clone()));
-        let recording = Recording { record: Record::default(), cap, overflown: false, done };
-        (Self { kind: Kind::Recording { body, recording } }, kept)
+        let record = Record { chunks: Vec::new(), len: 0, cap, trailers: None, rest: Some(body) };
+        let mut kept = Kept(Keep::Here(record));
+        match kept.again() {
+            Some(first) => (first, kept),
+            None => unreachable!("it is here"),
+        }
     }
 
     /// Wraps `body` to be sent once; nothing is kept.
     pub fn once(body: B) -> Self {
-        Self { kind: Kind::Once { body } }
+        Self(Kind::Once(body))
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for ReplayBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -105,129 +102,182 @@ impl<B: Body<Data = Bytes>> Body for ReplayBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        match self.project().kind.project() {
-            KindProj::Empty => Poll::Ready(None),
-            KindProj::Once { body } => body.poll_frame(cx),
-            KindProj::Recording { mut body, recording } => {
-                let polled = body.as_mut().poll_frame(cx);
-                match &polled {
-                    Poll::Ready(Some(Ok(frame))) => recording.on_frame(frame, body.is_end_stream()),
-                    Poll::Ready(None) => recording.finish(),
-                    // A body that failed is not to be sent again: it has no end.
-                    Poll::Ready(Some(Err(_))) => recording.overflown = true,
-                    Poll::Pending => {}
+        let this = &mut self.get_mut().0;
+        match this {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Once(body) => Pin::new(body).poll_frame(cx),
+            Kind::Kept(recording) => {
+                let polled = recording.poll_frame(cx);
+                if let Some(body) = recording.give_up() {
+                    *this = body.map_or(Kind::Empty, Kind::Once);
                 }
                 polled
-            }
-            KindProj::Replay { record, next } => {
-                let Some(record) = record.get() else { return Poll::Ready(None) };
-                let index = *next;
-                *next += 1;
-                let frame = match record.chunks.get(index) {
-                    Some(chunk) => Some(Frame::data(chunk.clone())),
-                    None if index == record.chunks.len() => {
-                        record.trailers.clone().map(Frame::trailers)
-                    }
-                    None => None,
-                };
-                Poll::Ready(frame.map(Ok))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
+        match &self.0 {
             Kind::Empty => true,
-            Kind::Once { body } | Kind::Recording { body, .. } => body.is_end_stream(),
-            Kind::Replay { record, next } => record.get().is_none_or(|record| {
-                *next >= record.chunks.len() + usize::from(record.trailers.is_some())
-            }),
+            Kind::Once(body) => body.is_end_stream(),
+            Kind::Kept(recording) => recording.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Once { body } | Kind::Recording { body, .. } => body.size_hint(),
-            Kind::Replay { record, next } => {
-                let sent = |record: &Record| -> u64 {
-                    record.chunks.iter().take(*next).map(|chunk| chunk.len() as u64).sum()
-                };
-                SizeHint::with_exact(record.get().map_or(0, |record| record.len - sent(record)))
-            }
+            Kind::Once(body) => body.size_hint(),
+            Kind::Kept(recording) => recording.size_hint(),
         }
     }
 }
 
 impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
+        f.write_str(match self.0 {
             Kind::Empty => "ReplayBody::Empty",
             Kind::Once { .. } => "ReplayBody::Once",
-            Kind::Recording { .. } => "ReplayBody::Recording",
-            Kind::Replay { .. } => "ReplayBody::Replay",
+            Kind::Kept { .. } => "ReplayBody::Kept",
         })
     }
 }
 
 // === impl Kept ===
 
-impl Kept {
-    /// Nothing was kept: the body can be sent only once.
-    pub fn never() -> Self {
-        Self(Keep::Never)
+impl<B> Kept<B> {
+    /// Whether the body could be sent again now: the attempt before has read it to its end or let go of it.
+    pub fn is_here(&mut self) -> bool {
+        if let Keep::Away(back) = &mut self.0 {
+            match back.try_recv() {
+                Ok(record) => self.0 = Keep::Here(record),
+                Err(oneshot::error::TryRecvError::Empty) => {}
+                Err(oneshot::error::TryRecvError::Closed) => self.0 = Keep::Never,
+            }
+        }
+        matches!(self.0, Keep::Empty | Keep::Here(_))
     }
 
-    /// Whether the whole body is known by now.
-    pub fn is_complete(&self) -> bool {
-        match &self.0 {
-            Keep::Empty => true,
-            Keep::Never => false,
-            Keep::Record(record) => record.get().is_some(),
+    /// The body once more; `None` if an attempt still holds it, or if it is not kept. Any number of times.
+    pub fn again(&mut self) -> Option<ReplayBody<B>> {
+        if !self.is_here() {
+            return None;
+        }
+        if matches!(self.0, Keep::Empty) {
+            return Some(ReplayBody(Kind::Empty));
+        }
+        let (back, away) = oneshot::channel();
+        match mem::replace(&mut self.0, Keep::Away(away)) {
+            Keep::Here(record) => {
+                let recording = Recording { record: Some(record), next: 0, back: Some(back) };
+                Some(ReplayBody(Kind::Kept(recording)))
+            }
+            Keep::Empty | Keep::Never | Keep::Away(_) => None,
         }
     }
+}
 
-    /// The body once more; `None` if it is not, or never will be, complete. Any number of times.
-    pub fn again<B>(&self) -> Option<ReplayBody<B>> {
-        let kind = match &self.0 {
-            Keep::Empty => Kind::Empty,
-            Keep::Record(record) if record.get().is_some() => {
-                Kind::Replay { record: record.clone(), next: 0 }
-            }
-            Keep::Never | Keep::Record(_) => return None,
-        };
-        Some(ReplayBody { kind })
+impl<B> fmt::Debug for Kept<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Keep::Empty => "Kept::Empty",
+            Keep::Never => "Kept::Never",
+            Keep::Away(_) => "Kept::Away",
+            Keep::Here(_) => "Kept::Here",
+        })
     }
 }
 
 // === impl Recording ===
 
-impl Recording {
-    fn on_frame(&mut self, frame: &Frame<Bytes>, ended: bool) {
-        if let Some(chunk) = frame.data_ref() {
-            self.record.len += chunk.len() as u64;
-            if self.record.len > self.cap {
-                self.overflown = true;
-                self.record.chunks = Vec::new();
-            }
-            if !self.overflown {
-                self.record.chunks.push(chunk.clone());
-            }
-        } else if let Some(trailers) = frame.trailers_ref() {
-            self.record.trailers = Some(trailers.clone());
+impl<B: Body<Data = Bytes> + Unpin> Recording<B> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let Some(record) = &mut self.record else { return Poll::Ready(None) };
+        if let Some(chunk) = record.chunks.get(self.next) {
+            self.next += 1;
+            let frame = Frame::data(chunk.clone());
+            self.hand_back_at_end();
+            return Poll::Ready(Some(Ok(frame)));
         }
-        // A transport that knows the length does not ask for the end.
-        if ended || frame.is_trailers() {
-            self.finish();
+        let Some(rest) = &mut record.rest else {
+            let trailers = record.trailers.clone();
+            self.hand_back();
+            return Poll::Ready(trailers.map(|map| Ok(Frame::trailers(map))));
+        };
+        let polled = Pin::new(&mut *rest).poll_frame(cx);
+        match &polled {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => record.rest = None,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(chunk) = frame.data_ref() {
+                    record.len += chunk.len() as u64;
+                    record.chunks.push(chunk.clone());
+                    self.next += 1;
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    record.trailers = Some(trailers.clone());
+                }
+                // A transport that knows the length does not ask for the end.
+                if frame.is_trailers() || rest.is_end_stream() {
+                    record.rest = None;
+                }
+            }
+            // A body that failed has no end, and is not to be sent again.
+            Poll::Ready(Some(Err(_))) => self.back = None,
+        }
+        self.hand_back_at_end();
+        polled
+    }
+
+    /// Hands the body back when nothing follows that could still be asked for.
+    fn hand_back_at_end(&mut self) {
+        if self.is_end_stream() {
+            self.hand_back();
         }
     }
 
-    fn finish(&mut self) {
-        if !self.overflown {
-            let record = std::mem::take(&mut self.record);
-            // Finished twice is finished: the first record stands.
-            self.done.get_or_init(|| record);
+    fn is_end_stream(&self) -> bool {
+        self.record.as_ref().is_none_or(|record| {
+            let rest = record.rest.as_ref().map(Body::is_end_stream);
+            self.next >= record.chunks.len() && rest.unwrap_or_else(|| record.trailers.is_none())
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let Some(record) = &self.record else { return SizeHint::with_exact(0) };
+        let again: u64 = record.chunks.iter().skip(self.next).map(|chunk| chunk.len() as u64).sum();
+        let rest = record.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + again);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + again);
         }
+        hint
+    }
+}
+
+impl<B> Recording<B> {
+    fn hand_back(&mut self) {
+        if let (Some(record), Some(back)) = (self.record.take(), self.back.take()) {
+            // Nobody waits for it if no retry can follow.
+            drop(back.send(record));
+        }
+    }
+
+    /// Stops keeping a body that has outgrown its cap, or failed: what is left of it streams through.
+    fn give_up(&mut self) -> Option<Option<B>> {
+        let too_large = self.record.as_ref().is_some_and(|record| record.len > record.cap);
+        let failed = self.record.is_some() && self.back.is_none();
+        if !too_large && !failed {
+            return None;
+        }
+        self.back = None;
+        self.record.take().map(|record| record.rest)
+    }
+}
+
+impl<B> Drop for Recording<B> {
+    fn drop(&mut self) {
+        self.hand_back();
     }
 }
 
@@ -238,8 +288,6 @@ mod tests {
     use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
-
-    type Chunks = StreamBody<Items>;
 
     /// A body of the given frames whose length is not known beforehand.
     struct Items(std::vec::IntoIter<Frame<Bytes>>);
@@ -252,7 +300,7 @@ mod tests {
         }
     }
 
-    fn chunks(parts: &[&'static str], trailers: bool) -> Chunks {
+    fn chunks(parts: &[&'static str], trailers: bool) -> StreamBody<Items> {
         let mut frames: Vec<_> =
             parts.iter().map(|part| Frame::data(Bytes::from_static(part.as_bytes()))).collect();
         if trailers {
@@ -265,7 +313,7 @@ mod tests {
 
     async fn read<B>(body: ReplayBody<B>) -> (Bytes, Option<HeaderMap>)
     where
-        B: Body<Data = Bytes, Error = Infallible>,
+        B: Body<Data = Bytes, Error = Infallible> + Unpin,
     {
         let collected = body.collect().await.unwrap();
         let trailers = collected.trailers().cloned();
@@ -274,11 +322,12 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_replayed_with_its_trailers_any_number_of_times() {
-        let (first, kept) = ReplayBody::new(chunks(&["one ", "two"], true), 7);
+        let (first, mut kept) = ReplayBody::new(chunks(&["one ", "two"], true), 7);
         let original = read(first).await;
         assert_eq!(original.0, "one two");
+        assert_eq!(original.1.as_ref().unwrap()["checksum"], "42");
         for _ in 0..3 {
-            let again = kept.again::<Chunks>().unwrap();
+            let again = kept.again().unwrap();
             assert_eq!(again.size_hint().exact(), Some(7));
             assert_eq!(read(again).await, original);
         }
@@ -286,48 +335,77 @@ mod tests {
 
     #[tokio::test]
     async fn over_the_cap_it_is_sent_once_and_nothing_is_kept() {
-        let (first, kept) = ReplayBody::new(chunks(&["one ", "two"], false), 6);
-        assert_eq!(read(first).await.0, "one two");
-        assert!(!kept.is_complete());
-        assert!(kept.again::<Chunks>().is_none());
+        let (first, mut kept) = ReplayBody::new(chunks(&["one ", "two"], true), 6);
+        let sent = read(first).await;
+        assert_eq!(sent.0, "one two");
+        assert!(sent.1.is_some());
+        assert!(!kept.is_here());
+        assert!(kept.again().is_none());
     }
 
     #[test]
     fn a_body_known_to_be_too_large_is_not_recorded() {
-        let (body, kept) = ReplayBody::new(Full::new(Bytes::from_static(b"seven b")), 6);
-        assert!(matches!(body.kind, Kind::Once { .. }));
-        assert!(!kept.is_complete());
+        let (body, mut kept) = ReplayBody::new(Full::new(Bytes::from_static(b"seven b")), 6);
+        assert!(matches!(body.0, Kind::Once(_)));
+        assert!(!kept.is_here());
     }
 
     #[tokio::test]
-    async fn a_body_that_was_not_read_to_its_end_is_not_replayed() {
-        let (mut first, kept) = ReplayBody::new(chunks(&["one ", "two"], false), 64);
+    async fn while_an_attempt_holds_it_there_is_no_second() {
+        let (mut first, mut kept) = ReplayBody::new(chunks(&["one ", "two"], false), 64);
         first.frame().await.unwrap().unwrap();
-        drop(first);
-        assert!(kept.again::<Chunks>().is_none());
+        assert!(kept.again().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_not_read_goes_to_the_next_attempt() {
+        for frames_read in 0..=2 {
+            let (mut first, mut kept) = ReplayBody::new(chunks(&["one ", "two"], true), 64);
+            for _ in 0..frames_read {
+                first.frame().await.unwrap().unwrap();
+            }
+            drop(first);
+            let (body, trailers) = read(kept.again().unwrap()).await;
+            assert_eq!(body, "one two", "after {frames_read} frames");
+            assert!(trailers.is_some());
+        }
     }
 
     #[tokio::test]
     async fn a_transport_that_knows_the_length_need_not_ask_for_the_end() {
-        let (mut first, kept) = ReplayBody::new(Full::new(Bytes::from_static(b"all")), 64);
+        let (mut first, mut kept) = ReplayBody::new(Full::new(Bytes::from_static(b"all")), 64);
         first.frame().await.unwrap().unwrap();
-        assert!(kept.is_complete());
+        assert!(first.is_end_stream());
+        assert!(kept.is_here());
+        let mut second = kept.again().unwrap();
+        second.frame().await.unwrap().unwrap();
+        assert!(second.is_end_stream() && kept.is_here());
     }
 
     #[test]
     fn an_empty_body_is_replayable_at_once() {
-        let (body, kept) = ReplayBody::new(Full::<Bytes>::default(), 0);
-        assert!(body.is_end_stream() && kept.is_complete());
-        assert!(kept.again::<Full<Bytes>>().unwrap().is_end_stream());
+        let (body, mut kept) = ReplayBody::new(Full::<Bytes>::default(), 0);
+        assert!(body.is_end_stream() && kept.is_here());
+        assert!(kept.again().unwrap().is_end_stream());
     }
 
     #[tokio::test]
-    async fn a_clone_dropped_early_does_not_harm_the_next() {
-        let (first, kept) = ReplayBody::new(chunks(&["one ", "two"], false), 64);
-        read(first).await;
-        let mut second = kept.again::<Chunks>().unwrap();
-        second.frame().await.unwrap().unwrap();
-        drop(second);
-        assert_eq!(read(kept.again::<Chunks>().unwrap()).await.0, "one two");
+    async fn a_body_that_failed_is_not_sent_again() {
+        struct Broken;
+        impl Body for Broken {
+            type Data = Bytes;
+            type Error = &'static str;
+
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+                Poll::Ready(Some(Err("the caller went away")))
+            }
+        }
+        let (mut first, mut kept) = ReplayBody::new(Broken, 64);
+        assert!(first.frame().await.unwrap().is_err());
+        drop(first);
+        assert!(kept.again().is_none());
     }
 }

@@ -1,1 +1,274 @@
-//! (coming)
+//! Reads Istio documents, `DestinationRule`, `VirtualService` and `PeerAuthentication`, into the configurations that
+//! the builders of this crate make.
+//!
+//! Why not derived deserialisers: they ignore what they do not know, or stop at the first mistake. A policy that is
+//! read but not carried out is worse than none, because somebody relies on it. Here every field is either carried
+//! out or reported, by document, line and path, and all mistakes of a text are found at once.
+//!
+//! # What is carried out
+//!
+//! | document | fields of `spec` |
+//! | --- | --- |
+//! | `DestinationRule` (`networking.istio.io/v1`, `v1beta1`, `v1alpha3`) | `host`; `subsets[]` with `name`, `labels`, `trafficPolicy`; `trafficPolicy` with the blocks below; `exportTo: ["*"]` |
+//! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout` |
+//! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`; `minHealthPercent: 0` |
+//! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `LEAST_CONN`, `UNSPECIFIED` |
+//! | … `retryBudget` | `percent`, `minRetryConcurrency` |
+//! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`) |
+//! | `PeerAuthentication` (`security.istio.io/v1`, `v1beta1`) | `selector.matchLabels`, `mtls.mode`, `portLevelMtls` |
+//!
+//! Values mean what Istio means by them: a limit of 0 or without a value is no limit; `outlierDetection` that is absent
+//! is off; retries that are absent are 2, `attempts: 0` is none; a timeout that is absent is none; a block of a subset
+//! replaces that of the rule whole. Metadata and `status` are not judged.
+//!
+//! # Where it differs from Istio
+//!
+//! * **The retry budget is on** even where no `retryBudget` is named ([`mesh_core::budget::Config::default`]): Istio
+//!   without one lets a slow service be retried to death. To have Istio's behaviour, replace the budget in the
+//!   [`Policy`](crate::upstream::Policy).
+//! * A wrong value is an error, where Istio's data plane takes some of them in silence (an unknown word in `retryOn`).
+//! * A budget that is not named stands beside `maxRetries`. A `retryBudget` that is named takes its place, as in Envoy.
+//! * A document is for every client: who asks (`sourceLabels`, `workloadSelector`, `exportTo` of some namespaces) is
+//!   not considered, and is reported.
+//! * `retries` needs `attempts`, and `attempts: 0` allows no other field.
+//!
+//! # Example
+//!
+//! ```
+//! use mesh_core::Ratio;
+//! use mesh_tower::istio::{self, Unsupported};
+//!
+//! let text = "
+//! apiVersion: networking.istio.io/v1beta1
+//! kind: DestinationRule
+//! metadata:
+//!   name: payment-service-cb
+//! spec:
+//!   host: payment-service
+//!   trafficPolicy:
+//!     outlierDetection:
+//!       consecutive5xxErrors: 3
+//!       interval: 10s
+//!       baseEjectionTime: 30s
+//!       maxEjectionPercent: 100
+//! ";
+//! let documents = istio::read(text, "payment.yaml", Unsupported::Error)?;
+//! let config = documents.upstream("payment-service")?;
+//! assert_eq!(config.policy().outlier().consecutive_5xx(), 3);
+//! assert_eq!(config.policy().outlier().max_ejection_percent(), Ratio::ONE);
+//! # Ok::<_, istio::Errors>(())
+//! ```
+
+mod cursor;
+mod destination_rule;
+mod documents;
+mod duration;
+mod host;
+mod mtls;
+mod problem;
+mod retries;
+mod traffic_policy;
+mod virtual_service;
+mod yaml;
+
+use std::sync::Arc;
+
+use cursor::{Field, Fields, Report};
+pub use destination_rule::DestinationRule;
+pub use documents::Documents;
+use mtls::Metadata;
+pub use mtls::{MtlsMode, PeerAuthentication};
+use problem::Origin;
+pub use problem::{Cause, Errors, Problem, Severity};
+pub use virtual_service::VirtualService;
+use yaml::{Failure, Node, Value, shorten};
+
+/// Of a document that names none.
+const DEFAULT_NAMESPACE: &str = "default";
+/// Istio's own default.
+const ROOT_NAMESPACE: &str = "istio-system";
+/// The subset of all endpoints, where shares are split between a subset and the host as a whole. No document can use
+/// the name: a subset's is a DNS label.
+const WHOLE: &str = "*";
+
+/// What to do with a field, value, kind or version that is not carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "it is an error or it is not")]
+pub enum Unsupported {
+    /// The text is refused: what runs is what is written.
+    #[default]
+    Error,
+    /// It is left out, with a warning. A rule of a `VirtualService` whose `match` is left out is left out whole: it
+    /// must not take requests that it was not meant for.
+    Warn,
+}
+
+/// Reads the documents of a YAML text. `source_name` stands in front of problems: the name of the file, say.
+///
+/// The text may be as hostile as it likes: at most 1 MiB is read, aliases expand to a bounded number of values, and
+/// nesting ends at 32 levels.
+///
+/// # Errors
+///
+/// Everything that is wrong with the text, in its order, together with the warnings; see [`Cause`].
+///
+/// ```
+/// use mesh_tower::istio::{self, Unsupported};
+///
+/// let text = "\
+/// apiVersion: networking.istio.io/v1
+/// kind: DestinationRule
+/// metadata: {name: shop}
+/// spec:
+///   host: shop
+///   trafficPolicy:
+///     tls: {mode: SIMPLE}
+///     loadBalancer: {simple: FASTEST}
+/// ";
+/// assert_eq!(
+///     istio::read(text, "shop.yaml", Unsupported::Error).unwrap_err().to_string(),
+///     "shop.yaml:7:5: error: DestinationRule shop: spec.trafficPolicy.tls: is not supported\n\
+///      shop.yaml:8:28: error: DestinationRule shop: spec.trafficPolicy.loadBalancer.simple: \
+///      \"FASTEST\" is not allowed, expected LEAST_REQUEST or ROUND_ROBIN",
+/// );
+/// ```
+pub fn read(text: &str, source_name: &str, mode: Unsupported) -> Result<Documents, Errors> {
+    let source: Arc<str> = shorten(source_name, 200).into();
+    let mut documents = Documents::default();
+    let mut problems = Vec::new();
+    yaml::documents(text, |document, node| {
+        let origin = Origin { source: source.clone(), document, ..Origin::default() };
+        let (place, cause, message) = match node {
+            Ok(node) => {
+                return read_document(&node, origin, mode, &mut problems, &mut documents);
+            }
+            Err(Failure::Syntax(place, message)) => (place, Cause::Syntax, message),
+            Err(Failure::Limit(place, message)) => (place, Cause::Limit, message),
+        };
+        cursor::push(&mut problems, Problem::new(origin, place, "", cause, message));
+    });
+    problems.append(&mut documents.warnings);
+    problems.sort_by_key(Problem::position);
+    documents.warnings = Errors::refuse(problems)?;
+    Ok(documents)
+}
+
+fn read_document(
+    node: &Node,
+    mut origin: Origin,
+    mode: Unsupported,
+    problems: &mut Vec<Problem>,
+    documents: &mut Documents,
+) {
+    origin.kind = text_at(node, &["kind"]);
+    origin.name = text_at(node, &["metadata", "name"]);
+    let mut report = Report::new(origin, mode, problems);
+    let Some(mut root) = Field::root(node).fields(&mut report) else { return };
+    let version = root.require("apiVersion", &mut report);
+    let kind = root.require("kind", &mut report);
+    let (Some(version), Some(kind)) = (version, kind) else { return };
+    let (Some(group), Some(name)) = (version.text(&mut report), kind.text(&mut report)) else {
+        return;
+    };
+    let known = match name {
+        "DestinationRule" | "VirtualService" => [
+            "networking.istio.io/v1",
+            "networking.istio.io/v1beta1",
+            "networking.istio.io/v1alpha3",
+        ]
+        .as_slice(),
+        "PeerAuthentication" => ["security.istio.io/v1", "security.istio.io/v1beta1"].as_slice(),
+        _ => {
+            let why =
+                "is not supported, expected DestinationRule, VirtualService or PeerAuthentication";
+            return kind.unsupported(why, &mut report);
+        }
+    };
+    if !known.contains(&group) {
+        return version.unsupported(
+            format_args!("is not supported, expected {}", known.join(" or ")),
+            &mut report,
+        );
+    }
+    let metadata = read_metadata(&mut root, &mut report);
+    // Written by the cluster, for people.
+    drop(root.take("status"));
+    let spec = match root.take("spec") {
+        Some(spec) => spec.fields(&mut report),
+        None if name == "PeerAuthentication" => None,
+        None => {
+            report.invalid(root.place(), "spec", "is missing");
+            None
+        }
+    };
+    root.finish(&mut report);
+    match (name, spec) {
+        ("PeerAuthentication", spec) => {
+            let policy = PeerAuthentication::read(metadata, spec, &mut report);
+            if report.is_clean() {
+                documents.peer_authentications.push(policy);
+            }
+        }
+        ("DestinationRule", Some(spec)) => {
+            let rule = DestinationRule::read(metadata.namespace, spec, &mut report);
+            documents.destination_rules.extend(rule.filter(|_| report.is_clean()));
+        }
+        ("VirtualService", Some(spec)) => {
+            let service = VirtualService::read(metadata.namespace, spec, &mut report);
+            if let Some(service) = service.filter(|_| report.is_clean()) {
+                documents.add_virtual_service(service);
+            }
+        }
+        (_, _) => {}
+    }
+}
+
+/// Kind and name, before anything is judged, so that each problem can say them.
+fn text_at(node: &Node, path: &[&str]) -> Arc<str> {
+    let found = path.iter().try_fold(node, |node, name| match &node.value {
+        Value::Map(fields) => {
+            fields.iter().find(|(key, _)| key.name == *name).map(|(_, node)| node)
+        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::List(_) => None,
+    });
+    match found {
+        Some(Node { value: Value::Text(text), .. }) => shorten(text, 60).into(),
+        Some(_) | None => Arc::default(),
+    }
+}
+
+fn read_metadata(root: &mut Fields<'_>, report: &mut Report<'_>) -> Metadata {
+    let mut metadata = Metadata { namespace: DEFAULT_NAMESPACE.to_owned(), created: None };
+    let Some(mut fields) = root.require("metadata", report).and_then(|field| field.fields(report))
+    else {
+        return metadata;
+    };
+    if let Some(name) = fields.require("name", report) {
+        name.text(report);
+    }
+    if let Some(namespace) = fields.take("namespace").and_then(|field| field.text(report)) {
+        metadata.namespace = namespace.to_owned();
+    }
+    if let Some(created) = fields.take("creationTimestamp").and_then(|field| field.text(report)) {
+        metadata.created = Some(created.to_owned());
+    }
+    // The rest is the cluster's book-keeping: it means nothing to a client.
+    metadata
+}
+
+/// `exportTo: ["*"]` is the default: every namespace.
+fn take_export(spec: &mut Fields<'_>, report: &mut Report<'_>) {
+    let Some(field) = spec.take("exportTo") else { return };
+    for item in field.list(report).into_iter().flatten() {
+        if let Some(namespace) = item.text(report)
+            && namespace != "*"
+        {
+            item.unsupported("is not supported, expected \"*\"", report);
+        }
+    }
+}

@@ -63,7 +63,7 @@ struct Held {
 impl<S, C, B, RB> ResponseFuture<S, C, B>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
 {
     pub(super) fn new(
         mut service: S,
@@ -105,7 +105,7 @@ where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     S::Error: Into<BoxError>,
     C: Classify<Response<RB>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
 {
     type Output = Result<Response<RB>, BoxError>;
 
@@ -156,9 +156,9 @@ where
 
 impl Held {
     /// The end of the back-off, if another attempt is granted.
-    fn decide<B: Body<Data = Bytes>>(
+    fn decide<B: Body<Data = Bytes> + Unpin>(
         &mut self,
-        request: &Outgoing<B>,
+        request: &mut Outgoing<B>,
         session: &mut Session,
         answer: mesh_core::retry::Answer,
     ) -> Option<Timestamp> {
@@ -166,6 +166,8 @@ impl Held {
             return None;
         }
         let now = Clock.now();
+        // If this attempt was a retry, it is over: the next one may take its place.
+        self.end_retry();
         let shared = self.shared.clone();
         let decision = session.on_answer(
             &shared.config,
@@ -179,7 +181,6 @@ impl Held {
         );
         match decision {
             Decision::Retry(granted) => {
-                self.end_retry();
                 let until = now + granted.after;
                 self.retry = Some(granted);
                 Some(until)

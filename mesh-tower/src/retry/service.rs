@@ -50,7 +50,7 @@ where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
     S::Error: Into<BoxError>,
     C: Classify<Response<RB>> + Clone,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
 {
     type Response = Response<RB>;
     type Error = BoxError;

@@ -95,16 +95,14 @@ impl Flight {
         // Latency is the time to the head: how long the caller takes to read says nothing of the endpoint.
         let end = attempt.head.unwrap_or(now);
         attempt.endpoint.load.on_end(self.subset.policy.balance(), end, attempt.started, outcome);
-        self.end_retry();
     }
 
     /// A retry was granted, and waits in back-off.
     pub(super) fn begin_retry(&mut self, retry: Granted) {
-        self.end_retry();
         self.retry = Some(retry);
     }
 
-    fn end_retry(&mut self) {
+    pub(super) fn end_retry(&mut self) {
         if let Some(granted) = self.retry.take() {
             granted.end(&self.subset.budget, &self.subset.limits);
         }

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     BoxError, Clock, MeshError,
     body::{MeshBody, ReplayBody},
-    classify::{Classify, Verdict},
+    classify::Classify,
     error::{Reason, into_response},
     retry::Outgoing,
     timer::Timer,
@@ -51,7 +51,7 @@ pin_project! {
         M::Service: Service<Request<ReplayBody<B>>>,
     {
         #[pin]
-        state: State<M::Service, <M::Service as Service<Request<ReplayBody<B>>>>::Future, B>,
+        state: Stage<M::Service, B>,
         #[pin]
         timer: Timer,
         shared: Arc<Shared<M>>,
@@ -69,18 +69,26 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwned]
-    enum State<S, F, B> {
+    enum State<S, F, B, R> {
         // Refused before anything was sent.
         Refused { error: MeshError },
         // An endpoint is chosen; its service is being made ready.
         Readying { service: S, request: Option<Request<ReplayBody<B>>> },
         // The attempt flies.
         Calling { #[pin] future: F },
-        // A retry waits in back-off; the answer before it is not worth keeping.
-        Waiting { until: Timestamp },
+        // A retry waits in back-off. If no endpoint is left for it then, the caller gets the answer before it.
+        Waiting { until: Timestamp, last: Option<Result<R, BoxError>> },
         Done,
     }
 }
+
+/// [`State`] for an endpoint's service.
+type Stage<S, B> = State<
+    S,
+    <S as Service<Request<ReplayBody<B>>>>::Future,
+    B,
+    <S as Service<Request<ReplayBody<B>>>>::Response,
+>;
 
 type Answered<RB> = Result<Response<MeshBody<RB>>, BoxError>;
 
@@ -90,7 +98,7 @@ where
     M::Service: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
     <M::Service as Service<Request<ReplayBody<B>>>>::Error: Into<BoxError>,
     C: Classify<Response<RB>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
 {
     pub(super) fn new(shared: Arc<Shared<M>>, classify: C, request: Request<B>) -> Self {
         let now = Clock.now();
@@ -141,18 +149,18 @@ where
 }
 
 /// Picks an endpoint and makes the attempt's request.
-fn begin_attempt<M, F, B>(
+fn begin_attempt<M, F, B, R>(
     shared: &Shared<M>,
     request: &mut Outgoing<B>,
     tried: &mut Tried,
     flight: Option<&mut Flight>,
     limit: &mut Option<Timestamp>,
     now: Timestamp,
-) -> State<M::Service, F, B>
+) -> State<M::Service, F, B, R>
 where
     M: MakeEndpoint,
     M::Service: Clone,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
 {
     let refused = |error| State::Refused { error };
     let Some(flight) = flight else { return refused(MeshError::new(Reason::NoRoute)) };
@@ -163,7 +171,8 @@ where
     let Some(cluster) = plan.cluster(flight.subset()) else {
         return refused(MeshError::new(Reason::NoRoute));
     };
-    let service = match pick(cluster, shared, tried, flight, now) {
+    let avoid = plan.config.retry().avoid_previous();
+    let service = match pick(cluster, shared, (tried, avoid), flight, now) {
         Ok(service) => service,
         Err(error) => return refused(error),
     };
@@ -182,7 +191,7 @@ where
 fn pick<M>(
     cluster: &Cluster<M::Service>,
     shared: &Shared<M>,
-    tried: &mut Tried,
+    (tried, avoid): (&mut Tried, bool),
     flight: &mut Flight,
     now: Timestamp,
 ) -> Result<M::Service, MeshError>
@@ -194,7 +203,7 @@ where
     let rng = &mut shared.chance.rng();
     let mut rejected: Option<Rejected> = None;
     for _ in 0..PICKS {
-        let avoid = |member: &Member<M::Service>| tried.contains(&member.state);
+        let avoid = |member: &Member<M::Service>| avoid && tried.contains(&member.state);
         let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
         let member = &members[index];
         let state = &member.state;
@@ -239,7 +248,7 @@ where
     M::Service: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
     <M::Service as Service<Request<ReplayBody<B>>>>::Error: Into<BoxError>,
     C: Classify<Response<RB>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
     RB: Body<Data = Bytes>,
 {
     type Output = Answered<RB>;
@@ -251,10 +260,13 @@ where
                 StateProj::Refused { .. } | StateProj::Done => {
                     return Poll::Ready(self.refuse());
                 }
-                StateProj::Waiting { until } => {
+                StateProj::Waiting { until, last } => {
                     ready!(this.timer.poll_at(cx, *until));
-                    self.as_mut().start(Clock.now());
-                    continue;
+                    let last = last.take();
+                    match self.as_mut().start(Clock.now(), last) {
+                        Some(last) => return Poll::Ready(last),
+                        None => continue,
+                    }
                 }
                 StateProj::Readying { service, request } => match service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
@@ -296,12 +308,16 @@ where
     M::Service: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
     <M::Service as Service<Request<ReplayBody<B>>>>::Error: Into<BoxError>,
     C: Classify<Response<RB>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
     RB: Body<Data = Bytes>,
 {
-    /// Begins the next attempt.
-    fn start(self: Pin<&mut Self>, now: Timestamp) {
-        let mut this = self.project();
+    /// Begins the next attempt; `Some` is the last word, if there is no endpoint for it.
+    fn start(
+        mut self: Pin<&mut Self>,
+        now: Timestamp,
+        last: Option<Result<Response<RB>, BoxError>>,
+    ) -> Option<Answered<RB>> {
+        let mut this = self.as_mut().project();
         let next = begin_attempt(
             this.shared,
             this.request,
@@ -310,7 +326,19 @@ where
             this.limit,
             now,
         );
-        this.state.set(next);
+        match (&next, last) {
+            (State::Refused { error }, Some(last)) => {
+                if let Some(flight) = this.flight {
+                    flight.subset().observer.refused(error.reason());
+                }
+                Some(self.answer(now, last))
+            }
+            // The answer before is dropped here: its connection may be the one that the retry needs.
+            (_, _) => {
+                this.state.set(next);
+                None
+            }
+        }
     }
 
     /// An attempt has ended: hands the answer on, or `None` if another attempt follows.
@@ -319,18 +347,22 @@ where
         result: Result<Response<RB>, BoxError>,
     ) -> Option<Answered<RB>> {
         let now = Clock.now();
-        let this = self.as_mut().project();
+        let mut this = self.as_mut().project();
+        // The attempt lets go of the request's body, which a retry may need.
+        this.state.set(State::Done);
         let verdict = this.classify.classify(result.as_ref());
-        let flight = this.flight.as_mut()?;
+        let Some(flight) = this.flight else { return Some(self.answer(now, result)) };
         flight.on_head(now, verdict.outcome());
+        // If this attempt was a retry, it is over: the next one may take its place.
+        flight.end_retry();
         match decide(this.shared, this.request, flight, this.session, now, verdict.answer()) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
                 flight.begin_retry(retry);
-                self.project().state.set(State::Waiting { until });
+                this.state.set(State::Waiting { until, last: Some(result) });
                 None
             }
-            None => Some(self.answer(now, verdict, result)),
+            None => Some(self.answer(now, result)),
         }
     }
 
@@ -338,11 +370,9 @@ where
     fn answer(
         self: Pin<&mut Self>,
         now: Timestamp,
-        verdict: Verdict,
         result: Result<Response<RB>, BoxError>,
     ) -> Answered<RB> {
-        let mut this = self.project();
-        this.state.set(State::Done);
+        let this = self.project();
         let flight = this.flight.take();
         if let Some(flight) = &flight {
             let took = now.since(*this.started);
@@ -354,7 +384,7 @@ where
             (Err(error), mut flight) => {
                 let error = name_error(error, &this.shared.name, flight.as_ref());
                 if let Some(flight) = &mut flight {
-                    flight.finish(now, verdict.outcome().unwrap_or(Outcome::Reset));
+                    flight.finish(now, Outcome::Reset);
                 }
                 this.shared.plan.load().config.answers().answer(this.request.grpc, error)
             }
@@ -381,9 +411,9 @@ where
 }
 
 /// Asks the retry policy; `Some` is the end of the back-off, with what the retry holds.
-fn decide<M: MakeEndpoint, B: Body<Data = Bytes>>(
+fn decide<M: MakeEndpoint, B: Body<Data = Bytes> + Unpin>(
     shared: &Shared<M>,
-    request: &Outgoing<B>,
+    request: &mut Outgoing<B>,
     flight: &Flight,
     session: &mut Session,
     now: Timestamp,

@@ -6,7 +6,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    Endpoint, InvalidConfig, Timestamp, balance::Weighted, outlier::Event, route::Split,
+    Endpoint, InvalidConfig, Rng, Timestamp, balance::Weighted, outlier::Event, route::Split,
 };
 use tokio::sync::Notify;
 
@@ -72,7 +72,7 @@ where
         let now = Clock.now();
         let mut writer = Writer {
             endpoints: by_address(endpoints),
-            subsets: subsets_of(&config, &[], &changed, now),
+            subsets: subsets_of(&config, &[], &changed, &chance, now),
             config,
             next_id: 0,
         };
@@ -101,7 +101,7 @@ where
         let config = change(&writer.config)?;
         let now = Clock.now();
         let old = std::mem::take(&mut writer.subsets);
-        writer.subsets = subsets_of(&config, &old, &self.changed, now);
+        writer.subsets = subsets_of(&config, &old, &self.changed, &self.chance, now);
         writer.config = config;
         writer.follow(&self.make, now);
         self.publish(writer.plan()?);
@@ -167,11 +167,14 @@ impl<S: Clone> Writer<S> {
     fn follow<M: MakeEndpoint<Service = S>>(&mut self, make: &M, now: Timestamp) {
         let upstream: Arc<str> = self.config.name().into();
         for Members { subset, members } in &mut self.subsets {
+            let breaker = subset.policy.breaker().is_some();
             members.retain(|address, member| {
-                let stays = self
-                    .endpoints
-                    .get(address)
-                    .is_some_and(|endpoint| endpoint.labels().matches(&subset.labels));
+                // An endpoint that gets or loses its breaker begins anew.
+                let stays = member.state.breaker.is_some() == breaker
+                    && self
+                        .endpoints
+                        .get(address)
+                        .is_some_and(|endpoint| endpoint.labels().matches(&subset.labels));
                 if !stays {
                     subset.detection.on_host_removed(&member.state.host);
                 }
@@ -183,6 +186,11 @@ impl<S: Clone> Writer<S> {
                 }
                 if let Some(member) = members.get_mut(address) {
                     member.endpoint = endpoint.clone();
+                    if let (Some(breaker), Some(config)) =
+                        (&member.state.breaker, subset.policy.breaker())
+                    {
+                        breaker.set_config(*config, now);
+                    }
                     continue;
                 }
                 let id = self.next_id;
@@ -232,6 +240,7 @@ fn subsets_of<S: Clone>(
     config: &Config,
     old: &[Members<S>],
     changed: &Arc<Notify>,
+    chance: &Chance,
     now: Timestamp,
 ) -> Vec<Members<S>> {
     let whole = mesh_core::Labels::default();
@@ -246,7 +255,7 @@ fn subsets_of<S: Clone>(
                 members: known.members.clone(),
             },
             None => Members {
-                subset: Arc::new(Subset::new(config, parts, changed, now)),
+                subset: Arc::new(Subset::new(config, parts, changed, chance.rng().next_u64(), now)),
                 members: BTreeMap::new(),
             },
         })

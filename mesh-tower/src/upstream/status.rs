@@ -116,7 +116,7 @@ pub(super) fn describe(config: &Config) -> String {
         "deadline",
         config
             .timeout()
-            .map_or("the caller's".into(), |limit| format!("{limit:?} or the caller's")),
+            .map_or_else(|| "the caller's".into(), |limit| format!("{limit:?} or the caller's")),
     );
     let retry = config.retry();
     line(
@@ -164,7 +164,7 @@ fn describe_policy(policy: &Policy, line: &mut impl FnMut(&str, String)) {
         ),
     );
     line("balance", format!("{:?}", policy.balance().strategy()));
-    line("breaker", policy.breaker().map_or("none".into(), describe_breaker));
+    line("breaker", policy.breaker().map_or_else(|| "none".into(), describe_breaker));
     line("outlier", describe_outlier(policy.outlier()));
 }
 

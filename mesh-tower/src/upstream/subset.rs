@@ -30,7 +30,7 @@ pub(crate) struct Subset {
     pub(crate) detection: Arc<Detection>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) group: Group,
-    pub(crate) balancer: Balancer,
+    pub(crate) balancer: Arc<Balancer>,
     pub(crate) observer: Arc<Observer>,
     /// Wakes the driver: an endpoint was ejected, and is to come back.
     changed: Arc<Notify>,
@@ -41,6 +41,7 @@ impl Subset {
         upstream: &Config,
         (name, labels, policy): (&str, &Labels, &Policy),
         changed: &Arc<Notify>,
+        turn: u64,
         now: Timestamp,
     ) -> Self {
         let limits = Arc::new(Limits::new(*policy.limits()));
@@ -52,7 +53,7 @@ impl Subset {
             limits,
             detection: Arc::new(Detection::new(*policy.outlier(), now)),
             budget: Arc::new(Budget::new(*policy.budget(), now)),
-            balancer: Balancer::new(*policy.balance()),
+            balancer: Arc::new(Balancer::starting_at(*policy.balance(), turn)),
             observer: Arc::new(Observer::new(upstream.name(), name)),
             changed: changed.clone(),
         }
@@ -64,6 +65,7 @@ impl Subset {
         self.detection.set_config(*policy.outlier(), now);
         self.budget.set_config(*policy.budget(), now);
         self.group.set_config(policy.pool().clone());
+        self.balancer.set_config(policy.balance());
         Self {
             name: self.name.clone(),
             labels: labels.clone(),
@@ -72,7 +74,7 @@ impl Subset {
             detection: self.detection.clone(),
             budget: self.budget.clone(),
             group: self.group.clone(),
-            balancer: Balancer::new(*policy.balance()),
+            balancer: self.balancer.clone(),
             observer: self.observer.clone(),
             changed: self.changed.clone(),
         }

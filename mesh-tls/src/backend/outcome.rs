@@ -1,0 +1,88 @@
+//! What a handshake came to: our own reason where we refused, the peer's alert where it did.
+
+use std::{cell::RefCell, io};
+
+use rustls::{AlertDescription, CommonState, Error, InvalidMessage};
+
+use super::verify::REFUSAL;
+use crate::{
+    error::{Alert, Refusal, Untrusted},
+    info::TlsInfo,
+};
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Refused(Refusal),
+    RejectedByPeer(Alert),
+    /// What came was not TLS at all.
+    NotTls,
+    /// No protocol in common.
+    Alpn,
+    Io(io::Error),
+}
+
+/// Runs a handshake and keeps the verifier's reason beside its result.
+pub(crate) async fn capture<F: Future>(handshake: F) -> (F::Output, Option<Refusal>) {
+    REFUSAL
+        .scope(RefCell::new(None), async {
+            let output = handshake.await;
+            (output, REFUSAL.with(RefCell::take))
+        })
+        .await
+}
+
+/// Sorts the error of a handshake.
+pub(crate) fn classify(error: io::Error, refusal: Option<Refusal>) -> Failure {
+    if let Some(refusal) = refusal {
+        return Failure::Refused(refusal);
+    }
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => {
+            Failure::Refused(Refusal::Untrusted(Untrusted::NoCertificate))
+        }
+        Some(
+            Error::NoApplicationProtocol
+            | Error::AlertReceived(AlertDescription::NoApplicationProtocol),
+        ) => Failure::Alpn,
+        Some(Error::AlertReceived(alert)) => Failure::RejectedByPeer(name(*alert)),
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Failure::NotTls,
+        // A certificate without the key to it: the proof of possession does not verify.
+        Some(Error::InvalidCertificate(_)) => {
+            Failure::Refused(Refusal::Untrusted(Untrusted::BadSignature))
+        }
+        _ => Failure::Io(error),
+    }
+}
+
+/// The alert in an error of a read, if it holds one. The judgement of our certificate comes this late in TLS 1.3.
+pub(crate) fn alert_in(error: &io::Error) -> Option<Alert> {
+    let Error::AlertReceived(alert) = error.get_ref()?.downcast_ref()? else { return None };
+    Some(name(*alert))
+}
+
+pub(crate) fn tls_info(state: &CommonState) -> TlsInfo {
+    let suite = state.negotiated_cipher_suite();
+    let group = state.negotiated_key_exchange_group();
+    TlsInfo {
+        suite: suite.map(|s| format!("{:?}", s.suite())).unwrap_or_default(),
+        group: group.map(|g| format!("{:?}", g.name())).unwrap_or_default(),
+        alpn: state.alpn_protocol().map(<[u8]>::to_vec),
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the interesting alerts are about certificates")]
+fn name(alert: AlertDescription) -> Alert {
+    match alert {
+        AlertDescription::AccessDenied => Alert::AccessDenied,
+        AlertDescription::UnknownCA => Alert::UnknownAuthority,
+        AlertDescription::CertificateExpired => Alert::CertificateExpired,
+        AlertDescription::CertificateRevoked => Alert::CertificateRevoked,
+        AlertDescription::CertificateRequired => Alert::CertificateRequired,
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::DecryptError => Alert::BadCertificate,
+        other => Alert::Other(u8::from(other)),
+    }
+}

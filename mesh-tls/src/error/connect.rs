@@ -1,0 +1,156 @@
+//! Why a connection to a server was not made.
+
+use std::{error::Error, fmt};
+
+use super::{Alert, BoxError, Refusal, Untrusted};
+use crate::{backend::Failure, id::SpiffeId};
+
+/// A connection that was not made, or that the peer has judged after it was made.
+#[derive(Debug)]
+pub struct ConnectError {
+    kind: ConnectErrorKind,
+    cause: Option<BoxError>,
+}
+
+/// The kinds of [`ConnectError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectErrorKind {
+    /// No identity has been loaded yet, or it was withdrawn.
+    NotReady,
+    /// Our own certificate has expired, so no peer could accept it. Nothing was sent.
+    IdentityExpired,
+    /// The transport below did not connect, or broke.
+    Tcp,
+    /// The TLS handshake took too long.
+    HandshakeTimeout,
+    /// The server's certificate proves nothing to us.
+    PeerUntrusted(Untrusted),
+    /// The server has proved who it is, and the policy does not allow it.
+    PeerNotAuthorized(SpiffeId),
+    /// The server does not want us.
+    RejectedByPeer(Alert),
+    /// Client and server have no application protocol in common.
+    Alpn,
+    /// The server answered in plaintext. There is no fallback to it.
+    PlaintextRefused,
+}
+
+impl ConnectError {
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> &ConnectErrorKind {
+        &self.kind
+    }
+
+    /// Whether the same connection may succeed when it is tried again soon.
+    ///
+    /// A judgement (untrusted, not authorized, rejected) stands until somebody changes a policy or certificate;
+    /// to repeat it only adds load.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match &self.kind {
+            ConnectErrorKind::NotReady
+            | ConnectErrorKind::Tcp
+            | ConnectErrorKind::HandshakeTimeout => true,
+            ConnectErrorKind::IdentityExpired
+            | ConnectErrorKind::PeerUntrusted(_)
+            | ConnectErrorKind::PeerNotAuthorized(_)
+            | ConnectErrorKind::RejectedByPeer(_)
+            | ConnectErrorKind::Alpn
+            | ConnectErrorKind::PlaintextRefused => false,
+        }
+    }
+
+    /// Finds a `ConnectError` in the chain of causes of another error: of a client's, or of an
+    /// [`io::Error`](std::io::Error) from a read.
+    #[must_use]
+    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            // `io::Error` shows the error that it wraps by `get_ref` only.
+            let inner = error.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
+            if let Some(found) = inner.and_then(|inner| inner.downcast_ref()) {
+                return Some(found);
+            }
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// Whether an error, wherever in a client it came out, means that the server rejected our certificate.
+    ///
+    /// [`ConnectError::find`] is not enough for that: the `h2` crate copies an I/O error by its kind and text, and
+    /// the error inside is lost. The kind is `PermissionDenied`, which no connected socket yields by itself.
+    #[must_use]
+    pub fn is_rejection(error: &(dyn Error + 'static)) -> bool {
+        if let Some(found) = Self::find(error) {
+            return matches!(found.kind, ConnectErrorKind::RejectedByPeer(_));
+        }
+        let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if error.downcast_ref().is_some_and(denied) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
+    pub(crate) fn new(kind: ConnectErrorKind) -> Self {
+        Self { kind, cause: None }
+    }
+
+    pub(crate) fn tcp(cause: impl Into<BoxError>) -> Self {
+        Self { kind: ConnectErrorKind::Tcp, cause: Some(cause.into()) }
+    }
+
+    pub(crate) fn from_failure(failure: Failure) -> Self {
+        Self::new(match failure {
+            Failure::Refused(Refusal::Untrusted(why)) => ConnectErrorKind::PeerUntrusted(why),
+            Failure::Refused(Refusal::NotAuthorized(id)) => ConnectErrorKind::PeerNotAuthorized(id),
+            Failure::RejectedByPeer(alert) => ConnectErrorKind::RejectedByPeer(alert),
+            Failure::NotTls => ConnectErrorKind::PlaintextRefused,
+            Failure::Alpn => ConnectErrorKind::Alpn,
+            Failure::Io(error) => return Self::tcp(error),
+        })
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ConnectErrorKind::NotReady => {
+                f.write_str("not connected: no identity has been loaded; see MeshTls::status")
+            }
+            ConnectErrorKind::IdentityExpired => {
+                f.write_str("not connected: our own certificate has expired; check what renews it")
+            }
+            ConnectErrorKind::Tcp => f.write_str("the transport below TLS failed"),
+            ConnectErrorKind::HandshakeTimeout => f.write_str("the TLS handshake took too long"),
+            ConnectErrorKind::PeerUntrusted(why) => write!(f, "the server is not trusted: {why}"),
+            ConnectErrorKind::PeerNotAuthorized(id) => {
+                write!(f, "the server is {id}, which the policy does not allow")
+            }
+            ConnectErrorKind::RejectedByPeer(alert) => {
+                write!(f, "the server rejected our certificate: {alert}")
+            }
+            ConnectErrorKind::Alpn => {
+                f.write_str("client and server have no application protocol (ALPN) in common")
+            }
+            ConnectErrorKind::PlaintextRefused => {
+                f.write_str("the server does not speak TLS, and plaintext is never used instead")
+            }
+        }
+    }
+}
+
+impl Error for ConnectError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}

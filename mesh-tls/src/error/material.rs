@@ -1,0 +1,145 @@
+//! Why key material was not taken.
+
+use std::{error::Error, fmt, path::PathBuf};
+
+use super::{BoxError, Untrusted};
+use crate::id::SpiffeId;
+
+/// Key material that was not taken. What was in use before stays in use.
+///
+/// It names the file where there is one, and never holds a byte of what was in it.
+#[derive(Debug)]
+pub struct MaterialError {
+    kind: MaterialErrorKind,
+    file: Option<PathBuf>,
+    cause: Option<BoxError>,
+}
+
+/// The kinds of [`MaterialError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MaterialErrorKind {
+    /// The file cannot be read.
+    Unreadable,
+    /// The files kept changing while they were read.
+    Unsettled,
+    /// No certificate in it, in PEM.
+    NoCertificate,
+    /// No private key in it, in unencrypted PEM.
+    NoKey,
+    /// The private key is of a kind or size that cannot be used; the text says why.
+    BadKey(String),
+    /// The private key belongs to another certificate.
+    KeyMismatch,
+    /// Our own certificate would not be trusted by a peer with the same bundle.
+    OwnCertificate(Untrusted),
+    /// Our own certificate carries another SPIFFE ID than the expected one.
+    UnexpectedId {
+        /// What was asked for.
+        expected: SpiffeId,
+        /// What the certificate says.
+        found: SpiffeId,
+    },
+    /// A certificate of the bundle, counted from one, cannot be a root; the text says why.
+    BadBundle(usize, String),
+    /// The cryptography provider does not work with TLS 1.3, or there is none.
+    Provider(String),
+    /// Nothing was delivered in time.
+    Timeout,
+    /// The source has withdrawn the identity.
+    Withdrawn,
+    /// A source of another kind failed; the cause is behind [`source`](std::error::Error::source).
+    Source,
+}
+
+impl MaterialError {
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> &MaterialErrorKind {
+        &self.kind
+    }
+
+    /// The file, where the material came from one.
+    #[must_use]
+    pub fn file(&self) -> Option<&std::path::Path> {
+        self.file.as_deref()
+    }
+
+    /// The error of a source of your own.
+    #[must_use]
+    pub fn from_source(cause: impl Into<BoxError>) -> Self {
+        Self { cause: Some(cause.into()), ..Self::new(MaterialErrorKind::Source) }
+    }
+
+    pub(crate) fn new(kind: MaterialErrorKind) -> Self {
+        Self { kind, file: None, cause: None }
+    }
+
+    pub(crate) fn unreadable(file: PathBuf, cause: std::io::Error) -> Self {
+        let kind = MaterialErrorKind::Unreadable;
+        Self { kind, file: Some(file), cause: Some(cause.into()) }
+    }
+
+    pub(crate) fn key_mismatch() -> Self {
+        Self::new(MaterialErrorKind::KeyMismatch)
+    }
+
+    pub(crate) fn bad_key(why: String) -> Self {
+        Self::new(MaterialErrorKind::BadKey(why))
+    }
+
+    pub(crate) fn bad_bundle(number: usize, why: &str) -> Self {
+        Self::new(MaterialErrorKind::BadBundle(number, why.into()))
+    }
+
+    pub(crate) fn in_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.file.get_or_insert_with(|| file.into());
+        self
+    }
+}
+
+impl fmt::Display for MaterialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        match &self.kind {
+            MaterialErrorKind::Unreadable => {
+                f.write_str("cannot be read; check that it exists and its permissions")
+            }
+            MaterialErrorKind::Unsettled => f.write_str("kept changing while it was read"),
+            MaterialErrorKind::NoCertificate => {
+                f.write_str("no certificate found; PEM with BEGIN CERTIFICATE is expected")
+            }
+            MaterialErrorKind::NoKey => f.write_str(
+                "no private key found; unencrypted PEM (PKCS#8, SEC1 or PKCS#1) is expected",
+            ),
+            MaterialErrorKind::BadKey(why) => write!(f, "the private key cannot be used: {why}"),
+            MaterialErrorKind::KeyMismatch => f.write_str(
+                "the private key does not belong to the certificate; write both, then swap them in together",
+            ),
+            MaterialErrorKind::OwnCertificate(why) => {
+                write!(f, "peers would refuse our own certificate: {why}")
+            }
+            MaterialErrorKind::UnexpectedId { expected, found } => {
+                write!(f, "the certificate is for {found}, expected is {expected}")
+            }
+            MaterialErrorKind::BadBundle(number, why) => {
+                write!(f, "certificate {number} of the bundle cannot be a root: {why}")
+            }
+            MaterialErrorKind::Provider(why) => write!(
+                f,
+                "no usable cryptography ({why}); enable feature aws-lc-rs or ring, or pass a provider",
+            ),
+            MaterialErrorKind::Timeout => f.write_str("no identity was delivered in time"),
+            MaterialErrorKind::Withdrawn => f.write_str("the source has withdrawn the identity"),
+            MaterialErrorKind::Source => f.write_str("the identity source failed"),
+        }
+    }
+}
+
+impl Error for MaterialError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}

@@ -1,0 +1,110 @@
+//! What can go wrong, as types that say who refused whom and what to do about it.
+//!
+//! Each error is opaque; its `kind()` is an enum that may grow. A `Display` prints one level; causes are behind
+//! [`source`](std::error::Error::source).
+
+mod accept;
+mod connect;
+mod material;
+
+use std::fmt;
+
+pub use accept::{AcceptError, AcceptErrorKind};
+pub use connect::{ConnectError, ConnectErrorKind};
+pub use material::{MaterialError, MaterialErrorKind};
+
+use crate::id::{SpiffeId, TrustDomain};
+
+/// A boxed error of any type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a peer's certificate proves nothing to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Untrusted {
+    /// It sent none.
+    NoCertificate,
+    /// Its validity has ended, or an issuer's has.
+    Expired,
+    /// Its validity has not begun.
+    NotYetValid,
+    /// No chain leads to a root of its trust domain.
+    UnknownIssuer,
+    /// No bundle of this trust domain is loaded.
+    UnknownTrustDomain(TrustDomain),
+    /// Its extended key usage is for something else.
+    WrongPurpose,
+    /// It breaks a rule of X.509-SVID, named here.
+    NotAnSvid(&'static str),
+    /// A certificate above it must not issue, for the reason named here.
+    BadIssuer(&'static str),
+    /// More than 16 certificates, or more than 64 KiB of them.
+    ChainTooLong,
+    /// The peer does not hold the key of its certificate.
+    BadSignature,
+    /// Any other failure of path building.
+    Chain(String),
+}
+
+/// An alert by which a peer has judged our certificate (RFC 8446, 6.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Alert {
+    /// `access_denied`: it knows who we are and does not want us.
+    AccessDenied,
+    /// `unknown_ca`: it does not trust our issuer.
+    UnknownAuthority,
+    /// `certificate_expired`: also when our certificate is not valid yet, or its clock is off.
+    CertificateExpired,
+    /// `certificate_revoked`.
+    CertificateRevoked,
+    /// `certificate_required`: we sent none.
+    CertificateRequired,
+    /// `bad_certificate` and its kin: our certificate is not what it takes for an SVID.
+    BadCertificate,
+    /// Any other alert, by its number.
+    Other(u8),
+}
+
+/// Our own decision against a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Untrusted(Untrusted),
+    NotAuthorized(SpiffeId),
+}
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCertificate => f.write_str("it sent no certificate"),
+            Self::Expired => f.write_str("its certificate, or an issuer's, has expired"),
+            Self::NotYetValid => {
+                f.write_str("its certificate is not valid yet; compare the clocks")
+            }
+            Self::UnknownIssuer => f.write_str("no root of its trust domain's bundle signed it"),
+            Self::UnknownTrustDomain(domain) => {
+                write!(f, "no bundle is loaded for its trust domain {domain}")
+            }
+            Self::WrongPurpose => f.write_str("its extended key usage is for another purpose"),
+            Self::NotAnSvid(why) => write!(f, "its certificate is no X.509-SVID: {why}"),
+            Self::BadIssuer(why) => write!(f, "an issuer in its chain must not issue: {why}"),
+            Self::ChainTooLong => f.write_str("its chain has over 16 certificates or 64 KiB"),
+            Self::BadSignature => f.write_str("it does not hold the key of its certificate"),
+            Self::Chain(why) => write!(f, "its chain does not verify: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Alert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AccessDenied => f.write_str("access_denied"),
+            Self::UnknownAuthority => f.write_str("unknown_ca"),
+            Self::CertificateExpired => f.write_str("certificate_expired"),
+            Self::CertificateRevoked => f.write_str("certificate_revoked"),
+            Self::CertificateRequired => f.write_str("certificate_required"),
+            Self::BadCertificate => f.write_str("bad_certificate"),
+            Self::Other(number) => write!(f, "alert {number}"),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What is known about a connection: both addresses, and who the peer has proved to be.
+//!
+//! A handler gets it from the request's extensions; [`peer`](crate::peer) reads it there. It never comes from a header: a
+//! header is what the peer says, this is what it has proved.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use rustls_pki_types::UnixTime;
+
+use crate::id::SpiffeId;
+
+/// A peer that has proved, with its private key, to be the workload of its certificate.
+///
+/// Cloning is one reference count.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PeerIdentity(Arc<Identity>);
+
+#[derive(PartialEq, Eq)]
+struct Identity {
+    id: SpiffeId,
+    serial: String,
+    not_before: UnixTime,
+    not_after: UnixTime,
+}
+
+/// A connection as a handler may see it. Cloning is one reference count.
+#[derive(Clone)]
+pub struct ConnInfo(Arc<Conn>);
+
+#[derive(Debug, Default)]
+struct Conn {
+    remote: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+    peer: Option<PeerIdentity>,
+    tls: Option<TlsInfo>,
+    generation: u64,
+}
+
+/// What the TLS handshake agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsInfo {
+    pub(crate) suite: String,
+    pub(crate) group: String,
+    pub(crate) alpn: Option<Vec<u8>>,
+}
+
+// === impl PeerIdentity ===
+
+impl PeerIdentity {
+    pub(crate) fn new(
+        id: SpiffeId,
+        serial: String,
+        not_before: UnixTime,
+        not_after: UnixTime,
+    ) -> Self {
+        Self(Arc::new(Identity { id, serial, not_before, not_after }))
+    }
+
+    /// The SPIFFE ID of the certificate.
+    #[must_use]
+    pub fn id(&self) -> &SpiffeId {
+        &self.0.id
+    }
+
+    /// The certificate's serial number, in hexadecimal with colons.
+    #[must_use]
+    pub fn serial(&self) -> &str {
+        &self.0.serial
+    }
+
+    /// When the certificate becomes valid.
+    #[must_use]
+    pub fn not_before(&self) -> UnixTime {
+        self.0.not_before
+    }
+
+    /// When the certificate expires.
+    #[must_use]
+    pub fn not_after(&self) -> UnixTime {
+        self.0.not_after
+    }
+}
+
+impl fmt::Display for PeerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.id.fmt(f)
+    }
+}
+
+impl fmt::Debug for PeerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerIdentity")
+            .field("id", &self.0.id)
+            .field("serial", &self.0.serial)
+            .field("not_after", &self.0.not_after.as_secs())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl ConnInfo ===
+
+impl ConnInfo {
+    pub(crate) fn plain(remote: Option<SocketAddr>, local: Option<SocketAddr>) -> Self {
+        Self(Arc::new(Conn { remote, local, ..Conn::default() }))
+    }
+
+    pub(crate) fn tls_of(
+        remote: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+        peer: Option<PeerIdentity>,
+        tls: TlsInfo,
+        generation: u64,
+    ) -> Self {
+        Self(Arc::new(Conn { remote, local, peer, tls: Some(tls), generation }))
+    }
+
+    /// The peer's address, where the transport has one.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.0.remote
+    }
+
+    /// Our own address, where the transport has one.
+    #[must_use]
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.0.local
+    }
+
+    /// Who the peer has proved to be; `None` on plaintext, and on TLS without a client certificate.
+    #[must_use]
+    pub fn peer(&self) -> Option<&PeerIdentity> {
+        self.0.peer.as_ref()
+    }
+
+    /// What TLS agreed on; `None` on plaintext.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.0.tls.as_ref()
+    }
+
+    /// The [generation](crate::MeshTls) of trust under which the connection was made; 0 on plaintext.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.generation
+    }
+}
+
+impl fmt::Debug for ConnInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+// === impl TlsInfo ===
+
+impl TlsInfo {
+    /// The cipher suite, by its IANA name.
+    #[must_use]
+    pub fn cipher_suite(&self) -> &str {
+        &self.suite
+    }
+
+    /// The key exchange group, as `X25519MLKEM768`.
+    #[must_use]
+    pub fn key_exchange(&self) -> &str {
+        &self.group
+    }
+
+    /// The protocol agreed by ALPN, as `h2`; `None` when the client offered none.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.alpn.as_deref()
+    }
+}

@@ -1,0 +1,144 @@
+//! One complete state of an identity: own certificate chain, its key, and the bundles to verify peers with.
+//!
+//! It is always whole. A source that delivered a key here and a bundle there would let two halves of different
+//! rotations meet; one message is one [generation](crate::MeshTls).
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::{
+    error::{MaterialError, MaterialErrorKind},
+    id::TrustDomain,
+    svid,
+};
+
+/// An own certificate chain, its private key and the bundles of trust. `Debug` shows no secret.
+///
+/// ```
+/// # fn files() -> (Vec<u8>, Vec<u8>, Vec<u8>) { Default::default() }
+/// use mesh_tls::{Material, MaterialErrorKind};
+///
+/// let (cert, key, bundle) = files();
+/// match Material::from_pem(&cert, &key, &bundle) {
+///     Ok(material) => println!("{material:?}"),
+///     Err(error) => assert_eq!(*error.kind(), MaterialErrorKind::NoCertificate),
+/// }
+/// ```
+pub struct Material {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
+    /// Where it was read, so that an error can name the file.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// The files that material came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) bundle: PathBuf,
+}
+
+impl Material {
+    /// Material without any bundle: it trusts nobody until [`Material::with_bundle`].
+    #[must_use]
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        Self { chain, key, bundles: BTreeMap::new(), origin: None }
+    }
+
+    /// Material from PEM: the chain with its leaf first, the unencrypted key, and the bundle of the leaf's own
+    /// trust domain. `cert` and `key` may be the same text.
+    ///
+    /// A `bundle` without any text is an empty bundle, which trusts nobody; one with text but no certificate is an
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// When a part is missing or does not decode, or the leaf has no SPIFFE ID. Whether the key belongs to the
+    /// certificate is checked where it is put to use.
+    pub fn from_pem(cert: &[u8], key: &[u8], bundle: &[u8]) -> Result<Self, MaterialError> {
+        let (chain, key) = (certificates(cert)?, private_key(key)?);
+        let leaf =
+            chain.first().ok_or_else(|| MaterialError::new(MaterialErrorKind::NoCertificate))?;
+        let own = svid::check_leaf(leaf)
+            .map_err(|why| MaterialError::new(MaterialErrorKind::OwnCertificate(why)))?;
+        let domain = own.id().trust_domain();
+        Self::new(chain, key).with_bundle_pem(domain, bundle)
+    }
+
+    /// Trusts these roots for one trust domain, in place of what it trusted before.
+    #[must_use]
+    pub fn with_bundle(mut self, domain: TrustDomain, roots: Vec<CertificateDer<'static>>) -> Self {
+        self.bundles.insert(domain, roots);
+        self
+    }
+
+    /// Trusts the roots in this PEM for one trust domain, in place of what it trusted before.
+    ///
+    /// # Errors
+    ///
+    /// When there is text but no certificate in it.
+    pub fn with_bundle_pem(self, domain: TrustDomain, pem: &[u8]) -> Result<Self, MaterialError> {
+        Ok(self.with_bundle(domain, bundle(pem)?))
+    }
+
+    /// The same material again; written out, because a private key is not copied by accident.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let (chain, bundles) = (self.chain.clone(), self.bundles.clone());
+        Self { chain, key: self.key.clone_key(), bundles, origin: self.origin.clone() }
+    }
+}
+
+impl Origin {
+    /// Names the file that the error is about.
+    pub(crate) fn blame(self, error: MaterialError) -> MaterialError {
+        match error.kind() {
+            MaterialErrorKind::KeyMismatch
+            | MaterialErrorKind::BadKey(_)
+            | MaterialErrorKind::NoKey => error.in_file(self.key),
+            MaterialErrorKind::BadBundle(..) => error.in_file(self.bundle),
+            MaterialErrorKind::NoCertificate
+            | MaterialErrorKind::OwnCertificate(_)
+            | MaterialErrorKind::UnexpectedId { .. } => error.in_file(self.cert),
+            MaterialErrorKind::Unreadable
+            | MaterialErrorKind::Unsettled
+            | MaterialErrorKind::Provider(_)
+            | MaterialErrorKind::Timeout
+            | MaterialErrorKind::Withdrawn
+            | MaterialErrorKind::Source => error,
+        }
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let roots = self.bundles.iter().map(|(domain, roots)| (domain, roots.len()));
+        f.debug_struct("Material")
+            .field("chain", &self.chain.len())
+            .field("key", &"redacted")
+            .field("roots", &roots.collect::<BTreeMap<_, _>>())
+            .finish()
+    }
+}
+
+/// Every certificate in the text; at least one.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match parsed {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        // The parser's own error can quote the text; text next to a key is not quoted.
+        Ok(_) | Err(_) => Err(MaterialError::new(MaterialErrorKind::NoCertificate)),
+    }
+}
+
+pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, MaterialError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| MaterialError::new(MaterialErrorKind::NoKey))
+}
+
+/// As [`certificates`], but no text at all is an empty bundle.
+pub(crate) fn bundle(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+    if pem.iter().all(u8::is_ascii_whitespace) { Ok(Vec::new()) } else { certificates(pem) }
+}

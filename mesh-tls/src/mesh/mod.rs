@@ -1,0 +1,269 @@
+//! The handle: one identity that rotates, and everything that is made from it.
+//!
+//! # Generations
+//!
+//! Each complete [`Material`] that passes the checks becomes a *generation*: an immutable snapshot of own key and
+//! trust, with a number. A handshake reads the snapshot that is current when it starts, and its rustls
+//! configuration is made from that snapshot alone. The obvious alternative, one long-lived configuration whose
+//! verifier looks up the current roots, is how access survives the removal of a certificate authority: a resumed
+//! session never asks the verifier.
+//!
+//! New material changes new handshakes. Connections that exist are not touched: TLS has no second authentication.
+//!
+//! # What is checked before a generation is published
+//!
+//! | check | when it fails |
+//! | --- | --- |
+//! | the key belongs to the leaf | refused |
+//! | the leaf is an X.509-SVID with the [expected](MeshTlsBuilder::expect_id) ID | refused |
+//! | the leaf is within its dates (30 s of grace for clocks at the start) | refused |
+//! | every root can be a root | refused |
+//! | the leaf leads to our own bundle | refused, unless only the bundle changed: less trust must take effect at once |
+//!
+//! What was refused is counted and shown by [`MeshTls::status`]; the last good generation stays. An empty bundle
+//! is no mistake, it revokes: nobody is trusted from then on.
+
+mod builder;
+mod driver;
+mod generation;
+mod stats;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwapOption;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+
+pub use builder::MeshTlsBuilder;
+pub use driver::Driver;
+pub use stats::Stats;
+
+pub(crate) use generation::Generation;
+pub(crate) use stats::{Counter, Counters};
+
+use crate::{
+    backend::{ClientSettings, LiveConfig, Provider},
+    client::{HttpConnector, MtlsConnector},
+    error::{ConnectError, MaterialError, MaterialErrorKind},
+    id::SpiffeId,
+    info::PeerIdentity,
+    material::Material,
+    policy::PeerPolicy,
+    server::MtlsAcceptor,
+    source::IdentitySource,
+    stream::MeshStream,
+};
+
+/// A mesh identity in use. Cloning is one reference count; all clones are one identity.
+///
+/// ```no_run
+/// use mesh_tls::{FileSource, MeshTls, PeerPolicy};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let mesh = MeshTls::builder(FileSource::in_directory("/var/run/secrets/mesh")).spawn().await?;
+/// let pay = PeerPolicy::exact("spiffe://cluster.local/ns/shop/sa/pay".parse()?);
+/// let connector = mesh.connector(pay);
+/// # let _ = connector; Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MeshTls {
+    shared: Arc<Shared>,
+}
+
+/// What the identity looks like now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The number of the current generation; 0 before the first and after a withdrawal.
+    pub generation: u64,
+    /// Our own identity, where there is one.
+    pub identity: Option<PeerIdentity>,
+    /// Why the last update was refused or could not be read; `None` after a good one.
+    pub last_error: Option<String>,
+}
+
+/// What the handle, its driver and everything made from it share.
+pub(crate) struct Shared {
+    pub(crate) provider: Provider,
+    pub(crate) counters: Counters,
+    expected: Option<SpiffeId>,
+    current: ArcSwapOption<Generation>,
+    /// The number of the last generation published. Its sender living here tells the driver when to stop.
+    published: watch::Sender<u64>,
+    last_error: Mutex<Option<String>>,
+}
+
+// === impl MeshTls ===
+
+impl MeshTls {
+    /// Starts to build a handle on the identity that `source` delivers.
+    #[must_use]
+    pub fn builder<S: IdentitySource>(source: S) -> MeshTlsBuilder<S> {
+        MeshTlsBuilder::new(source)
+    }
+
+    /// A connector for HTTP clients: TCP by hyper-util, then mutual TLS to a server that `policy` allows.
+    #[must_use]
+    pub fn connector(&self, policy: PeerPolicy) -> MtlsConnector<HttpConnector> {
+        MtlsConnector::new(self.clone(), policy)
+    }
+
+    /// An acceptor for servers, strict until told otherwise, that lets in clients that `policy` allows.
+    #[must_use]
+    pub fn acceptor(&self, policy: PeerPolicy) -> MtlsAcceptor {
+        MtlsAcceptor::new(self.clone(), policy)
+    }
+
+    /// A client's handshake over a transport of your own, with the connector's defaults.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectErrorKind`](crate::ConnectErrorKind).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops `io`.
+    pub async fn connect<IO>(
+        &self,
+        io: IO,
+        policy: PeerPolicy,
+    ) -> Result<MeshStream<IO>, ConnectError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.connector(policy).connect(io).await
+    }
+
+    /// A rustls configuration for `reqwest::ClientBuilder::tls_backend_preconfigured`, which takes one only once.
+    ///
+    /// It follows rotations: each handshake verifies against, and presents, what is current then. Session
+    /// resumption is off and must stay off, or a session would outlive the trust that it was made under. The host
+    /// name of the URL plays no part; `policy` decides.
+    ///
+    /// # Errors
+    ///
+    /// When the cryptography provider does not do TLS 1.3.
+    pub fn reqwest_config(
+        &self,
+        policy: &PeerPolicy,
+    ) -> Result<rustls::ClientConfig, MaterialError> {
+        let settings = ClientSettings { alpn: crate::client::default_alpn(), sni: None };
+        LiveConfig::build(&self.shared, policy, &settings)
+            .map_err(|e| MaterialError::new(MaterialErrorKind::Provider(e.to_string())))
+    }
+
+    /// Counters and dates, read at once.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let current = self.shared.current();
+        self.shared.counters.snapshot(current.as_deref())
+    }
+
+    /// What the identity looks like now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let current = self.shared.current();
+        let last_error = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        Status {
+            generation: current.as_ref().map_or(0, |generation| generation.number),
+            identity: current.map(|generation| generation.own.clone()),
+            last_error: last_error.clone(),
+        }
+    }
+
+    /// Waits until a generation with this number or a later one has been published.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost by dropping it.
+    pub async fn reached(&self, generation: u64) {
+        let mut published = self.shared.published.subscribe();
+        // The sender lives in `shared`, which `self` keeps: the wait cannot fail.
+        let _seen = published.wait_for(|number| *number >= generation).await;
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl fmt::Debug for MeshTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshTls").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(crate) fn current(&self) -> Option<Arc<Generation>> {
+        self.current.load_full()
+    }
+
+    /// Makes `material` the current generation, or says why not and changes nothing.
+    ///
+    /// Only the driver calls it, one update after another.
+    pub(crate) fn publish(&self, material: Material) -> Result<(), MaterialError> {
+        let previous = self.current();
+        let origin = material.origin.clone();
+        let number = *self.published.borrow() + 1;
+        let built = Generation::build(
+            material,
+            number,
+            &self.provider,
+            self.expected.as_ref(),
+            previous.as_deref(),
+        );
+        let generation = built.map_err(|error| {
+            let error = origin.into_iter().fold(error, |error, origin| origin.blame(error));
+            self.counters.add(Counter::UpdatesRefused);
+            self.report(&error);
+            error
+        })?;
+        tracing::info!(
+            generation = number,
+            id = %generation.own.id(),
+            not_after = generation.own.not_after().as_secs(),
+            trust = ?generation.trust,
+            "identity published"
+        );
+        self.current.store(Some(Arc::new(generation)));
+        self.set_last_error(None);
+        self.counters.add(Counter::Rotations);
+        self.published.send_replace(number);
+        Ok(())
+    }
+
+    /// Stops using the identity: every handshake fails from now on.
+    pub(crate) fn withdraw(&self) {
+        self.current.store(None);
+        self.report(&MaterialError::new(MaterialErrorKind::Withdrawn));
+    }
+
+    /// Notes an error. The same one again is noted once: a source repeats itself at every poll.
+    pub(crate) fn report(&self, error: &MaterialError) {
+        let text = match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        if self.set_last_error(Some(text.clone())).as_deref() != Some(&*text) {
+            tracing::warn!(error = %text, "identity not updated; the last good one stays in use");
+        }
+    }
+
+    fn set_last_error(&self, text: Option<String>) -> Option<String> {
+        let mut slot = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut slot, text)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("current", &self.current).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! Many connections at once, each handshake in a task that the listener owns.
+//!
+//! Dropping the listener ends the tasks.
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Sleep, sleep},
+};
+
+use super::MtlsAcceptor;
+use crate::{error::AcceptError, stream::MeshStream};
+
+/// How long to wait when the system has no more file descriptors: some connection must end first.
+const OUT_OF_RESOURCES: Duration = Duration::from_secs(1);
+
+/// A TCP listener behind an [`MtlsAcceptor`]; it yields only connections that were let in.
+///
+/// With feature `axum` it is an `axum::serve::Listener`.
+pub struct MtlsListener {
+    tcp: TcpListener,
+    acceptor: MtlsAcceptor,
+    handshakes: JoinSet<Result<MeshStream<TcpStream>, AcceptError>>,
+    resting: Option<Pin<Box<Sleep>>>,
+}
+
+/// The connections of an [`MtlsListener`] as a stream; it never ends, and never yields an error.
+#[derive(Debug)]
+pub struct MtlsIncoming {
+    listener: MtlsListener,
+}
+
+// === impl MtlsListener ===
+
+impl MtlsListener {
+    pub(super) fn new(acceptor: MtlsAcceptor, tcp: TcpListener) -> Self {
+        Self { tcp, acceptor, handshakes: JoinSet::new(), resting: None }
+    }
+
+    /// The address on which it listens.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not know it.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// The next connection that was let in. Those that are refused are counted, and not seen here.
+    ///
+    /// # Cancel safety
+    ///
+    /// Handshakes go on in their tasks; nothing is lost.
+    pub async fn accept(&mut self) -> MeshStream<TcpStream> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<MeshStream<TcpStream>> {
+        loop {
+            // Finished ones first: they are what the caller waits for, and they make room.
+            match self.handshakes.poll_join_next(cx) {
+                Poll::Ready(Some(Ok(Ok(stream)))) => return Poll::Ready(stream),
+                // Refused, and counted where it happened.
+                Poll::Ready(Some(Ok(Err(_)))) => continue,
+                Poll::Ready(Some(Err(failed))) => {
+                    tracing::error!(%failed, "a handshake task failed");
+                    continue;
+                }
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            // At the limit, only the end of a handshake wakes us.
+            if self.handshakes.len() >= self.acceptor.max_handshakes || self.is_resting(cx) {
+                return Poll::Pending;
+            }
+            match self.tcp.poll_accept(cx) {
+                Poll::Ready(Ok((tcp, _))) => self.start(tcp),
+                Poll::Ready(Err(error)) => self.rest_after(&error),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn start(&mut self, tcp: TcpStream) {
+        // An answer is written at once. Where that cannot be set, it is only slower.
+        let _slower = tcp.set_nodelay(true);
+        let acceptor = self.acceptor.clone();
+        self.handshakes.spawn(async move { acceptor.accept(tcp).await });
+    }
+
+    fn rest_after(&mut self, error: &io::Error) {
+        let of_one_client = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+        );
+        if !of_one_client {
+            tracing::error!(%error, "cannot accept; trying again in a second");
+            self.resting = Some(Box::pin(sleep(OUT_OF_RESOURCES)));
+        }
+    }
+
+    fn is_resting(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(sleep) = &mut self.resting else { return false };
+        if sleep.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.resting = None;
+        false
+    }
+}
+
+impl fmt::Debug for MtlsListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MtlsListener")
+            .field("tcp", &self.tcp)
+            .field("handshakes", &self.handshakes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl MtlsIncoming ===
+
+impl MtlsIncoming {
+    pub(super) fn new(listener: MtlsListener) -> Self {
+        Self { listener }
+    }
+}
+
+impl Stream for MtlsIncoming {
+    type Item = io::Result<MeshStream<TcpStream>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.listener.poll_accept(cx).map(|stream| Some(Ok(stream)))
+    }
+}
+
+#[cfg(feature = "axum")]
+mod axum {
+    use std::io;
+
+    use axum::{
+        extract::connect_info::Connected,
+        serve::{IncomingStream, Listener},
+    };
+    use tokio::net::TcpStream;
+
+    use super::MtlsListener;
+    use crate::{info::ConnInfo, stream::MeshStream};
+
+    impl Listener for MtlsListener {
+        type Io = MeshStream<TcpStream>;
+        type Addr = ConnInfo;
+
+        async fn accept(&mut self) -> (Self::Io, ConnInfo) {
+            let stream = Self::accept(self).await;
+            let info = stream.info().clone();
+            (stream, info)
+        }
+
+        fn local_addr(&self) -> io::Result<ConnInfo> {
+            Ok(ConnInfo::plain(None, Some(Self::local_addr(self)?)))
+        }
+    }
+
+    impl Connected<IncomingStream<'_, MtlsListener>> for ConnInfo {
+        fn connect_info(stream: IncomingStream<'_, MtlsListener>) -> Self {
+            stream.remote_addr().clone()
+        }
+    }
+}
+
+#[cfg(feature = "tonic")]
+mod tonic {
+    use tonic::transport::server::Connected;
+
+    use crate::{info::ConnInfo, stream::MeshStream};
+
+    impl<IO> Connected for MeshStream<IO> {
+        type ConnectInfo = ConnInfo;
+
+        fn connect_info(&self) -> ConnInfo {
+            self.info().clone()
+        }
+    }
+}

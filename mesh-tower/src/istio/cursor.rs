@@ -1,0 +1,350 @@
+//! Walks a document's tree: what a reader asks for is taken, and what is left at the end was not understood.
+
+use std::time::Duration;
+
+use mesh_core::{Labels, Ratio};
+
+use super::{
+    Unsupported, duration,
+    problem::{Cause, Origin, Problem, Severity},
+    yaml::{Key, Node, Place, Value, shorten},
+};
+
+/// A hostile text can be wrong in 100,000 places; nobody reads more than these.
+const MAX_PROBLEMS: usize = 1_000;
+
+/// Collects the problems of one document.
+#[derive(Debug)]
+pub(super) struct Report<'a> {
+    origin: Origin,
+    mode: Unsupported,
+    problems: &'a mut Vec<Problem>,
+    errors: usize,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(origin: Origin, mode: Unsupported, problems: &'a mut Vec<Problem>) -> Self {
+        Self { origin, mode, problems, errors: 0 }
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether the document can be used: warnings do not count.
+    pub(super) fn is_clean(&self) -> bool {
+        self.errors == 0
+    }
+
+    /// A field, value, kind or version that this crate does not carry out.
+    pub(super) fn unsupported(&mut self, place: Place, path: &str, message: impl Into<String>) {
+        let problem =
+            Problem::new(self.origin.clone(), place, path, Cause::Unsupported, message.into());
+        self.push(match self.mode {
+            Unsupported::Error => problem,
+            Unsupported::Warn => problem.into_warning(),
+        });
+    }
+
+    pub(super) fn invalid(&mut self, place: Place, path: &str, message: impl Into<String>) {
+        self.push(Problem::new(self.origin.clone(), place, path, Cause::Invalid, message));
+    }
+
+    pub(super) fn advise(&mut self, place: Place, path: &str, message: impl Into<String>) {
+        self.push(Problem::new(self.origin.clone(), place, path, Cause::Advice, message));
+    }
+
+    fn push(&mut self, problem: Problem) {
+        self.errors += usize::from(problem.severity() == Severity::Error);
+        push(self.problems, problem);
+    }
+}
+
+/// Adds a problem, up to a bound. What is beyond it may be an error, so the one that says so is.
+pub(super) fn push(problems: &mut Vec<Problem>, problem: Problem) {
+    if problems.len() < MAX_PROBLEMS {
+        return problems.push(problem);
+    }
+    if problems.len() == MAX_PROBLEMS {
+        let origin = Origin { source: problem.source_name().into(), ..Origin::default() };
+        let more = format!("more than {MAX_PROBLEMS} problems, the rest is left out");
+        problems.push(Problem::new(origin, Place::default(), "", Cause::Limit, more));
+    }
+}
+
+/// A field that was asked for and is there.
+#[derive(Clone, Debug)]
+pub(super) struct Field<'n> {
+    pub(super) path: String,
+    pub(super) node: &'n Node,
+}
+
+/// The fields of a mapping that nobody has asked for yet.
+#[derive(Debug)]
+#[must_use = "what is left over is reported by finish"]
+pub(super) struct Fields<'n> {
+    path: String,
+    place: Place,
+    left: Vec<&'n (Key, Node)>,
+    asked: Vec<&'static str>,
+}
+
+// === impl Fields ===
+
+impl<'n> Fields<'n> {
+    /// The field of this name. `null` reads as absent, as in Kubernetes.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<Field<'n>> {
+        self.asked.push(name);
+        let index = self.left.iter().position(|(key, _)| key.name == name)?;
+        let (_, node) = self.left.swap_remove(index);
+        (node.value != Value::Null).then(|| Field { path: join(&self.path, name), node })
+    }
+
+    /// The field of this name; it is reported if it is missing.
+    pub(super) fn require(
+        &mut self,
+        name: &'static str,
+        report: &mut Report<'_>,
+    ) -> Option<Field<'n>> {
+        let field = self.take(name);
+        if field.is_none() {
+            report.invalid(self.place, &join(&self.path, name), "is missing");
+        }
+        field
+    }
+
+    /// Takes a field that is known and not carried out, with the reason. `None` if it is not there.
+    pub(super) fn refuse(
+        &mut self,
+        name: &'static str,
+        why: &str,
+        report: &mut Report<'_>,
+    ) -> Option<()> {
+        let place = self.left.iter().find(|(key, _)| key.name == name)?.0.place;
+        let field = self.take(name)?;
+        report.unsupported(place, &field.path, why);
+        Some(())
+    }
+
+    /// Whether anything was not asked for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// Reports everything that was not asked for.
+    pub(super) fn finish(mut self, report: &mut Report<'_>) {
+        self.left.sort_by_key(|(key, _)| (key.place.line(), key.place.column()));
+        for (key, _) in &self.left {
+            let name = shorten(&key.name, 60);
+            let like = self.asked.iter().find(|known| is_slip(known, &key.name));
+            let message = match like {
+                Some(known) => format!("is not supported; is {known} meant?"),
+                None => "is not supported".to_owned(),
+            };
+            report.unsupported(key.place, &join(&self.path, &name), message);
+        }
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// Whether `written` is `known` but for case, `_` and `-`, or for one letter too many, missing, wrong or swapped.
+fn is_slip(known: &str, written: &str) -> bool {
+    let plain = |text: &str| -> Vec<char> {
+        text.chars()
+            .filter(|c| !matches!(c, '_' | '-'))
+            .take(64)
+            .flat_map(char::to_lowercase)
+            .collect()
+    };
+    let (a, b) = (plain(known), plain(written));
+    if a.len().abs_diff(b.len()) > 1 || a.len() < 4 {
+        return false;
+    }
+    let start = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[start..], &b[start..]);
+    match a.len().cmp(&b.len()) {
+        std::cmp::Ordering::Greater => a[1..] == *b,
+        std::cmp::Ordering::Less => *a == b[1..],
+        std::cmp::Ordering::Equal => {
+            a.is_empty()
+                || a[1..] == b[1..]
+                || (a.len() > 1 && (a[0], a[1]) == (b[1], b[0]) && a[2..] == b[2..])
+        }
+    }
+}
+
+// === impl Field ===
+
+impl<'n> Field<'n> {
+    /// The document itself.
+    pub(super) fn root(node: &'n Node) -> Self {
+        Self { path: String::new(), node }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.node.place
+    }
+
+    /// Reports that the value `is not …`.
+    pub(super) fn invalid(&self, why: impl std::fmt::Display, report: &mut Report<'_>) {
+        report.invalid(self.place(), &self.path, format!("{} {why}", self.node.value));
+    }
+
+    pub(super) fn unsupported(&self, why: impl std::fmt::Display, report: &mut Report<'_>) {
+        report.unsupported(self.place(), &self.path, format!("{} {why}", self.node.value));
+    }
+
+    pub(super) fn fields(&self, report: &mut Report<'_>) -> Option<Fields<'n>> {
+        let Value::Map(fields) = &self.node.value else {
+            self.invalid("is not a mapping", report);
+            return None;
+        };
+        Some(Fields {
+            path: self.path.clone(),
+            place: self.place(),
+            left: fields.iter().collect(),
+            asked: Vec::new(),
+        })
+    }
+
+    pub(super) fn list(&self, report: &mut Report<'_>) -> Option<Vec<Self>> {
+        let Value::List(nodes) = &self.node.value else {
+            self.invalid("is not a list", report);
+            return None;
+        };
+        let item = |(index, node)| Self { path: format!("{}[{index}]", self.path), node };
+        Some(nodes.iter().enumerate().map(item).collect())
+    }
+
+    /// The entries of a mapping whose names are not fields.
+    pub(super) fn entries(&self, report: &mut Report<'_>) -> Option<Vec<(&'n Key, Self)>> {
+        let Value::Map(fields) = &self.node.value else {
+            self.invalid("is not a mapping", report);
+            return None;
+        };
+        let entry = |(key, node): &'n (Key, Node)| {
+            let path = join(&self.path, &shorten(&key.name, 60));
+            (key, Self { path, node })
+        };
+        Some(fields.iter().map(entry).collect())
+    }
+
+    /// Labels; a value that is no text is reported.
+    pub(super) fn labels(&self, report: &mut Report<'_>) -> Option<Labels> {
+        let entries = self.entries(report)?;
+        Some(
+            entries
+                .iter()
+                .filter_map(|(key, value)| Some((key.name.as_str(), value.text(report)?)))
+                .collect(),
+        )
+    }
+
+    pub(super) fn text(&self, report: &mut Report<'_>) -> Option<&'n str> {
+        match &self.node.value {
+            Value::Text(text) => return Some(text),
+            Value::Integer(_) | Value::Float(_) | Value::Bool(_) => {
+                self.invalid("is not a text, write it in quotes", report);
+            }
+            Value::Null | Value::List(_) | Value::Map(_) => self.invalid("is not a text", report),
+        }
+        None
+    }
+
+    pub(super) fn boolean(&self, report: &mut Report<'_>) -> Option<bool> {
+        if let Value::Bool(value) = self.node.value {
+            return Some(value);
+        }
+        self.invalid("is not allowed, expected true or false", report);
+        None
+    }
+
+    /// A whole number from 0 to `max`.
+    pub(super) fn number(&self, max: u32, report: &mut Report<'_>) -> Option<u32> {
+        if let Value::Integer(value) = self.node.value
+            && let Ok(value) = u32::try_from(value)
+            && value <= max
+        {
+            return Some(value);
+        }
+        self.invalid(
+            format_args!("is not allowed, expected a whole number from 0 to {max}"),
+            report,
+        );
+        None
+    }
+
+    /// A share from 0 to 100 per cent, decimals allowed.
+    pub(super) fn percent(&self, report: &mut Report<'_>) -> Option<Ratio> {
+        let text = match &self.node.value {
+            Value::Integer(value) => format!("{value}%"),
+            Value::Float(value) => format!("{value}%"),
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                String::new()
+            }
+        };
+        let ratio = text.parse::<Ratio>().ok().filter(|ratio| *ratio <= Ratio::ONE);
+        if ratio.is_none() {
+            self.invalid(
+                "is not allowed, expected a number from 0 to 100, up to four decimals",
+                report,
+            );
+        }
+        ratio
+    }
+
+    /// A duration of which 0 means something.
+    pub(super) fn duration_or_zero(&self, report: &mut Report<'_>) -> Option<Duration> {
+        let parsed = match &self.node.value {
+            Value::Text(text) => duration::parse(text),
+            // A bare 0 is what Go calls a duration; any other bare number lacks its unit.
+            Value::Integer(0) => Ok(Duration::ZERO),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::List(_)
+            | Value::Map(_) => Err(duration::Refused::Form),
+        };
+        parsed.map_err(|refused| self.invalid(refused, report)).ok()
+    }
+
+    /// A duration of at least a millisecond.
+    pub(super) fn duration(&self, report: &mut Report<'_>) -> Option<Duration> {
+        let duration = self.duration_or_zero(report)?;
+        if duration.is_zero() {
+            self.invalid(duration::Refused::Zero, report);
+            return None;
+        }
+        Some(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_slip;
+
+    #[test]
+    fn slips_are_recognised() {
+        for written in
+            ["Interval", "intervall", "intrval", "intreval", "inter_val", "intervaL", "imterval"]
+        {
+            assert!(is_slip("interval", written), "{written}");
+        }
+        for written in ["intervals2", "other", "", "interv", "lavretni"] {
+            assert!(!is_slip("interval", written), "{written}");
+        }
+        assert!(!is_slip("tcp", "tls"));
+    }
+}
