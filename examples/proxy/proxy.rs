@@ -34,10 +34,11 @@ pub(crate) struct Addresses {
 }
 
 /// The listeners, opened before anything else is begun.
+#[derive(Default)]
 pub(crate) struct Listeners {
-    outbound: Option<TcpListener>,
-    inbound: Option<TcpListener>,
-    admin: Option<TcpListener>,
+    pub(crate) outbound: Option<TcpListener>,
+    pub(crate) inbound: Option<TcpListener>,
+    pub(crate) admin: Option<TcpListener>,
 }
 
 /// What follows the configuration.
@@ -80,10 +81,12 @@ async fn open(
 }
 
 impl Running {
-    /// Builds everything and spawns a task for each listener. They end by [`Running::drain`].
+    /// Builds everything and spawns a task for each listener. They end by [`Running::drain`]. `others` are identities
+    /// of the same process, to be shown in the metrics beside our own.
     pub(crate) fn start(
         settings: Settings,
         identity: Option<MeshTls>,
+        others: Vec<(String, MeshTls)>,
         listeners: Listeners,
     ) -> Result<Self, ConfigError> {
         let Settings { proxy, upstreams, mode, .. } = settings;
@@ -101,16 +104,17 @@ impl Running {
             let acceptor = inbound::acceptor(settings, identity.as_ref(), mode);
             handle = acceptor.as_ref().map(mesh_tls::MtlsAcceptor::mode_handle);
             let stack = inbound::server_stack(settings);
-            let mesh = inbound::application(settings)?;
-            local = Some(mesh.clone());
+            let target = inbound::application(settings)?;
+            local = Some(target.mesh.clone());
             let accepting = server().run(tcp, acceptor, move |connection| {
-                TowerToHyperService::new(Application::behind(&stack, mesh.clone(), connection))
+                TowerToHyperService::new(Application::behind(&stack, target.clone(), connection))
             });
             drop(tokio::spawn(accepting));
         }
         let identities = identity.map(|identity| ("proxy".to_owned(), identity));
+        let identities = identities.into_iter().chain(others).collect();
         let admin =
-            Arc::new(Admin::new(routes.clone(), local, identities.into_iter().collect(), ending.clone()));
+            Arc::new(Admin::new(routes.clone(), local, identities, ending.clone()));
         if let Some(tcp) = listeners.admin {
             drop(tokio::spawn(admin::serve(tcp, admin.clone())));
         }
