@@ -47,8 +47,6 @@ impl hyper::service::Service<Request<Incoming>> for Outbound {
 fn host(request: &Request<Incoming>) -> &str {
     match request.uri().authority() {
         Some(authority) => authority.as_str().rsplit('@').next().unwrap_or_default(),
-        None => {
-            request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
-        }
+        None => request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     }
 }

@@ -121,7 +121,8 @@ pub(crate) struct Signals {
 impl Signals {
     pub(crate) fn new() -> Result<Self, Failure> {
         let listen = |kind| {
-            signal(kind).map_err(|error| Failure::Running(format!("cannot wait for signals: {error}")))
+            signal(kind)
+                .map_err(|error| Failure::Running(format!("cannot wait for signals: {error}")))
         };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,

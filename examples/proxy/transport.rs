@@ -43,8 +43,8 @@ impl Target {
 /// which only a new connection asks.
 #[derive(Debug)]
 pub(crate) enum Endpoints {
-    Plain(HttpEndpoints<HttpConnector>),
-    Mutual(HttpEndpoints<MtlsConnector>),
+    Plain(HttpEndpoints<HttpConnector, ReplayBody<Incoming>>),
+    Mutual(HttpEndpoints<MtlsConnector, ReplayBody<Incoming>>),
 }
 
 impl Endpoints {

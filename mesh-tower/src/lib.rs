@@ -1,5 +1,24 @@
 //! **mesh-tower carries.** Tower layers around the machines of [`mesh_core`], and the client and server stacks
 //! made of them.
+//!
+//! * [`upstream`] is the standard client stack: one service that routes, balances, retries within a budget, ejects what
+//!   fails, and says why when it refuses. Start here.
+//! * [`server`] is the standard server stack: a bounded queue and a deadline around a handler.
+//! * [`deadline`], [`retry`], [`limit`], [`breaker`], [`outlier`], [`balance`] and [`route`] are the policies alone, over any
+//!   tower service.
+//! * [`pool`] carries HTTP to one endpoint; [`classify`] says what an answer means; [`error`] is what the mesh says itself.
+//!
+//! Modules stand in the order in which a request meets them. A policy's machine is in the module of the same name in
+//! [`mesh_core`].
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `client` | yes | the connection pool on hyper |
+//! | `metrics` | yes | golden metrics through the `metrics` facade |
+//! | `istio` | no | reads Istio documents into the configurations of this crate |
+//! | `reqwest` | no | `reqwest::Client` as the transport of an upstream's endpoints |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -47,3 +66,8 @@ pub use error::{BoxError, MeshError};
 pub use mesh_core;
 #[cfg(feature = "metrics")]
 pub use observe::{describe_metrics, recommended_buckets};
+
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,6 +1,7 @@
 //! Istio documents against the configurations that the builders make.
 #![cfg(feature = "istio")]
 
+#[cfg(test)]
 mod istio {
     mod hostile;
     mod mtls;

@@ -146,7 +146,9 @@ fn request() -> Request<Full<Bytes>> {
 }
 
 fn retry(retries: u32) -> retry::Config {
-    retry::Config::none().with_retries(retries).with_retry_on("5xx,connect-failure".parse().unwrap())
+    retry::Config::none()
+        .with_retries(retries)
+        .with_retry_on("5xx,connect-failure".parse().unwrap())
 }
 
 fn build(builder: Builder, world: &World) -> (Upstream<impl Make>, Driver) {
@@ -158,7 +160,9 @@ impl<M: mesh_tower::upstream::MakeEndpoint<Service = Node> + Send + Sync + 'stat
 
 async fn status(upstream: &Upstream<impl Make>) -> Result<StatusCode, MeshError> {
     let answer = upstream.clone().oneshot(request()).await;
-    answer.map(|response| response.status()).map_err(|error| *error.downcast::<MeshError>().unwrap())
+    answer
+        .map(|response| response.status())
+        .map_err(|error| *error.downcast::<MeshError>().unwrap())
 }
 
 /// "3 failures in a row, no traffic for 30 s", as the DestinationRule of the seed says it.
@@ -192,7 +196,9 @@ async fn three_failures_in_a_row_and_no_traffic_for_30_seconds() {
             Err(error) => {
                 assert_eq!((error.reason(), error.flag()), (Reason::NoEndpoint, "UH"));
                 let waited = start.elapsed() + error.retry_after().unwrap();
-                assert!(waited >= Duration::from_millis(29_900) && waited <= Duration::from_secs(30));
+                assert!(
+                    waited >= Duration::from_millis(29_900) && waited <= Duration::from_secs(30)
+                );
                 refused += 1;
             }
         }
@@ -226,7 +232,11 @@ async fn a_retry_goes_to_another_endpoint_with_the_same_body() {
     for seen in world.seen() {
         assert_eq!(seen.body, "order 7");
     }
-    let retried = world.seen().iter().filter(|seen| seen.headers.contains_key("x-envoy-attempt-count")).count();
+    let retried = world
+        .seen()
+        .iter()
+        .filter(|seen| seen.headers.contains_key("x-envoy-attempt-count"))
+        .count();
     assert_eq!(retried, world.count("bad:1"), "each retry is marked, no first attempt is");
 }
 
@@ -267,9 +277,8 @@ async fn without_an_endpoint_it_answers_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_grpc_caller_gets_a_status_and_not_an_error() {
     let world = World::new(|_| Act::Hang);
-    let builder = Upstream::builder("shop")
-        .endpoints(endpoints(&["a:1"]))
-        .timeout(Duration::from_secs(1));
+    let builder =
+        Upstream::builder("shop").endpoints(endpoints(&["a:1"])).timeout(Duration::from_secs(1));
     let (upstream, _driver) = build(builder, &world);
     let mut call = request();
     call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
@@ -294,7 +303,9 @@ async fn the_deadline_is_told_to_the_endpoint_and_bounds_all_attempts() {
     let told: Vec<u64> = world
         .seen()
         .iter()
-        .map(|seen| seen.headers["x-envoy-expected-rq-timeout-ms"].to_str().unwrap().parse().unwrap())
+        .map(|seen| {
+            seen.headers["x-envoy-expected-rq-timeout-ms"].to_str().unwrap().parse().unwrap()
+        })
         .collect();
     assert!(told.len() >= 2 && told[0] == 1_000 && told.is_sorted_by(|a, b| a > b), "{told:?}");
     assert_eq!(world.live(), 0);
@@ -303,9 +314,8 @@ async fn the_deadline_is_told_to_the_endpoint_and_bounds_all_attempts() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_comes_with_the_timer_wins() {
     let world = World::new(|_| Act::After(Duration::from_secs(1), 200));
-    let builder = Upstream::builder("shop")
-        .endpoints(endpoints(&["a:1"]))
-        .timeout(Duration::from_secs(1));
+    let builder =
+        Upstream::builder("shop").endpoints(endpoints(&["a:1"])).timeout(Duration::from_secs(1));
     let (upstream, _driver) = build(builder, &world);
     assert_eq!(status(&upstream).await.unwrap(), 200);
 }
@@ -384,7 +394,10 @@ async fn the_budget_bounds_the_retries() {
     let builder = Upstream::builder("shop")
         .endpoints(endpoints(&["a:1", "b:1"]))
         .outlier(outlier::Config::off())
-        .budget(budget::Config::tokens(mesh_core::Ratio::from_percent(20), 0, Duration::from_secs(10)).unwrap())
+        .budget(
+            budget::Config::tokens(mesh_core::Ratio::from_percent(20), 0, Duration::from_secs(10))
+                .unwrap(),
+        )
         .retry(retry(3));
     let (upstream, _driver) = build(builder, &world);
     for _ in 0..100 {
@@ -501,9 +514,8 @@ async fn a_fast_failing_endpoint_does_not_win_the_balance() {
 #[tokio::test(start_paused = true)]
 async fn a_foreign_error_is_named_and_kept_as_the_source() {
     let world = World::new(|_| Act::Fail(Reason::Reset));
-    let builder = Upstream::builder("shop")
-        .endpoints(endpoints(&["a:1"]))
-        .retry(retry::Config::none());
+    let builder =
+        Upstream::builder("shop").endpoints(endpoints(&["a:1"])).retry(retry::Config::none());
     let (upstream, _driver) = build(builder, &world);
     let error = status(&upstream).await.unwrap_err();
     assert_eq!(error.to_string(), "shop at a:1: the connection broke before the answer came");
@@ -513,9 +525,8 @@ async fn a_foreign_error_is_named_and_kept_as_the_source() {
 async fn trailers_decide_for_grpc_and_a_dropped_body_for_nobody() {
     let grpc = || Response::builder().header("content-type", "application/grpc");
     let world = World::new(move |_| Act::Reply(grpc().body(Full::from("message")).unwrap()));
-    let builder = Upstream::builder("shop")
-        .endpoints(endpoints(&["a:1"]))
-        .outlier(outlier::Config::off());
+    let builder =
+        Upstream::builder("shop").endpoints(endpoints(&["a:1"])).outlier(outlier::Config::off());
     let (upstream, _driver) = build(builder, &world);
     let failures = |upstream: &Upstream<_>| upstream.status()[0].failures;
 
@@ -533,10 +544,8 @@ async fn an_upstream_without_a_body_to_send_needs_no_record() {
             Ok::<_, std::io::Error>(Response::new(Empty::<Bytes>::new()))
         })
     };
-    let upstream = Upstream::builder("shop")
-        .endpoints(endpoints(&["a:1"]))
-        .build_undriven(make)
-        .unwrap();
+    let upstream =
+        Upstream::builder("shop").endpoints(endpoints(&["a:1"])).build_undriven(make).unwrap();
     upstream.oneshot(Request::new(Empty::new())).await.unwrap();
 }
 
@@ -549,8 +558,16 @@ fn it_describes_itself_in_the_order_of_a_request() {
     let places: BTreeMap<usize, &str> =
         ["route", "deadline", "retry", "budget", "limit", "balance", "breaker", "outlier"]
             .into_iter()
-            .map(|step| (text.find(&format!("\n  {step} ")).unwrap_or_else(|| panic!("{step}: {text}")), step))
+            .map(|step| {
+                (
+                    text.find(&format!("\n  {step} ")).unwrap_or_else(|| panic!("{step}: {text}")),
+                    step,
+                )
+            })
             .collect();
     let order: Vec<_> = places.into_values().collect();
-    assert_eq!(order, ["route", "deadline", "retry", "budget", "limit", "balance", "breaker", "outlier"]);
+    assert_eq!(
+        order,
+        ["route", "deadline", "retry", "budget", "limit", "balance", "breaker", "outlier"]
+    );
 }

@@ -1,1 +1,3 @@
-//! (coming)
+//! Shared parts of the workspace's tests.
+
+pub mod sim;

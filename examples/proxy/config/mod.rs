@@ -48,9 +48,8 @@ impl Settings {
         let has_identity = proxy.as_ref().is_none_or(|proxy| proxy.identity.is_some());
         let listed = problems.take(endpoints::read(files, has_identity));
         let unsupported = proxy.as_ref().map(|proxy| proxy.unsupported).unwrap_or_default();
-        let documents = files
-            .iter()
-            .filter(|(name, _)| ![proxy::FILE, endpoints::FILE].contains(name));
+        let documents =
+            files.iter().filter(|(name, _)| ![proxy::FILE, endpoints::FILE].contains(name));
         let policies = problems.take(Policies::read(documents, unsupported));
         let (Some(proxy), Some(listed), Some(policies)) = (proxy, listed, policies) else {
             return Err(problems);

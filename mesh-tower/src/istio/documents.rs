@@ -256,14 +256,13 @@ fn split(
         (!subsets.contains(&name)).then(|| {
             let name = shorten(name, 60);
             let message = format!("\"{name}\" is no subset of a DestinationRule for {host}");
-            let problem = Problem::new(
+            Problem::new(
                 service.origin.clone(),
                 destination.place,
                 &destination.path,
                 Cause::Unresolved,
                 message,
-            );
-            problem
+            )
         })
     });
     Errors::refuse(unknown.collect())?;

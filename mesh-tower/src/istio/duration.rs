@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, Refused> {
     if nanos > MAX {
         return Err(Refused::Long);
     }
-    if nanos % STEP != 0 {
+    if !nanos.is_multiple_of(STEP) {
         return Err(Refused::Fraction);
     }
     // At most MAX, a 55-bit number.
@@ -90,7 +90,7 @@ fn scale(number: &str, unit: u128) -> Result<u128, Refused> {
         part = part * 10 + u128::from(digit - b'0');
         of *= 10;
     }
-    if part * unit % of != 0 {
+    if !(part * unit).is_multiple_of(of) {
         return Err(Refused::Fraction);
     }
     nanos = nanos.saturating_add(part * unit / of);

@@ -39,7 +39,6 @@
 //! use mesh_tower::istio::{self, Unsupported};
 //!
 //! let text = "
-//! # Three failures in a row, and no traffic for 30 seconds.
 //! apiVersion: networking.istio.io/v1beta1
 //! kind: DestinationRule
 //! metadata:
@@ -82,7 +81,7 @@ pub use mtls::{MtlsMode, PeerAuthentication};
 use problem::Origin;
 pub use problem::{Cause, Errors, Problem, Severity};
 pub use virtual_service::VirtualService;
-use yaml::{Failure, Node, Place, Value, shorten};
+use yaml::{Failure, Node, Value, shorten};
 
 /// Of a document that names none.
 const DEFAULT_NAMESPACE: &str = "default";

@@ -16,7 +16,7 @@ use super::yaml::Place;
 /// spec:
 ///   host: shop
 ///   trafficPolicy:
-///     outlierDetection: {interval: 10x}
+///     outlierDetection: {maxEjectionPercent: 50, interval: 10x}
 /// ";
 /// let errors = istio::read(text, "shop.yaml", Unsupported::Error).unwrap_err();
 /// let problem = &errors.problems()[0];
@@ -24,7 +24,7 @@ use super::yaml::Place;
 /// assert_eq!((problem.line(), problem.path()), (Some(7), "spec.trafficPolicy.outlierDetection.interval"));
 /// assert_eq!(
 ///     problem.to_string(),
-///     "shop.yaml:7:34: error: DestinationRule shop: spec.trafficPolicy.outlierDetection.interval: \
+///     "shop.yaml:7:58: error: DestinationRule shop: spec.trafficPolicy.outlierDetection.interval: \
 ///      \"10x\" is not a duration, expected e.g. \"10s\", \"1m30s\", \"0.25s\"",
 /// );
 /// ```
@@ -167,9 +167,9 @@ impl fmt::Display for Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The text is no YAML.
+    /// The text is no YAML, or its aliases expand too far.
     Syntax,
-    /// The text is larger than anything that is read.
+    /// The text is larger or nested deeper than anything that is read.
     Limit,
     /// Istio knows the field, kind or version perhaps; this crate does not.
     Unsupported,

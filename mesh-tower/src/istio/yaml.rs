@@ -122,16 +122,10 @@ pub(super) fn shorten(text: &str, max: usize) -> String {
 
 impl From<&serde_saphyr::Error> for Failure {
     fn from(error: &serde_saphyr::Error) -> Self {
-        use serde_saphyr::Error::{
-            AliasReplayLimitExceeded, AliasReplayStackDepthExceeded, Budget,
-        };
         let error = error.without_snippet();
         let place = error.location().map(Place::from).unwrap_or_default();
         let text = first_line(&UserMessageFormatter.format_message(error));
-        let is_limit = matches!(
-            error,
-            Budget { .. } | AliasReplayLimitExceeded { .. } | AliasReplayStackDepthExceeded { .. }
-        );
+        let is_limit = matches!(error, serde_saphyr::Error::Budget { .. });
         if is_limit { Self::Limit(place, text) } else { Self::Syntax(place, text) }
     }
 }

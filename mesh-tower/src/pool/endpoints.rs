@@ -1,14 +1,17 @@
-use std::sync::Arc;
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use http::{Uri, uri::Scheme};
 use http_body::Body;
 use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::connect::{Connection, HttpConnector};
-use mesh_core::Endpoint;
+use mesh_core::{Endpoint, Timestamp};
 use tower_service::Service;
 
 use super::{Group, Pool, connect::Connector, shared::Shared};
-use crate::error::BoxError;
+use crate::{
+    error::BoxError,
+    upstream::{MakeEndpoint, Origin},
+};
 
 /// Makes a [`Pool`] for each endpoint, all with the same connector.
 ///
@@ -28,13 +31,16 @@ use crate::error::BoxError;
 ///     HttpEndpoints::plain().pool(&upstream, &Endpoint::new("127.0.0.1:8080"), &group);
 /// assert_eq!(pool.endpoint(), "127.0.0.1:8080");
 /// ```
-#[derive(Clone, Debug)]
-pub struct HttpEndpoints<C> {
+///
+/// `B` is the body that the pools carry; under an upstream it is a [`ReplayBody`](crate::body::ReplayBody) of the caller's, and
+/// inferred: see [`HttpUpstream`](crate::upstream::HttpUpstream).
+pub struct HttpEndpoints<C, B> {
     connector: C,
     scheme: Scheme,
+    body: PhantomData<fn(B)>,
 }
 
-impl HttpEndpoints<HttpConnector> {
+impl<B> HttpEndpoints<HttpConnector, B> {
     /// Plain TCP, without Nagle's delay.
     pub fn plain() -> Self {
         let mut connector = HttpConnector::new();
@@ -43,10 +49,10 @@ impl HttpEndpoints<HttpConnector> {
     }
 }
 
-impl<C> HttpEndpoints<C> {
+impl<C, B> HttpEndpoints<C, B> {
     /// Connections made by `connector`.
     pub fn new(connector: C) -> Self {
-        Self { connector, scheme: Scheme::HTTP }
+        Self { connector, scheme: Scheme::HTTP, body: PhantomData }
     }
 
     /// What HTTP/2 requests have in `:scheme` that do not say it themselves. Default `http`; `https` for a connector
@@ -58,7 +64,7 @@ impl<C> HttpEndpoints<C> {
     }
 
     /// The connections to one endpoint. `upstream` names the host of requests that name none.
-    pub fn pool<B>(&self, upstream: &Arc<str>, endpoint: &Endpoint, group: &Group) -> Pool<B>
+    pub fn pool(&self, upstream: &Arc<str>, endpoint: &Endpoint, group: &Group) -> Pool<B>
     where
         C: Service<
                 Uri,
@@ -78,5 +84,44 @@ impl<C> HttpEndpoints<C> {
             group.clone(),
             Box::new(Connector(self.connector.clone())),
         ))
+    }
+}
+
+impl<C, B> MakeEndpoint for HttpEndpoints<C, B>
+where
+    C: Service<
+            Uri,
+            Response: Read + Write + Connection + Unpin + Send + 'static,
+            Error: Into<BoxError>,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    type Service = Pool<B>;
+
+    fn make(&self, origin: &Origin<'_>) -> Pool<B> {
+        self.pool(origin.upstream(), origin.endpoint(), origin.group())
+    }
+
+    fn maintain(&self, pool: &Pool<B>, now: Timestamp) {
+        pool.evict_idle(now);
+    }
+}
+
+impl<C: Clone, B> Clone for HttpEndpoints<C, B> {
+    fn clone(&self) -> Self {
+        Self { connector: self.connector.clone(), scheme: self.scheme.clone(), body: PhantomData }
+    }
+}
+
+impl<C: fmt::Debug, B> fmt::Debug for HttpEndpoints<C, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpEndpoints")
+            .field("connector", &self.connector)
+            .field("scheme", &self.scheme)
+            .finish()
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Outgoing<B> {
     pub(crate) deadline: Deadline,
     /// This request is itself a retry, made by whoever called us: retries of retries multiply.
     pub(crate) is_retry: bool,
-    attempts: usize,
+    attempts: u32,
 }
 
 impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
@@ -40,10 +40,14 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
         if let Some(asked) = deadline::from_headers(request.headers()) {
             limit = limit.earlier(Deadline::after(now, asked));
         }
-        let is_retry = inbound.is_some_and(|inbound| inbound.attempt() > 1)
-            || attempt_of(request.headers()) > 1;
+        let attempt = attempt_of(request.headers()).max(inbound.map_or(1, Inbound::attempt));
+        let is_retry = attempt > 1;
         let grpc = is_grpc(request.headers());
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if is_retry {
+            // An extension ends here: the service after the next must know as well.
+            mark_retry(&mut parts.headers, attempt, grpc);
+        }
         let (spare, body) = if retries && !is_retry {
             let (body, kept) = ReplayBody::new(body, cap);
             (Some((parts.clone(), kept)), body)
@@ -76,7 +80,7 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             None => {
                 let (parts, kept) = self.spare.as_mut()?;
                 let mut request = Request::from_parts(parts.clone(), kept.again()?);
-                mark_retry(request.headers_mut(), self.attempts, self.grpc);
+                mark_retry(request.headers_mut(), self.attempts.saturating_add(1), self.grpc);
                 request
             }
         };
@@ -88,12 +92,12 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
     }
 }
 
-/// Tells the endpoint that this is a retry, so that a mesh of many layers does not multiply retries: Envoy's
+/// Tells the endpoint which attempt this is, so that a mesh of many layers does not multiply retries: Envoy's
 /// `x-envoy-attempt-count` and gRFC A6's `grpc-previous-rpc-attempts`.
-fn mark_retry(headers: &mut HeaderMap, attempts: usize, grpc: bool) {
-    headers.insert("x-envoy-attempt-count", HeaderValue::from(attempts + 1));
+fn mark_retry(headers: &mut HeaderMap, attempt: u32, grpc: bool) {
+    headers.insert("x-envoy-attempt-count", HeaderValue::from(attempt));
     if grpc {
-        headers.insert("grpc-previous-rpc-attempts", HeaderValue::from(attempts));
+        headers.insert("grpc-previous-rpc-attempts", HeaderValue::from(attempt - 1));
     }
 }
 

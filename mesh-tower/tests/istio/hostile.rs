@@ -72,7 +72,7 @@ fn laughs_are_bounded() {
             "a{level}: &a{level} [*a{last}, *a{last}, *a{last}, *a{last}, *a{last}, *a{last}]\n"
         );
     }
-    assert_eq!(errors(&bomb).problems()[0].cause(), Cause::Limit);
+    assert!(errors(&bomb).to_string().contains("too large or too complex"));
     // Small bombs, one a document, are bounded together.
     let (base, list) = ("x, ".repeat(100), "*a, ".repeat(90));
     let many = format!("a: &a [{base}]\nb: [{list}]\n---\n").repeat(100);

@@ -1,5 +1,6 @@
 //! The endpoint pool against real servers on loopback.
 #![cfg(feature = "client")]
+#![expect(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod cancel;
 mod http1;

@@ -1,0 +1,188 @@
+//! The retry layer alone: contract, cancellation, budget, pushback.
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use mesh_core::{
+    Ratio, Timestamp,
+    budget::{self, Budget},
+    limit::{self, Limits, Resource},
+    retry::Config,
+};
+use mesh_tower::{BoxError, MeshError, body::ReplayBody, error::Reason, retry::RetryLayer};
+use support::{Script, Strict};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+type Attempt = Request<ReplayBody<Full<Bytes>>>;
+
+fn config(retries: u32) -> Config {
+    Config::none()
+        .with_retries(retries)
+        .with_retry_on("gateway-error,connect-failure".parse().unwrap())
+}
+
+fn request() -> Request<Full<Bytes>> {
+    Request::new(Full::from("order 7"))
+}
+
+fn status(code: u16) -> Response<()> {
+    Response::builder().status(code).body(()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_is_made_on_an_instance_that_is_ready() {
+    let (strict, counts) =
+        Strict::new(Script::default(), |_: Attempt| Ok::<_, BoxError>(status(503)));
+    let mut service = RetryLayer::new(config(3)).layer(strict);
+    let response = service.ready().await.unwrap().call(request()).await.unwrap();
+    assert_eq!(response.status(), 503, "the answer that is not retried any more is handed on");
+    assert_eq!(counts.calls(), 4);
+    drop(service);
+    assert_eq!((counts.live(), counts.reserved()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_is_sent_again_whole() {
+    let bodies = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = bodies.clone();
+    let inner = service_fn(move |request: Attempt| {
+        let seen = seen.clone();
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            seen.lock().unwrap().push(body);
+            Ok::<_, BoxError>(status(503))
+        }
+    });
+    RetryLayer::new(config(2)).layer(inner).oneshot(request()).await.unwrap();
+    assert_eq!(*bodies.lock().unwrap(), ["order 7", "order 7", "order 7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_larger_than_the_cap_is_sent_once() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let seen = calls.clone();
+    let inner = service_fn(move |request: Attempt| {
+        seen.fetch_add(1, Relaxed);
+        async move {
+            request.into_body().collect().await.unwrap();
+            Ok::<_, BoxError>(status(503))
+        }
+    });
+    let layer = RetryLayer::new(config(2)).with_replay_cap(6);
+    layer.layer(inner).oneshot(request()).await.unwrap();
+    assert_eq!(calls.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_attempt_costs_no_budget_and_no_wait() {
+    let budget = Arc::new(Budget::new(
+        budget::Config::tokens(Ratio::ONE, 0, Duration::from_secs(10)).unwrap(),
+        mesh_tower::Clock.now(),
+    ));
+    let inner = service_fn(|_: Attempt| async {
+        Err::<Response<()>, BoxError>(MeshError::new(Reason::BreakerOpen).into())
+    });
+    let start = tokio::time::Instant::now();
+    let layer = RetryLayer::new(config(3)).with_budget(budget.clone());
+    let error = layer.layer(inner).oneshot(request()).await.unwrap_err();
+    assert_eq!(MeshError::find(&*error).unwrap().reason(), Reason::BreakerOpen);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(
+        budget.balance(mesh_tower::Clock.now()),
+        1,
+        "the deposit of the request is untouched"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_waited_for_and_no_longer_than_allowed() {
+    let reply = |after: &'static str| {
+        service_fn(move |request: Attempt| async move {
+            let first = !request.headers().contains_key("x-envoy-attempt-count");
+            let code = if first { 503 } else { 200 };
+            let response = Response::builder().status(code).header("retry-after", after);
+            Ok::<_, BoxError>(response.body(()).unwrap())
+        })
+    };
+    let start = tokio::time::Instant::now();
+    let layer = RetryLayer::new(config(1));
+    assert_eq!(layer.layer(reply("2")).oneshot(request()).await.unwrap().status(), 200);
+    assert!(start.elapsed() >= Duration::from_secs(2) && start.elapsed() < Duration::from_secs(4));
+
+    let start = tokio::time::Instant::now();
+    let refused = layer.layer(reply("7200")).oneshot(request()).await.unwrap();
+    assert!(refused.status() == 503 || start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(400), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_attempt_is_cut_off_and_tried_again() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let inner = service_fn(move |_: Attempt| {
+        let number = calls.fetch_add(1, Relaxed);
+        async move {
+            if number == 0 {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, BoxError>(status(200))
+        }
+    });
+    let config = config(1)
+        .with_retry_on("reset".parse().unwrap())
+        .with_per_try_timeout(Some(Duration::from_millis(100)));
+    let start = tokio::time::Instant::now();
+    let response = RetryLayer::new(config).layer(inner).oneshot(request()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(
+        start.elapsed() >= Duration::from_millis(100)
+            && start.elapsed() < Duration::from_millis(200)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_in_back_off_everything_comes_back() {
+    let budget = Arc::new(Budget::new(budget::Config::concurrent(Ratio::ONE, 1), Timestamp::ZERO));
+    let limits = Arc::new(Limits::new(limit::Config::default()));
+    let inner = service_fn(|_: Attempt| async {
+        Ok::<_, BoxError>(
+            Response::builder().status(503).header("retry-after", "60").body(()).unwrap(),
+        )
+    });
+    let layer = RetryLayer::new(config(1)).with_budget(budget.clone()).with_limits(limits.clone());
+    let mut call = Box::pin(layer.layer(inner).oneshot(request()));
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut call).await.is_err());
+    assert_eq!((budget.retries_in_flight(), limits.in_use(Resource::Retries)), (1, 1), "it waits");
+    assert_eq!(budget.active_requests(), 1);
+    drop(call);
+    assert_eq!((budget.retries_in_flight(), limits.in_use(Resource::Retries)), (0, 0));
+    assert_eq!(budget.active_requests(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_services_of_a_layer_share_one_budget() {
+    let layer = RetryLayer::new(config(1)).with_budget(Arc::new(Budget::new(
+        budget::Config::tokens(Ratio::from_percent(10), 0, Duration::from_secs(10)).unwrap(),
+        mesh_tower::Clock.now(),
+    )));
+    let calls = Arc::new(AtomicU32::new(0));
+    for _ in 0..100 {
+        let calls = calls.clone();
+        let inner = service_fn(move |_: Attempt| {
+            calls.fetch_add(1, Relaxed);
+            async { Ok::<_, BoxError>(status(503)) }
+        });
+        layer.layer(inner).oneshot(request()).await.unwrap();
+    }
+    let retries = calls.load(Relaxed) - 100;
+    assert!((8..=10).contains(&retries), "{retries}");
+}

@@ -1,0 +1,108 @@
+//! Metrics: nothing without a recorder, right with one that is installed later.
+#![cfg(feature = "metrics")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use mesh_core::{Endpoint, Ratio, outlier, retry};
+use mesh_tower::{
+    BoxError,
+    body::ReplayBody,
+    describe_metrics, recommended_buckets,
+    upstream::{Origin, Upstream},
+};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tower::{ServiceExt, service_fn};
+
+/// The sum of a counter over all series that have these labels.
+fn sum(
+    snapshot: &[(String, Vec<(String, String)>, f64)],
+    name: &str,
+    label: Option<(&str, &str)>,
+) -> f64 {
+    snapshot
+        .iter()
+        .filter(|(key, labels, _)| {
+            key == name && label.is_none_or(|(k, v)| labels.iter().any(|(a, b)| a == k && b == v))
+        })
+        .map(|(_, _, value)| value)
+        .sum()
+}
+
+fn read(snapshotter: &Snapshotter) -> Vec<(String, Vec<(String, String)>, f64)> {
+    let of = |value: DebugValue| match value {
+        DebugValue::Counter(count) => count as f64,
+        DebugValue::Gauge(value) => value.0,
+        DebugValue::Histogram(values) => values.len() as f64,
+    };
+    let snapshot = snapshotter.snapshot().into_vec();
+    snapshot
+        .into_iter()
+        .map(|(key, _, _, value)| {
+            let key = key.key();
+            let labels = key.labels().map(|l| (l.key().to_owned(), l.value().to_owned())).collect();
+            (key.name().to_owned(), labels, of(value))
+        })
+        .collect()
+}
+
+#[test]
+fn a_recorder_installed_after_the_upstream_was_made_sees_everything_from_then_on() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let make = |origin: &Origin<'_>| {
+        let status = if &**origin.endpoint().address() == "bad:1" { 503 } else { 200 };
+        service_fn(move |_: Request<ReplayBody<Full<Bytes>>>| async move {
+            let response = Response::builder().status(status).body(Full::<Bytes>::default());
+            Ok::<_, BoxError>(response.unwrap())
+        })
+    };
+    let upstream = Upstream::builder("shop")
+        .endpoints([Endpoint::new("bad:1"), Endpoint::new("good:1")])
+        .retry(retry::Config::none().with_retries(1).with_retry_on("5xx".parse().unwrap()))
+        .outlier(
+            outlier::Config::default()
+                .with_consecutive_5xx(3)
+                .with_max_ejection_percent(Ratio::ONE)
+                .unwrap(),
+        )
+        .build_undriven(make)
+        .unwrap();
+    let send = |times: usize| {
+        runtime.block_on(async {
+            for _ in 0..times {
+                let request = Request::new(Full::<Bytes>::default());
+                assert_eq!(upstream.clone().oneshot(request).await.unwrap().status(), 200);
+                tokio::time::advance(Duration::from_millis(1)).await;
+            }
+        });
+    };
+    send(2); // before: counts nowhere, and must not bind the handles for ever
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        describe_metrics();
+        send(40);
+    });
+    let seen = read(&snapshotter);
+    assert_eq!(sum(&seen, "mesh_client_requests_total", Some(("status_class", "2xx"))), 40.0);
+    assert_eq!(sum(&seen, "mesh_client_requests_total", Some(("upstream", "shop"))), 40.0);
+    let attempts = sum(&seen, "mesh_client_attempts_total", None);
+    let retries = sum(&seen, "mesh_retry_total", None);
+    assert_eq!(attempts, 40.0 + retries);
+    assert!(retries >= 1.0, "{seen:?}");
+    assert_eq!(
+        sum(&seen, "mesh_client_attempts_total", Some(("outcome", "gateway_error"))),
+        retries
+    );
+    assert_eq!(sum(&seen, "mesh_outlier_ejections_total", Some(("enforced", "yes"))), 1.0);
+    assert_eq!(sum(&seen, "mesh_client_request_duration_seconds", None), 40.0);
+    assert!(seen.iter().all(|(name, ..)| name.starts_with("mesh_")));
+    assert!(recommended_buckets().is_sorted());
+}
