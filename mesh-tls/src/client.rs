@@ -267,7 +267,7 @@ impl Handshake {
     /// Whether we have an identity to show.
     fn check(&self) -> Result<(), ConnectError> {
         let generation = self.mesh.shared().current();
-        let generation = generation.ok_or(ConnectError::new(ConnectErrorKind::NotReady))?;
+        let generation = generation.ok_or_else(|| ConnectError::new(ConnectErrorKind::NotReady))?;
         if generation.has_expired() {
             return Err(ConnectError::new(ConnectErrorKind::IdentityExpired));
         }
@@ -301,14 +301,16 @@ impl Handshake {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let shared = self.mesh.shared();
-        let generation = shared.current().ok_or(ConnectError::new(ConnectErrorKind::NotReady))?;
+        let generation =
+            shared.current().ok_or_else(|| ConnectError::new(ConnectErrorKind::NotReady))?;
         let verifier = generation.verifier(&self.policy, true);
         let config =
             backend::client(&shared.provider, &generation.own_key, verifier, &self.settings)
                 .map_err(ConnectError::tcp)?;
         // Never sent unless one was asked for; rustls wants a name all the same, and an address is not sent.
         let name = self.settings.sni.clone();
-        let name = name.unwrap_or(ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4]))));
+        let name =
+            name.unwrap_or_else(|| ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4]))));
         let connect = TlsConnector::from(Arc::new(config)).connect(name, Prefixed::new(io));
         let (result, refusal) = capture(connect).await;
         let io = result.map_err(|e| ConnectError::from_failure(classify(e, refusal)))?;

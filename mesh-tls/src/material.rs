@@ -3,7 +3,7 @@
 //! It is always whole. A source that delivered a key here and a bundle there would let two halves of different
 //! rotations meet; one message is one [generation](crate::MeshTls).
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -29,13 +29,23 @@ pub struct Material {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
+    /// Where it was read, so that an error can name the file.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// The files that material came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) bundle: PathBuf,
 }
 
 impl Material {
     /// Material without any bundle: it trusts nobody until [`Material::with_bundle`].
     #[must_use]
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
-        Self { chain, key, bundles: BTreeMap::new() }
+        Self { chain, key, bundles: BTreeMap::new(), origin: None }
     }
 
     /// Material from PEM: the chain with its leaf first, the unencrypted key, and the bundle of the leaf's own
@@ -50,7 +60,8 @@ impl Material {
     /// certificate is checked where it is put to use.
     pub fn from_pem(cert: &[u8], key: &[u8], bundle: &[u8]) -> Result<Self, MaterialError> {
         let (chain, key) = (certificates(cert)?, private_key(key)?);
-        let leaf = chain.first().ok_or(MaterialError::new(MaterialErrorKind::NoCertificate))?;
+        let leaf =
+            chain.first().ok_or_else(|| MaterialError::new(MaterialErrorKind::NoCertificate))?;
         let own = svid::check_leaf(leaf)
             .map_err(|why| MaterialError::new(MaterialErrorKind::OwnCertificate(why)))?;
         let domain = own.id().trust_domain();
@@ -77,7 +88,28 @@ impl Material {
     #[must_use]
     pub fn duplicate(&self) -> Self {
         let (chain, bundles) = (self.chain.clone(), self.bundles.clone());
-        Self { chain, key: self.key.clone_key(), bundles }
+        Self { chain, key: self.key.clone_key(), bundles, origin: self.origin.clone() }
+    }
+}
+
+impl Origin {
+    /// Names the file that the error is about.
+    pub(crate) fn blame(self, error: MaterialError) -> MaterialError {
+        match error.kind() {
+            MaterialErrorKind::KeyMismatch
+            | MaterialErrorKind::BadKey(_)
+            | MaterialErrorKind::NoKey => error.in_file(self.key),
+            MaterialErrorKind::BadBundle(..) => error.in_file(self.bundle),
+            MaterialErrorKind::NoCertificate
+            | MaterialErrorKind::OwnCertificate(_)
+            | MaterialErrorKind::UnexpectedId { .. } => error.in_file(self.cert),
+            MaterialErrorKind::Unreadable
+            | MaterialErrorKind::Unsettled
+            | MaterialErrorKind::Provider(_)
+            | MaterialErrorKind::Timeout
+            | MaterialErrorKind::Withdrawn
+            | MaterialErrorKind::Source => error,
+        }
     }
 }
 

@@ -27,9 +27,10 @@ use crate::{
 
 /// A connection, and what is known of it.
 ///
-/// On a client, the first read may fail with a [`ConnectError`] inside the `io::Error`
-/// ([`ConnectError::find`] digs it out): in TLS 1.3 a server judges our certificate after our side of the
-/// handshake is done.
+/// On a client, the first read may fail with a [`ConnectError`] inside an `io::Error` of the kind
+/// [`PermissionDenied`](io::ErrorKind::PermissionDenied): in TLS 1.3 a server judges our certificate after our side
+/// of the handshake is done. [`ConnectError::find`] digs it out; HTTP/2 keeps only the kind, which
+/// [`ConnectError::is_rejection`] knows.
 pub struct MeshStream<IO> {
     transport: Transport<IO>,
     info: ConnInfo,
@@ -84,7 +85,7 @@ impl<IO> MeshStream<IO> {
         shared.counters.add(Counter::ConnectRejectedByPeer);
         let rejected = ConnectError::new(ConnectErrorKind::RejectedByPeer(alert));
         tracing::debug!(error = %rejected, "rejected on the first read");
-        io::Error::new(io::ErrorKind::ConnectionAborted, rejected)
+        io::Error::new(io::ErrorKind::PermissionDenied, rejected)
     }
 }
 

@@ -67,6 +67,12 @@ pub(crate) fn constrains_uris(der: &CertificateDer<'_>) -> bool {
     lists.into_iter().flatten().flatten().any(|tree| matches!(tree.base, GeneralName::URI(_)))
 }
 
+/// How many intermediates may stand below this issuer; `None` is any number.
+pub(crate) fn path_length(der: &CertificateDer<'_>) -> Option<u32> {
+    let cert = parse(der).ok()?;
+    cert.basic_constraints().ok()??.value.path_len_constraint
+}
+
 /// The last moment at which the certificate is valid; `None` when it does not parse.
 pub(crate) fn not_after(der: &CertificateDer<'_>) -> Option<UnixTime> {
     parse(der).ok().map(|cert| validity(&cert).1)

@@ -64,6 +64,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the test plays a runtime that started later")]
     async fn a_runtime_that_started_earlier_still_sees_time_pass() {
         START.get_or_init(|| Instant::now() + Duration::from_secs(60));
         let before = Clock.now();

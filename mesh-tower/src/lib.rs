@@ -66,3 +66,8 @@ pub use error::{BoxError, MeshError};
 pub use mesh_core;
 #[cfg(feature = "metrics")]
 pub use observe::{describe_metrics, recommended_buckets};
+
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -84,8 +84,8 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     fn better(&self, first: usize, second: usize) -> usize {
         let second_is_better = match self.config.strategy {
             Strategy::PeakEwma => {
-                let lighter = self.candidates.share(first).min(self.candidates.share(second));
-                self.cost(second, lighter) < self.cost(first, lighter)
+                let decay = self.config.decay;
+                self.cost(second, first).is_below(self.cost(first, second), decay)
             }
             Strategy::RoundRobin | Strategy::LeastRequest => {
                 // (active_b + 1) / weight_b ≤ active_a / weight_a, multiplied out.
@@ -99,10 +99,16 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
         if second_is_better { second } else { first }
     }
 
-    fn cost(&self, index: usize, lighter: u64) -> f64 {
-        let relief = lighter as f64 / self.candidates.share(index) as f64;
-        let estimate = self.candidates[index].load().estimate_nanos(&self.config, self.now);
-        estimate * (1.0 + self.active(index) as f64 * relief)
+    fn cost(&self, index: usize, other: usize) -> Cost {
+        let load = self.candidates[index].load();
+        let (estimate, stamp) = load.estimate_at_stamp(&self.config, self.now);
+        let relief = if self.candidates.is_weighted() {
+            let share = self.candidates.share(index);
+            share.min(self.candidates.share(other)) as f64 / share as f64
+        } else {
+            1.0
+        };
+        Cost { at_stamp: estimate * (1.0 + f64::from(load.active()) * relief), stamp }
     }
 
     fn active(&self, index: usize) -> u64 {
@@ -115,5 +121,61 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
 
     fn is_available(&self, index: usize) -> bool {
         self.candidates[index].is_available(self.now)
+    }
+}
+
+/// `at_stamp · exp(−(now − stamp) / decay)`, not worked out.
+#[derive(Clone, Copy)]
+struct Cost {
+    at_stamp: f64,
+    stamp: u64,
+}
+
+impl Cost {
+    /// Whether this is less than `other`, at any moment after both stamps: the moment cancels out, and what is left is
+    /// one exponential of the time between the stamps. That is mostly so short that the bounds
+    /// `1 + x ≤ eˣ ≤ 1 / (1 − x)` decide.
+    fn is_below(self, other: Self, decay: u64) -> bool {
+        if self.stamp < other.stamp {
+            // at_stamp < other · eˣ
+            let x = (other.stamp - self.stamp) as f64 / decay as f64;
+            return self.at_stamp < other.at_stamp * (1.0 + x)
+                || (self.at_stamp * (1.0 - x) < other.at_stamp
+                    && self.at_stamp < other.at_stamp * x.exp());
+        }
+        // at_stamp · eˣ < other
+        let x = (self.stamp - other.stamp) as f64 / decay as f64;
+        self.at_stamp * (1.0 + x) < other.at_stamp
+            && (self.at_stamp < other.at_stamp * (1.0 - x)
+                || self.at_stamp * x.exp() < other.at_stamp)
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::SplitMix64;
+
+    /// The bounds change nothing but the price.
+    #[test]
+    fn costs_compare_as_if_worked_out() {
+        let mut rng = SplitMix64::new(6);
+        let decay = 1_000_000u64;
+        for _ in 0..100_000 {
+            let mut cost = || {
+                let at_stamp = (1 + rng.below(100)) as f64;
+                let span = 1 << rng.below(23);
+                Cost { at_stamp, stamp: rng.below(span) }
+            };
+            let (a, b) = (cost(), cost());
+            let worked_out = |cost: Cost| cost.at_stamp * (cost.stamp as f64 / decay as f64).exp();
+            let (x, y) = (worked_out(a), worked_out(b));
+            if (x - y).abs() > x * 1e-9 {
+                assert_eq!(a.is_below(b, decay), x < y, "{x} {y}");
+            }
+        }
+        let same = Cost { at_stamp: 3.0, stamp: 7 };
+        assert!(!same.is_below(same, decay), "a tie is not less");
     }
 }

@@ -96,9 +96,15 @@ impl Load {
     }
 
     pub(super) fn estimate_nanos(&self, config: &Config, now: Timestamp) -> f64 {
-        let stamp = self.seen_since(now);
-        let estimate = estimate_of(self.estimate.load(Ordering::Relaxed), config);
-        estimate * decay(config, now.as_nanos().saturating_sub(stamp))
+        let (estimate, stamp) = self.estimate_at_stamp(config, now);
+        estimate * decay(config, now.as_nanos() - stamp)
+    }
+
+    /// The estimate before it is decayed, and the moment from which it decays: not after `now`, whatever
+    /// another thread has seen.
+    pub(super) fn estimate_at_stamp(&self, config: &Config, now: Timestamp) -> (f64, u64) {
+        let stamp = self.seen_since(now).min(now.as_nanos());
+        (estimate_of(self.estimate.load(Ordering::Relaxed), config), stamp)
     }
 
     /// When the estimate was last decayed. The first look at an endpoint starts the decay of its default: without

@@ -6,9 +6,9 @@ use crate::Rng;
 /// Candidates and the table of their weights: built once for each change of the endpoints, read by every pick.
 ///
 /// The weights stand side by side on a line, so that a point on it is a candidate: a random point draws in
-/// proportion to the weights, and evenly spread points share exactly. A guide of one entry for each candidate
-/// says where to begin the search, which then takes two steps on average, however many there are
-/// (Chen and Asau 1974). 16 bytes for each candidate; none if all weights are equal.
+/// proportion to the weights, and evenly spread points share exactly. A guide of one or two entries for each
+/// candidate says where to begin the search, which then takes two steps on average, however many there are
+/// (Chen and Asau 1974). At most 16 bytes for each candidate; none if all weights are equal.
 ///
 /// ```
 /// # use mesh_core::{Timestamp, Weight, balance::{Candidate, Load}};
@@ -98,8 +98,10 @@ impl<C: Candidate> FromIterator<C> for Weighted<C> {
 struct Table {
     /// Where each candidate's range on the line ends.
     ends: Vec<u64>,
-    /// For each of `ends.len()` equal parts of the line, the candidate at its begin.
+    /// For each part of the line, 2^`shift` long, the candidate at its begin: a shift finds the part, where parts
+    /// of equal number would take a division.
     guide: Vec<u32>,
+    shift: u32,
     total: u64,
     /// Coprime to `total`.
     stride: u64,
@@ -121,14 +123,11 @@ impl Table {
             })
             .collect();
         let total = ends.last().copied()?;
-        let parts = ends.len() as u64;
-        let guide = (0..parts)
-            .map(|part| {
-                let begin = part_begin(part, total, parts);
-                ends.partition_point(|&end| end <= begin) as u32
-            })
+        let shift = (total / ends.len() as u64).max(1).ilog2();
+        let guide = (0..=(total - 1) >> shift)
+            .map(|part| ends.partition_point(|&end| end <= part << shift) as u32)
             .collect();
-        Some(Self { ends, guide, total, stride: stride(total) })
+        Some(Self { ends, guide, shift, total, stride: stride(total) })
     }
 
     fn share(&self, index: usize) -> u64 {
@@ -138,8 +137,7 @@ impl Table {
 
     /// The candidate at `point`, which is less than `total`.
     fn find(&self, point: u64) -> usize {
-        let parts = self.guide.len() as u128;
-        let part = (u128::from(point) * parts / u128::from(self.total)) as usize;
+        let part = (point >> self.shift) as usize;
         let mut index = self.guide[part] as usize;
         while self.ends[index] <= point {
             index += 1;
@@ -152,13 +150,16 @@ impl Table {
     /// golden section spreads the points evenly on the way (Weyl, Knuth 6.4), so the heavy
     /// candidate gets no burst, neither at the start nor later.
     fn point(&self, turn: u64) -> u64 {
-        (u128::from(turn % self.total) * u128::from(self.stride) % u128::from(self.total)) as u64
+        let turn = turn % self.total;
+        match turn.checked_mul(self.stride) {
+            Some(point) => point % self.total,
+            // Only where the weights sum up to more than 2³²: such a division is slow.
+            None => {
+                let point = u128::from(turn) * u128::from(self.stride);
+                (point % u128::from(self.total)) as u64
+            }
+        }
     }
-}
-
-/// The smallest point of `part`, as [`Table::find`] sees the parts.
-fn part_begin(part: u64, total: u64, parts: u64) -> u64 {
-    (u128::from(part) * u128::from(total)).div_ceil(u128::from(parts)) as u64
 }
 
 /// A number near `total / φ`, coprime to `total`, by whose multiples the points spread most evenly.

@@ -228,9 +228,8 @@ impl Model {
     fn acquire(&mut self) -> (bool, Option<Transition>) {
         let admit = self.would_admit();
         let transition = match self.state {
-            State::Closed | State::ForcedClosed | State::ForcedOpen => None,
             State::Open { .. } if admit => Some(self.half_open(Reason::WaitElapsed)),
-            State::Open { .. } => None,
+            State::Open { .. } | State::Closed | State::ForcedClosed | State::ForcedOpen => None,
             State::HalfOpen { .. } => match self.overdue() {
                 Some(_) if admit => {
                     self.wait = self.grown();
@@ -372,7 +371,6 @@ fn run(config: Config, operations: &[Operation], bug: Bug) -> Result<(), TestCas
     let breaker = Breaker::new(config, START);
     let mut model = Model::new(config, bug);
     let mut held: Vec<Permit> = Vec::new();
-    let mut probes_of_phase = 0;
     for operation in operations {
         let now = model.now;
         let pick =
@@ -394,11 +392,6 @@ fn run(config: Config, operations: &[Operation], bug: Bug) -> Result<(), TestCas
                         refused.transition
                     }
                 };
-                if ours.is_some() {
-                    probes_of_phase = 0;
-                }
-                let is_half_open = matches!(breaker.state(now), State::HalfOpen { .. });
-                probes_of_phase += u32::from(admit && is_half_open);
                 (ours, theirs)
             }
             Operation::Answer(index, outcome) => {
@@ -409,12 +402,7 @@ fn run(config: Config, operations: &[Operation], bug: Bug) -> Result<(), TestCas
             }
             Operation::Drop(index) => {
                 let Some(index) = pick(index) else { continue };
-                let was_probe = held[index].is_probe();
-                let before = breaker.state(now);
                 let ours = breaker.on_drop(now, held.swap_remove(index));
-                if was_probe && before != breaker.state(now) && ours.is_none() {
-                    probes_of_phase -= 1;
-                }
                 (ours, model.answer(index, Outcome::Cancelled))
             }
             Operation::Forget(index) => {
@@ -440,9 +428,6 @@ fn run(config: Config, operations: &[Operation], bug: Bug) -> Result<(), TestCas
         prop_assert_eq!(breaker.state(model.now), model.state, "after {:?}", operation);
         prop_assert_eq!(breaker.would_admit(model.now), model.would_admit());
         prop_assert_eq!(breaker.poll_timeout(), model.poll_timeout());
-        let cancelled =
-            operations.iter().any(|o| matches!(o, Operation::Answer(_, Outcome::Cancelled)));
-        prop_assert!(cancelled || probes_of_phase <= config.half_open_permits());
     }
     Ok(())
 }
@@ -493,7 +478,11 @@ proptest! {
                     }
                 }
                 // A hanging attempt.
-                _ => drop(breaker.try_acquire(now, &mut rng)),
+                Operation::Acquire | Operation::Drop(_) | Operation::Forget(_) => drop(breaker.try_acquire(now, &mut rng)),
+                Operation::Timeout => drop(breaker.on_timeout(now)),
+                Operation::ForceOpen | Operation::ForceClosed | Operation::Reset => {
+                    breaker.reset(now);
+                }
             }
         }
         now = now + config.probe_deadline() + config.max_open_for();

@@ -238,9 +238,9 @@ fn threads_hold_the_bound_while_slices_end() {
             });
         }
     });
-    // 20 s of 1 s windows, and the slack of a thread that comes late with an old moment.
+    // 20 s of 1 s windows and the begin of one more; fewer where threads come late with an old moment.
     let granted = granted.into_inner();
-    assert!((200..=220).contains(&granted), "{granted}");
+    assert!((150..=220).contains(&granted), "{granted}");
 }
 
 /// Threads with the concurrent rule: never more at once than the rule allows.

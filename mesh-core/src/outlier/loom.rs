@@ -120,3 +120,24 @@ fn a_removal_and_an_ejection_at_once_leave_no_count_behind() {
         assert_eq!((set.detection.ejected(), set.out()), (0, 0));
     });
 }
+
+/// The broken twin of the reservation: looks at the count, then raises it.
+#[test]
+#[should_panic(expected = "over the cap")]
+fn a_cap_that_is_checked_before_it_is_taken_would_be_caught() {
+    model(|| {
+        let ejected = Arc::new(AtomicU32::new(0));
+        let reserve = |ejected: &AtomicU32| {
+            if ejected.load(Acquire) < 1 {
+                ejected.fetch_add(1, AcqRel);
+            }
+        };
+        let other = {
+            let ejected = Arc::clone(&ejected);
+            thread::spawn(move || reserve(&ejected))
+        };
+        reserve(&ejected);
+        other.join().unwrap();
+        assert!(ejected.load(Acquire) <= 1, "over the cap");
+    });
+}

@@ -21,7 +21,7 @@ impl CountWindow {
         let capacity = calls.next_power_of_two();
         Self {
             cursor: AtomicU64::new(0),
-            totals: AtomicU64::new(Totals::empty(0).0),
+            totals: AtomicU64::new(Totals::UNUSED.0),
             slots: (0..capacity).map(|_| AtomicU32::new(0)).collect(),
             bigger: OnceLock::new(),
         }
@@ -90,7 +90,9 @@ impl Slot {
         let ours = self.generation();
         let mut old = Totals(totals.load(Relaxed));
         loop {
-            let base = if old.generation() == ours {
+            let base = if old.0 == Totals::UNUSED.0 {
+                Totals::empty(ours)
+            } else if old.generation() == ours {
                 old
             } else if is_newer(old.generation(), ours, Totals::GENERATION) {
                 return None;
@@ -117,6 +119,8 @@ impl Totals {
     const BITS: u32 = 13;
     const BIAS: u64 = 1 << 11;
     const GENERATION: u64 = (1 << 24) - 1;
+    /// Of no generation: without a bias, no count is ever zero.
+    const UNUSED: Self = Self(0);
 
     fn empty(generation: u64) -> Self {
         let counts = Self::BIAS | Self::BIAS << Self::BITS | Self::BIAS << (2 * Self::BITS);

@@ -45,7 +45,6 @@ impl OwnKey {
         match CertifiedKey::from_der(chain, key, &provider.crypto) {
             Ok(certified) => Ok(Self(Arc::new(certified))),
             Err(Error::InconsistentKeys(_)) => Err(MaterialError::key_mismatch()),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "all others: the key is no use")]
             Err(other) => Err(MaterialError::bad_key(other.to_string())),
         }
     }

@@ -33,7 +33,6 @@ pub(crate) async fn capture<F: Future>(handshake: F) -> (F::Output, Option<Refus
 }
 
 /// Sorts the error of a handshake.
-#[expect(clippy::wildcard_enum_match_arm, reason = "every other error is passed on as it is")]
 pub(crate) fn classify(error: io::Error, refusal: Option<Refusal>) -> Failure {
     if let Some(refusal) = refusal {
         return Failure::Refused(refusal);
@@ -42,8 +41,10 @@ pub(crate) fn classify(error: io::Error, refusal: Option<Refusal>) -> Failure {
         Some(Error::NoCertificatesPresented) => {
             Failure::Refused(Refusal::Untrusted(Untrusted::NoCertificate))
         }
-        Some(Error::NoApplicationProtocol) => Failure::Alpn,
-        Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => Failure::Alpn,
+        Some(
+            Error::NoApplicationProtocol
+            | Error::AlertReceived(AlertDescription::NoApplicationProtocol),
+        ) => Failure::Alpn,
         Some(Error::AlertReceived(alert)) => Failure::RejectedByPeer(name(*alert)),
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Failure::NotTls,
         // A certificate without the key to it: the proof of possession does not verify.
@@ -56,11 +57,8 @@ pub(crate) fn classify(error: io::Error, refusal: Option<Refusal>) -> Failure {
 
 /// The alert in an error of a read, if it holds one. The judgement of our certificate comes this late in TLS 1.3.
 pub(crate) fn alert_in(error: &io::Error) -> Option<Alert> {
-    match error.get_ref()?.downcast_ref::<Error>()? {
-        Error::AlertReceived(alert) => Some(name(*alert)),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "only alerts are of interest")]
-        _ => None,
-    }
+    let Error::AlertReceived(alert) = error.get_ref()?.downcast_ref()? else { return None };
+    Some(name(*alert))
 }
 
 pub(crate) fn tls_info(state: &CommonState) -> TlsInfo {

@@ -81,6 +81,26 @@ impl ConnectError {
         None
     }
 
+    /// Whether an error, wherever in a client it came out, means that the server rejected our certificate.
+    ///
+    /// [`ConnectError::find`] is not enough for that: the `h2` crate copies an I/O error by its kind and text, and
+    /// the error inside is lost. The kind is `PermissionDenied`, which no connected socket yields by itself.
+    #[must_use]
+    pub fn is_rejection(error: &(dyn Error + 'static)) -> bool {
+        if let Some(found) = Self::find(error) {
+            return matches!(found.kind, ConnectErrorKind::RejectedByPeer(_));
+        }
+        let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if error.downcast_ref().is_some_and(denied) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
     pub(crate) fn new(kind: ConnectErrorKind) -> Self {
         Self { kind, cause: None }
     }

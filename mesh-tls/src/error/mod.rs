@@ -40,7 +40,7 @@ pub enum Untrusted {
     BadIssuer(&'static str),
     /// More than 16 certificates, or more than 64 KiB of them.
     ChainTooLong,
-    /// A signature in the chain does not verify, or the peer does not hold the key of its certificate.
+    /// The peer does not hold the key of its certificate.
     BadSignature,
     /// Any other failure of path building.
     Chain(String),
@@ -89,7 +89,7 @@ impl fmt::Display for Untrusted {
             Self::NotAnSvid(why) => write!(f, "its certificate is no X.509-SVID: {why}"),
             Self::BadIssuer(why) => write!(f, "an issuer in its chain must not issue: {why}"),
             Self::ChainTooLong => f.write_str("its chain has over 16 certificates or 64 KiB"),
-            Self::BadSignature => f.write_str("a signature does not verify"),
+            Self::BadSignature => f.write_str("it does not hold the key of its certificate"),
             Self::Chain(why) => write!(f, "its chain does not verify: {why}"),
         }
     }

@@ -86,7 +86,7 @@ impl<S: IdentitySource> MeshTlsBuilder<S> {
                 biased;
                 event = self.source.next() => event,
                 () = &mut patience, if !self.first_material_timeout.is_zero() => {
-                    return Err(last.unwrap_or(MaterialError::new(MaterialErrorKind::Timeout)));
+                    return Err(last.unwrap_or_else(|| MaterialError::new(MaterialErrorKind::Timeout)));
                 }
             };
             let result = match event {

@@ -35,9 +35,11 @@ impl Generation {
         expected: Option<&SpiffeId>,
         previous: Option<&Self>,
     ) -> Result<Self, MaterialError> {
-        let Material { chain, key, bundles } = material;
-        let leaf =
-            chain.first().cloned().ok_or(MaterialError::new(MaterialErrorKind::NoCertificate))?;
+        let Material { chain, key, bundles, origin: _ } = material;
+        let leaf = chain
+            .first()
+            .cloned()
+            .ok_or_else(|| MaterialError::new(MaterialErrorKind::NoCertificate))?;
         let own = svid::check_leaf(&leaf).map_err(own_certificate)?;
         if let Some(expected) = expected.filter(|expected| *expected != own.id()) {
             let (expected, found) = (expected.clone(), own.id().clone());

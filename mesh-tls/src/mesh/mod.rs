@@ -210,6 +210,7 @@ impl Shared {
     /// Only the driver calls it, one update after another.
     pub(crate) fn publish(&self, material: Material) -> Result<(), MaterialError> {
         let previous = self.current();
+        let origin = material.origin.clone();
         let number = *self.published.borrow() + 1;
         let built = Generation::build(
             material,
@@ -218,9 +219,11 @@ impl Shared {
             self.expected.as_ref(),
             previous.as_deref(),
         );
-        let generation = built.inspect_err(|error| {
+        let generation = built.map_err(|error| {
+            let error = origin.into_iter().fold(error, |error, origin| origin.blame(error));
             self.counters.add(Counter::UpdatesRefused);
-            self.report(error);
+            self.report(&error);
+            error
         })?;
         tracing::info!(
             generation = number,

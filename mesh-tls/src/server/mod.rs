@@ -247,7 +247,7 @@ impl MtlsAcceptor {
     }
 
     fn current(&self) -> Result<Arc<Generation>, AcceptError> {
-        self.mesh.shared().current().ok_or(AcceptError::new(AcceptErrorKind::NotReady))
+        self.mesh.shared().current().ok_or_else(|| AcceptError::new(AcceptErrorKind::NotReady))
     }
 }
 

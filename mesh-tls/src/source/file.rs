@@ -34,7 +34,7 @@ use super::{IdentitySource, SourceEvent};
 use crate::{
     error::{MaterialError, MaterialErrorKind},
     id::TrustDomain,
-    material::{Material, bundle, certificates, private_key},
+    material::{Material, Origin, bundle, certificates, private_key},
     svid,
 };
 
@@ -139,7 +139,14 @@ impl IdentitySource for FileSource {
             if std::mem::replace(&mut self.started, true) {
                 time::sleep(self.poll_interval).await;
             }
-            let contents = self.read().await?;
+            let contents = match self.read().await {
+                Ok(contents) => contents,
+                Err(error) => {
+                    // What can be read again is delivered again, so that the error is known to be over.
+                    self.delivered = None;
+                    return Err(error);
+                }
+            };
             if self.delivered.as_ref() == Some(&contents) {
                 continue;
             }
@@ -206,6 +213,11 @@ impl Files {
             let roots = bundle(pem).map_err(|e| e.in_file(path))?;
             material = material.with_bundle(domain.clone(), roots);
         }
+        material.origin = Some(Origin {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            bundle: self.bundle.clone(),
+        });
         Ok(material)
     }
 }

@@ -96,6 +96,29 @@ use crate::{
     classify::{Classify, Standard},
 };
 
+/// An upstream whose endpoints speak HTTP over connections of this crate's pool; `B` is the body of its requests.
+///
+/// ```no_run
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::Full;
+/// use mesh_core::Endpoint;
+/// use mesh_tower::{pool::HttpEndpoints, upstream::{HttpUpstream, Upstream}};
+/// use tower::ServiceExt;
+///
+/// # async fn run() -> Result<(), mesh_tower::BoxError> {
+/// let payments: HttpUpstream<Full<Bytes>> = Upstream::builder("payment-service")
+///     .endpoints([Endpoint::new("10.0.0.1:8080"), Endpoint::new("10.0.0.2:8080")])
+///     .spawn(HttpEndpoints::plain())?;
+/// let order = Request::post("/orders").body(Full::new(Bytes::from_static(b"7")))?;
+/// let response = payments.oneshot(order).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[cfg(feature = "client")]
+pub type HttpUpstream<B, C = hyper_util::client::legacy::connect::HttpConnector> =
+    Upstream<crate::pool::HttpEndpoints<C, ReplayBody<B>>>;
+
 /// The client stack of one upstream. Cheap to clone; all clones share everything. See the [module's docs](self).
 ///
 /// It is always ready: what may have to wait or be refused waits and is refused in the response future.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::{
     error::{MaterialError, Untrusted},
@@ -29,7 +29,13 @@ pub(crate) enum Role {
 
 /// The roots of each trust domain. Immutable: new trust is a new store.
 pub(crate) struct TrustStore {
-    bundles: BTreeMap<TrustDomain, Vec<TrustAnchor<'static>>>,
+    bundles: BTreeMap<TrustDomain, Bundle>,
+}
+
+struct Bundle {
+    anchors: Vec<TrustAnchor<'static>>,
+    /// For each anchor, how many intermediates may stand below it. An anchor of webpki has no room for it.
+    path_lengths: Vec<Option<u32>>,
 }
 
 impl TrustStore {
@@ -40,7 +46,8 @@ impl TrustStore {
         let mut anchors = BTreeMap::new();
         for (domain, certificates) in bundles {
             let roots: Result<Vec<_>, _> = certificates.iter().enumerate().map(root).collect();
-            anchors.insert(domain.clone(), roots?);
+            let (roots, path_lengths) = roots?.into_iter().unzip();
+            anchors.insert(domain.clone(), Bundle { anchors: roots, path_lengths });
         }
         Ok(Self { bundles: anchors })
     }
@@ -60,7 +67,7 @@ impl TrustStore {
         }
         // The ID is read before the signature is checked, only to choose the roots; it is believed afterwards.
         let peer = svid::check_leaf(end_entity)?;
-        let anchors = self
+        let bundle = self
             .bundles
             .get(peer.id().trust_domain_str())
             .ok_or_else(|| Untrusted::UnknownTrustDomain(peer.id().trust_domain()))?;
@@ -70,7 +77,15 @@ impl TrustStore {
         };
         let cert = EndEntityCert::try_from(end_entity).map_err(|e| untrusted(&e))?;
         let path = cert
-            .verify_for_usage(algorithms.all, anchors, intermediates, now, usage, None, None)
+            .verify_for_usage(
+                algorithms.all,
+                &bundle.anchors,
+                intermediates,
+                now,
+                usage,
+                None,
+                Some(&|path| bundle.check_length(path)),
+            )
             .map_err(|e| untrusted(&e))?;
         // webpki does not look at the key usage of issuers.
         path.intermediate_certificates()
@@ -80,20 +95,34 @@ impl TrustStore {
 
     /// Whether the bundle of the domain is there and has a root.
     pub(crate) fn has_roots(&self, domain: &str) -> bool {
-        self.bundles.get(domain).is_some_and(|roots| !roots.is_empty())
+        self.bundles.get(domain).is_some_and(|bundle| !bundle.anchors.is_empty())
+    }
+}
+
+impl Bundle {
+    fn check_length(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+        let below = path.intermediate_certificates().count();
+        let is_ours = |anchor: &TrustAnchor<'_>| std::ptr::eq(anchor, path.anchor());
+        let limit = self.anchors.iter().position(is_ours).and_then(|at| self.path_lengths.get(at));
+        match limit {
+            Some(Some(limit)) if below > usize::try_from(*limit).unwrap_or(usize::MAX) => {
+                Err(webpki::Error::PathLenConstraintViolated)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
 impl fmt::Debug for TrustStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.bundles.iter().map(|(domain, roots)| (domain, roots.len()));
+        let counts = self.bundles.iter().map(|(domain, bundle)| (domain, bundle.anchors.len()));
         f.debug_map().entries(counts).finish()
     }
 }
 
 fn root(
     (index, der): (usize, &CertificateDer<'static>),
-) -> Result<TrustAnchor<'static>, MaterialError> {
+) -> Result<(TrustAnchor<'static>, Option<u32>), MaterialError> {
     let bad = |why: &str| MaterialError::bad_bundle(index + 1, why);
     match svid::check_issuer(der) {
         Ok(()) => {}
@@ -104,7 +133,7 @@ fn root(
         return Err(bad("it constrains URI names, which this verifier cannot honour"));
     }
     let anchor = webpki::anchor_from_trusted_cert(der).map_err(|e| bad(&e.to_string()))?;
-    Ok(anchor.to_owned())
+    Ok((anchor.to_owned(), svid::path_length(der)))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "webpki's list of errors grows in patches")]
@@ -113,11 +142,14 @@ fn untrusted(error: &webpki::Error) -> Untrusted {
     match error {
         E::CertExpired { .. } | E::InvalidCertValidity => Untrusted::Expired,
         E::CertNotValidYet { .. } => Untrusted::NotYetValid,
-        E::UnknownIssuer => Untrusted::UnknownIssuer,
+        // A stranger with our authority's name is found by name and fails by signature.
+        E::UnknownIssuer | E::InvalidSignatureForPublicKey => Untrusted::UnknownIssuer,
         E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Untrusted::WrongPurpose,
         E::CaUsedAsEndEntity => Untrusted::NotAnSvid("it is a certificate authority"),
         E::EndEntityUsedAsCa => Untrusted::BadIssuer("it is not a certificate authority"),
-        E::InvalidSignatureForPublicKey => Untrusted::BadSignature,
         other => Untrusted::Chain(other.to_string()),
     }
 }
+
+#[cfg(all(test, any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;

@@ -1,0 +1,143 @@
+//! The admin listener: what operators, Prometheus and Kubernetes ask.
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | `/` | a page with a live view |
+//! | `/ready` | 200, or 503 once the proxy drains |
+//! | `/clusters` | every endpoint of every upstream, as lines `cluster::address::field::value`; `?format=json` |
+//! | `/config` | the stack of each upstream in words |
+//! | `/metrics` | Prometheus |
+//!
+//! It changes nothing and shows no secret, but it tells who talks to whom: keep it on loopback.
+
+pub(crate) mod clusters;
+pub(crate) mod prometheus;
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_tls::MeshTls;
+use tokio::net::TcpListener;
+
+use self::prometheus::Exporter;
+use crate::{ending::Ending, routes::Routes, transport::Mesh};
+
+const PAGE: &str = include_str!("page.html");
+/// The page brings everything that it needs, and may ask this listener only.
+const PAGE_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+
+/// What the admin listener looks at.
+pub(crate) struct Admin {
+    routes: Arc<Routes>,
+    /// The application behind the inbound listener.
+    local: Option<Mesh>,
+    /// Identities by the name of their owner.
+    identities: Vec<(String, MeshTls)>,
+    ending: Arc<Ending>,
+    exporter: Exporter,
+}
+
+impl Admin {
+    pub(crate) fn new(
+        routes: Arc<Routes>,
+        local: Option<Mesh>,
+        identities: Vec<(String, MeshTls)>,
+        ending: Arc<Ending>,
+    ) -> Self {
+        Self { routes, local, identities, ending, exporter: Exporter::installed() }
+    }
+
+    /// Prometheus' text format.
+    pub(crate) fn metrics(&self) -> String {
+        for (name, identity) in &self.identities {
+            prometheus::publish(name, &identity.stats());
+        }
+        self.exporter.render()
+    }
+
+    fn meshes(&self) -> Vec<Mesh> {
+        let mut all = self.routes.all();
+        all.extend(self.local.clone());
+        all
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
+            return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
+        }
+        let ok = StatusCode::OK;
+        let json = request.uri().query().is_some_and(|q| q.split('&').any(|p| p == "format=json"));
+        match request.uri().path() {
+            "/" => {
+                let mut page = response(ok, "text/html; charset=utf-8", PAGE);
+                let policy = HeaderValue::from_static(PAGE_POLICY);
+                page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+                page
+            }
+            "/ready" if self.ending.has_begun() => {
+                response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n")
+            }
+            "/ready" => response(ok, TEXT, "ready\n"),
+            "/clusters" if json => response(ok, "application/json", clusters::json(&self.meshes())),
+            "/clusters" => response(ok, TEXT, clusters::text(&self.meshes())),
+            "/config" => {
+                let texts = self.meshes().iter().map(Mesh::describe).collect::<Vec<_>>();
+                response(ok, TEXT, texts.join("\n"))
+            }
+            "/metrics" => response(ok, "text/plain; version=0.0.4", self.metrics()),
+            _ => response(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "there are /, /ready, /clusters, /clusters?format=json, /config and /metrics\n",
+            ),
+        }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn response(
+    status: StatusCode,
+    kind: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Serves until the process ends: while the proxy drains, somebody must be able to ask whether it is ready.
+pub(crate) async fn serve(tcp: TcpListener, admin: Arc<Admin>) {
+    loop {
+        let stream = match tcp.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the admin listener cannot accept");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let admin = admin.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = admin.answer(&request);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        // The timer closes a connection that sends nothing for half a minute.
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(stream), service);
+        drop(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an admin connection broke");
+            }
+        }));
+    }
+}

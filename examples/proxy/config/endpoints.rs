@@ -1,0 +1,174 @@
+//! `endpoints.yaml`: the upstreams, and where their endpoints are.
+
+use std::collections::BTreeMap;
+
+use mesh_core::{Endpoint, Locality, Weight};
+use mesh_tls::PeerPolicy;
+use serde::Deserialize;
+
+use super::{ConfigError, Files, peers, yaml};
+
+pub(super) const FILE: &str = "endpoints.yaml";
+
+/// Where an upstream's endpoints are, and how they are spoken to.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub(super) protocol: Protocol,
+    pub(super) transport: Transport,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+/// How the endpoints of an upstream are spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Plain,
+    /// Mutual TLS with endpoints that this policy allows.
+    Mutual(PeerPolicy),
+}
+
+/// Which HTTP is spoken over plaintext. Over TLS both sides agree on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    /// HTTP/2 for gRPC, which needs it, else HTTP/1.1, which everybody speaks.
+    #[default]
+    Auto,
+    Http1,
+    /// With prior knowledge.
+    Http2,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndpointsFile {
+    upstreams: BTreeMap<String, UpstreamFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpstreamFile {
+    tls: Tls,
+    #[serde(default)]
+    peers: Vec<String>,
+    protocol: Option<Protocol>,
+    endpoints: Vec<EndpointFile>,
+}
+
+/// There is no default: whether traffic is encrypted is worth a word.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Tls {
+    Mutual,
+    Plaintext,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndpointFile {
+    address: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    weight: Option<u32>,
+    locality: Option<String>,
+}
+
+/// Reads `endpoints.yaml`. `has_identity`: there is a certificate of our own to do mutual TLS with.
+pub(super) fn read(
+    files: &Files,
+    has_identity: bool,
+) -> Result<BTreeMap<String, Listed>, ConfigError> {
+    let Some(text) = files.get(FILE) else {
+        return Err(ConfigError::new(format_args!(
+            "{FILE}: there is none; it lists the endpoints of each upstream, e.g. \"upstreams: \
+             {{shop: {{tls: plaintext, endpoints: [{{address: 10.0.0.7:8080}}]}}}}\""
+        )));
+    };
+    let file: EndpointsFile = yaml::parse(FILE, text)?;
+    let mut problems = ConfigError::default();
+    let mut all = BTreeMap::new();
+    for (name, upstream) in file.upstreams {
+        let at = format!("{FILE}: upstreams.{name}");
+        let transport = problems.take(transport(&at, &upstream, has_identity));
+        if upstream.tls == Tls::Mutual && upstream.protocol.is_some() {
+            problems.push(format_args!(
+                "{at}.protocol: TLS agrees on it (ALPN); remove it, it is for plaintext"
+            ));
+        }
+        let protocol = upstream.protocol.unwrap_or_default();
+        let endpoints: Vec<_> = upstream
+            .endpoints
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, file)| {
+                problems.take(endpoint(&format!("{at}.endpoints[{index}]"), file))
+            })
+            .collect();
+        if let Some(twice) = first_twice(&endpoints) {
+            problems.push(format_args!("{at}.endpoints: {twice} is listed twice"));
+        }
+        if let Some(transport) = transport {
+            all.insert(name, Listed { protocol, transport, endpoints });
+        }
+    }
+    problems.into_result(all)
+}
+
+fn transport(
+    at: &str,
+    upstream: &UpstreamFile,
+    has_identity: bool,
+) -> Result<Transport, ConfigError> {
+    match (upstream.tls, upstream.peers.as_slice()) {
+        (Tls::Plaintext, []) => Ok(Transport::Plain),
+        (Tls::Plaintext, _) => Err(ConfigError::new(format_args!(
+            "{at}.peers: nobody proves an identity over plaintext; remove it or set tls: mutual"
+        ))),
+        (Tls::Mutual, _) if !has_identity => Err(ConfigError::new(format_args!(
+            "{at}.tls: mutual TLS needs an identity of our own; set identity in proxy.yaml"
+        ))),
+        (Tls::Mutual, []) => Err(ConfigError::new(format_args!(
+            "{at}.peers: is missing; whose certificates may the endpoints show? e.g. \
+             peers: [spiffe://shop.example/ns/pay/*]"
+        ))),
+        (Tls::Mutual, patterns) => peers::parse(patterns)
+            .map(Transport::Mutual)
+            .map_err(|why| ConfigError::new(format_args!("{at}.peers: {why}"))),
+    }
+}
+
+fn endpoint(at: &str, file: EndpointFile) -> Result<Endpoint, ConfigError> {
+    let mut problems = ConfigError::default();
+    let port = file.address.rsplit_once(':').and_then(|(host, port)| {
+        port.parse::<u16>().ok().filter(|port| *port > 0 && !host.is_empty())
+    });
+    if port.is_none() {
+        problems.push(format_args!(
+            "{at}.address: {:?} is not allowed, expected host:port",
+            file.address
+        ));
+    }
+    let weight = Weight::new(file.weight.unwrap_or(1))
+        .map_err(|error| problems.push(format_args!("{at}.{error}")))
+        .unwrap_or_default();
+    let locality = file.locality.as_deref().unwrap_or_default();
+    let mut parts = locality.split('/');
+    let mut part = || parts.next().unwrap_or_default();
+    let locality_parsed = Locality::new(part(), part(), part());
+    if parts.next().is_some() {
+        problems.push(format_args!(
+            "{at}.locality: {locality:?} is not allowed, expected region/zone/sub-zone"
+        ));
+    }
+    let endpoint = Endpoint::new(file.address)
+        .with_labels(file.labels.into_iter().collect())
+        .with_weight(weight)
+        .with_locality(locality_parsed);
+    problems.into_result(endpoint)
+}
+
+fn first_twice(endpoints: &[Endpoint]) -> Option<&str> {
+    endpoints.iter().enumerate().find_map(|(index, endpoint)| {
+        let address = endpoint.address();
+        endpoints[..index].iter().any(|earlier| earlier.address() == address).then_some(&**address)
+    })
+}

@@ -1,0 +1,96 @@
+//! The configuration: a directory of Istio documents beside two native files, read and checked as a whole.
+//!
+//! All problems of all files are reported at once. What is read here is plain data; [`crate::routes`] carries it out.
+
+pub(crate) mod duration;
+mod endpoints;
+mod error;
+mod files;
+pub(crate) mod peers;
+mod policies;
+mod proxy;
+mod yaml;
+
+use std::path::Path;
+
+pub(crate) use endpoints::{Protocol, Transport};
+pub(crate) use error::ConfigError;
+pub(crate) use files::Files;
+use mesh_core::Endpoint;
+use mesh_tower::{istio::MtlsMode, upstream};
+pub(crate) use policies::Policies;
+pub(crate) use proxy::{Identity, Inbound, Proxy};
+
+/// Everything that the proxy is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) proxy: Proxy,
+    pub(crate) upstreams: Vec<UpstreamSettings>,
+    /// Who may connect to the inbound listener.
+    pub(crate) mode: MtlsMode,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One upstream, ready to be built.
+#[derive(Clone, Debug)]
+pub(crate) struct UpstreamSettings {
+    pub(crate) config: upstream::Config,
+    pub(crate) transport: Transport,
+    pub(crate) protocol: Protocol,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+impl Settings {
+    /// Reads the files of `directory`.
+    pub(crate) fn read(files: &Files, directory: &Path) -> Result<Self, ConfigError> {
+        let mut problems = ConfigError::default();
+        let proxy = problems.take(Proxy::read(files, directory));
+        let has_identity = proxy.as_ref().is_none_or(|proxy| proxy.identity.is_some());
+        let listed = problems.take(endpoints::read(files, has_identity));
+        let unsupported = proxy.as_ref().map(|proxy| proxy.unsupported).unwrap_or_default();
+        let documents =
+            files.iter().filter(|(name, _)| ![proxy::FILE, endpoints::FILE].contains(name));
+        let policies = problems.take(Policies::read(documents, unsupported));
+        let (Some(proxy), Some(listed), Some(policies)) = (proxy, listed, policies) else {
+            return Err(problems);
+        };
+        let mut warnings = policies.warnings();
+        warnings.extend(policies.hosts_without(listed.keys().map(String::as_str)).into_iter().map(
+            |host| {
+                format!(
+                    "{host} has policies but no endpoints in {}: they have no effect",
+                    endpoints::FILE
+                )
+            },
+        ));
+        let mut upstreams = Vec::new();
+        for (name, listed) in listed {
+            if !policies.mention(&name) {
+                warnings.push(format!("no document is about {name}: the defaults hold"));
+            }
+            if let Some(config) = problems.take(policies.upstream(&name)) {
+                let endpoints::Listed { protocol, transport, endpoints } = listed;
+                upstreams.push(UpstreamSettings { config, transport, protocol, endpoints });
+            }
+        }
+        let mode = problems.take(mode(&proxy, &policies));
+        let Some(mode) = mode else { return Err(problems) };
+        problems.into_result(Self { proxy, upstreams, mode, warnings })
+    }
+}
+
+/// What `PeerAuthentication` says of this workload.
+fn mode(proxy: &Proxy, policies: &Policies) -> Result<MtlsMode, ConfigError> {
+    let port = proxy.inbound.as_ref().map(|inbound| inbound.app.port());
+    let mode = policies.mtls_mode(&proxy.namespace, &proxy.labels, port);
+    if mode == MtlsMode::Strict && proxy.identity.is_none() && proxy.inbound.is_some() {
+        return Err(ConfigError::new(
+            "proxy.yaml: identity: is missing; PeerAuthentication wants STRICT mutual TLS of this \
+             workload, which needs a certificate, a key and a bundle",
+        ));
+    }
+    Ok(mode)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! The Istio documents of the directory.
+
+use mesh_core::{Labels, retry};
+use mesh_tower::{
+    istio::{self, Documents, MtlsMode, Unsupported},
+    upstream,
+};
+
+use super::ConfigError;
+
+/// What the documents say, of all files together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Policies(Documents);
+
+impl Policies {
+    /// Reads the documents of the files, by name and text.
+    pub(crate) fn read<'a>(
+        files: impl IntoIterator<Item = (&'a str, &'a str)>,
+        unsupported: Unsupported,
+    ) -> Result<Self, ConfigError> {
+        let mut problems = ConfigError::default();
+        let mut all = Documents::default();
+        for (name, text) in files {
+            let read = istio::read(text, name, unsupported).map_err(ConfigError::new);
+            if let Some(documents) = problems.take(read) {
+                all = all.and(documents);
+            }
+        }
+        problems.into_result(Self(all))
+    }
+
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.0.warnings().iter().map(ToString::to_string).collect()
+    }
+
+    /// The upstream as the documents want it; where none is about it, with the defaults.
+    pub(crate) fn upstream(&self, name: &str) -> Result<upstream::Config, ConfigError> {
+        let config = match self.0.upstream(name) {
+            Ok(config) => config,
+            Err(_) if !self.mention(name) => {
+                upstream::Config::new(name).with_retry(retry::Config::istio())
+            }
+            Err(errors) => return Err(ConfigError::new(errors)),
+        };
+        config
+            .with_answers(upstream::Answers::All)
+            .build()
+            .map_err(|error| ConfigError::new(format_args!("{name}: {error}")))
+    }
+
+    /// Whether a document names this upstream, or may mean it by a wildcard.
+    pub(super) fn mention(&self, name: &str) -> bool {
+        self.hosts()
+            .any(|host| host.contains('*') && self.0.upstream(name).is_ok() || same(host, name))
+    }
+
+    /// The hosts of which a document speaks and none of `listed` is.
+    pub(super) fn hosts_without<'a>(
+        &self,
+        listed: impl Iterator<Item = &'a str> + Clone,
+    ) -> Vec<String> {
+        let mut hosts: Vec<String> = self
+            .hosts()
+            .filter(|host| !host.contains('*') && !listed.clone().any(|name| same(host, name)))
+            .map(str::to_owned)
+            .collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
+    }
+
+    pub(crate) fn mtls_mode(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+        port: Option<u16>,
+    ) -> MtlsMode {
+        self.0.mtls_mode(namespace, labels, port)
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &str> {
+        let of_rules = self.0.destination_rules().iter().map(istio::DestinationRule::host);
+        of_rules.chain(self.0.virtual_services().iter().flat_map(istio::VirtualService::hosts))
+    }
+}
+
+/// Whether two names may mean the same host: one is the other's short form.
+fn same(one: &str, other: &str) -> bool {
+    let begins = |long: &str, short: &str| {
+        long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    begins(one, other) || begins(other, one)
+}

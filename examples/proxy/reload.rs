@@ -1,0 +1,50 @@
+//! Follows the configuration directory while requests fly.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    config::{ConfigError, Files, Settings},
+    proxy::Live,
+};
+
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Looks at the directory twice a second. A change is taken once two readings agree, so that half a file is not.
+/// A bad configuration is told of and counted once, and the good one stays.
+pub(crate) async fn follow(directory: PathBuf, live: Live, mut known: Result<Files, String>) {
+    let mut last = known.clone();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let now = Files::read(&directory).map_err(|error| error.to_string());
+        if now == last && now != known {
+            known.clone_from(&now);
+            let result = now
+                .as_ref()
+                .map_err(ConfigError::new)
+                .and_then(|files| apply(files, &directory, &live));
+            match result {
+                Ok(()) => {
+                    tracing::info!(directory = %directory.display(), "configuration reloaded")
+                }
+                Err(error) => {
+                    metrics::counter!("mesh_config_rejected_total").increment(1);
+                    tracing::error!("configuration rejected, the last good one stays:\n{error}");
+                }
+            }
+        }
+        last = now;
+    }
+}
+
+fn apply(files: &Files, directory: &Path, live: &Live) -> Result<(), ConfigError> {
+    let settings = Settings::read(files, directory)?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    live.apply(settings)?;
+    metrics::counter!("mesh_config_reloads_total").increment(1);
+    Ok(())
+}

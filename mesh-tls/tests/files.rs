@@ -1,0 +1,265 @@
+//! Identities in files: swapped by a link, overwritten in place, torn, broken, gone.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(all(feature = "dev-ca", unix))]
+
+mod support;
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use mesh_tls::{
+    DevCa, DevIdentity, FileSource, IdentitySource, MaterialErrorKind, MeshTls, SourceEvent,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use support::{Echo, PATIENCE, TempDir, ca, eventually, mesh, only, ping, tcp};
+use tokio::time;
+
+fn source(dir: &Path) -> FileSource {
+    FileSource::in_directory(dir)
+        .poll_interval(Duration::from_millis(10))
+        .settle(Duration::from_millis(5))
+}
+
+async fn from_files(dir: &Path) -> MeshTls {
+    MeshTls::builder(source(dir)).spawn().await.unwrap()
+}
+
+async fn first_error(source: FileSource) -> mesh_tls::MaterialError {
+    let builder = MeshTls::builder(source).first_material_timeout(Duration::ZERO);
+    builder.spawn().await.unwrap_err()
+}
+
+async fn generation(mesh: &MeshTls, number: u64) {
+    let reached = time::timeout(PATIENCE, mesh.reached(number)).await;
+    assert!(reached.is_ok(), "{:?}", mesh.status());
+}
+
+/// The layout of a Kubernetes volume: files are links through `..data`, which is swapped by a rename.
+struct Volume {
+    dir: TempDir,
+    round: u32,
+}
+
+impl Volume {
+    fn new() -> Self {
+        let dir = TempDir::new("volume");
+        for name in ["tls.crt", "tls.key", "ca.crt"] {
+            symlink(Path::new("..data").join(name), dir.join(name)).unwrap();
+        }
+        Self { dir, round: 0 }
+    }
+
+    fn publish(&mut self, identity: &DevIdentity) {
+        self.round += 1;
+        let name = format!("..round_{}", self.round);
+        identity.write_to(self.dir.join(&name)).unwrap();
+        symlink(&name, self.dir.join("..data_tmp")).unwrap();
+        fs::rename(self.dir.join("..data_tmp"), self.dir.join("..data")).unwrap();
+        let old = self.dir.join(&format!("..round_{}", self.round - 1));
+        if old.exists() {
+            fs::remove_dir_all(old).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_swapped_link_rotates_and_connections_live() {
+    let ours = ca();
+    let mut volume = Volume::new();
+    volume.publish(&ours.issue("/server").unwrap());
+    let server = from_files(volume.dir.path()).await;
+    let echo = Echo::start(&server.acceptor(only("/client"))).await;
+    let client = mesh(&ours, "/client").await;
+    let mut old = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+    ping(&mut old).await.unwrap();
+    for round in 2..=4 {
+        volume.publish(&ours.issue("/server").unwrap());
+        generation(&server, round).await;
+        let mut new = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+        ping(&mut new).await.unwrap();
+        ping(&mut old).await.unwrap();
+    }
+    assert_eq!(server.stats().updates_refused, 0);
+}
+
+/// Whether the contents of the two files belong together.
+fn is_pair(cert: &str, key: &str) -> bool {
+    let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    rustls::sign::CertifiedKey::from_der(chain, key, &support::provider()).is_ok()
+}
+
+/// A writer that swaps the volume without pause until told to stop.
+fn busy_writer(
+    ca: &Arc<DevCa>,
+    mut volume: Volume,
+) -> (Arc<AtomicBool>, std::thread::JoinHandle<Volume>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ca, stopped) = (Arc::clone(ca), Arc::clone(&stop));
+    let writer = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            volume.publish(&ca.issue("/server").unwrap());
+        }
+        volume
+    });
+    (stop, writer)
+}
+
+#[tokio::test]
+async fn a_pair_is_never_torn_by_swaps_while_it_is_read() {
+    let ours = Arc::new(ca());
+    let mut volume = Volume::new();
+    volume.publish(&ours.issue("/server").unwrap());
+    let (cert, key) = (volume.dir.join("tls.crt"), volume.dir.join("tls.key"));
+
+    // The control: each file read by its own path, as most programs do, comes out torn.
+    let (stop, writer) = busy_writer(&ours, volume);
+    let mut torn = 0;
+    for _ in 0..200_000 {
+        let (Ok(cert), Ok(key)) = (fs::read_to_string(&cert), fs::read_to_string(&key)) else {
+            continue;
+        };
+        if !is_pair(&cert, &key) {
+            torn += 1;
+            break;
+        }
+    }
+    assert!(torn > 0, "the control must see a torn pair, or the test proves nothing");
+
+    // The source, under the same writer: what it delivers must always be a pair.
+    let dir = cert.parent().unwrap().to_owned();
+    let quick = FileSource::in_directory(&dir).poll_interval(Duration::ZERO).settle(Duration::ZERO);
+    let source = MeshTls::builder(quick).first_material_timeout(PATIENCE).spawn();
+    let mesh = source.await.unwrap();
+    time::sleep(Duration::from_millis(500)).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut volume = writer.join().unwrap();
+    let last = mesh.stats().generation;
+    volume.publish(&ours.issue("/server").unwrap());
+    eventually("the last one is taken", || mesh.stats().generation > last).await;
+    assert_eq!(mesh.stats().updates_refused, 0, "{:?}", mesh.status());
+}
+
+#[tokio::test]
+async fn files_overwritten_in_place_one_by_one_rotate_once_both_are_there() {
+    let ours = ca();
+    let dir = TempDir::new("in-place");
+    ours.issue("/server").unwrap().write_to(dir.path()).unwrap();
+    let server = from_files(dir.path()).await;
+    let next = ours.issue("/server").unwrap();
+    // The key first: for a while it does not belong to the certificate.
+    fs::write(dir.join("tls.key"), next.key_pem()).unwrap();
+    eventually("the torn pair is refused", || server.stats().updates_refused == 1).await;
+    let error = server.status().last_error.unwrap();
+    assert!(error.contains("tls.key") && error.contains("does not belong"), "{error}");
+    assert_eq!(server.stats().generation, 1, "the last good one stays");
+    // Half of the certificate, as a writer interrupted in the middle leaves it.
+    let half = &next.cert_pem()[..next.cert_pem().len() / 2];
+    fs::write(dir.join("tls.crt"), half).unwrap();
+    eventually("half a file is an error", || server.stats().source_errors > 0).await;
+    assert_eq!(server.stats().generation, 1);
+    fs::write(dir.join("tls.crt"), next.cert_pem()).unwrap();
+    generation(&server, 2).await;
+    assert_eq!(server.status().last_error, None);
+}
+
+#[tokio::test]
+async fn garbage_and_missing_files_keep_the_last_good_identity() {
+    let ours = ca();
+    let dir = TempDir::new("garbage");
+    ours.issue("/server").unwrap().write_to(dir.path()).unwrap();
+    let server = from_files(dir.path()).await;
+    let echo = Echo::start(&server.acceptor(only("/client"))).await;
+    let client = mesh(&ours, "/client").await;
+    for (name, expected) in
+        [("tls.crt", "no certificate"), ("tls.key", "no private key"), ("ca.crt", "no certificate")]
+    {
+        let good = fs::read(dir.join(name)).unwrap();
+        let before = server.stats().generation;
+        let bad: [(&str, Option<&[u8]>); 2] =
+            [(expected, Some(b"garbage\0")), ("cannot be read", None)];
+        for (reason, contents) in bad {
+            match contents {
+                Some(contents) => fs::write(dir.join(name), contents).unwrap(),
+                None => fs::remove_file(dir.join(name)).unwrap(),
+            }
+            let named = || {
+                let error = server.status().last_error.unwrap_or_default();
+                error.contains(name) && error.contains(reason)
+            };
+            eventually(&format!("{name}: {reason}"), named).await;
+            assert_eq!(server.stats().generation, before);
+            let mut stream = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+            ping(&mut stream).await.unwrap();
+        }
+        fs::write(dir.join(name), good).unwrap();
+        eventually("it recovers", || server.status().last_error.is_none()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_emptied_bundle_revokes_but_an_unreadable_one_does_not() {
+    let ours = ca();
+    let dir = TempDir::new("bundle");
+    ours.issue("/server").unwrap().write_to(dir.path()).unwrap();
+    let server = from_files(dir.path()).await;
+    let echo = Echo::start(&server.acceptor(only("/client"))).await;
+    let client = mesh(&ours, "/client").await;
+    let try_it = async || {
+        let mut stream = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+        ping(&mut stream).await.is_ok()
+    };
+    fs::rename(dir.join("ca.crt"), dir.join("away")).unwrap();
+    eventually("noticed", || server.status().last_error.is_some()).await;
+    assert!(try_it().await, "unreadable: the last good bundle stays");
+    fs::write(dir.join("ca.crt"), "\n").unwrap();
+    generation(&server, 2).await;
+    assert!(!try_it().await, "empty: nobody is trusted");
+    fs::rename(dir.join("away"), dir.join("ca.crt")).unwrap();
+    generation(&server, 3).await;
+    assert!(try_it().await);
+}
+
+#[tokio::test]
+async fn the_first_errors_name_the_file_and_the_cure() {
+    let ours = ca();
+    let dir = TempDir::new("first");
+    let error = first_error(source(dir.path())).await;
+    assert_eq!(error.kind(), &MaterialErrorKind::Unreadable);
+    assert_eq!(error.file(), Some(&*dir.join("tls.crt")));
+    assert!(error.to_string().contains("permissions"));
+
+    let (one, other) = (ours.issue("/a").unwrap(), ours.issue("/a").unwrap());
+    one.write_to(dir.path()).unwrap();
+    fs::write(dir.join("tls.key"), other.key_pem()).unwrap();
+    let error = first_error(source(dir.path())).await;
+    assert_eq!(error.kind(), &MaterialErrorKind::KeyMismatch);
+    assert_eq!(error.file(), Some(&*dir.join("tls.key")));
+
+    one.write_to(dir.path()).unwrap();
+    fs::write(dir.join("ca.crt"), one.cert_pem()).unwrap();
+    let error = first_error(source(dir.path())).await;
+    assert!(matches!(error.kind(), MaterialErrorKind::BadBundle(1, _)), "{error}");
+    assert_eq!(error.file(), Some(&*dir.join("ca.crt")));
+}
+
+#[tokio::test]
+async fn one_file_may_hold_both_certificate_and_key() {
+    let ours = ca();
+    let dir = TempDir::new("one");
+    let identity = ours.issue("/server").unwrap();
+    let both = format!("{}{}", identity.cert_pem(), identity.key_pem());
+    fs::write(dir.join("both.pem"), both).unwrap();
+    fs::write(dir.join("ca.crt"), identity.bundle_pem()).unwrap();
+    let both = dir.join("both.pem");
+    let mut source = FileSource::new(&both, &both, dir.join("ca.crt"));
+    assert!(matches!(source.next().await, Ok(SourceEvent::Update(_))));
+}

@@ -1,0 +1,230 @@
+//! HTTP end to end: axum, hyper-util, reqwest, tonic's traits, and the layer that authorizes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(all(feature = "dev-ca", feature = "axum", feature = "tonic"))]
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{Router, body::Body, extract::ConnectInfo, routing::get};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use mesh_tls::{
+    AuthorizePeerLayer, ConnInfo, ConnectError, ConnectErrorKind, MeshTls, MtlsAcceptor,
+    MtlsIncoming, PeerPolicy, ServerMode,
+};
+use support::{ca, eventually, id, mesh, only};
+use tokio::net::{TcpListener, TcpStream};
+use tower::{Layer, ServiceExt, service_fn};
+
+async fn serve(acceptor: MtlsAcceptor) -> SocketAddr {
+    let whoami = async |ConnectInfo(info): ConnectInfo<ConnInfo>| match info.peer() {
+        Some(peer) => peer.id().to_string(),
+        None => "nobody".to_owned(),
+    };
+    let admin = get(async || "secret").layer(AuthorizePeerLayer::new(only("/admin")));
+    let app = Router::new().route("/", get(whoami)).route("/admin", admin);
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = tcp.local_addr().unwrap();
+    let app = app.into_make_service_with_connect_info::<ConnInfo>();
+    tokio::spawn(async move { axum::serve(acceptor.listener(tcp), app).await });
+    addr
+}
+
+fn client_of<C>(connector: C) -> Client<C, Empty<Bytes>>
+where
+    C: Clone + hyper_util::client::legacy::connect::Connect,
+{
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+async fn text(response: Response<hyper::body::Incoming>) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+fn uri(addr: SocketAddr, path: &str) -> Uri {
+    // The scheme does not choose: this is mutual TLS all the same.
+    format!("http://{addr}{path}").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_handler_sees_who_called_over_h1_and_h2() {
+    let ours = ca();
+    let (server, caller) = (mesh(&ours, "/server").await, mesh(&ours, "/caller").await);
+    let addr = serve(server.acceptor(PeerPolicy::any_authenticated())).await;
+    for (alpn, version) in [("h2", http::Version::HTTP_2), ("http/1.1", http::Version::HTTP_11)] {
+        let client = client_of(caller.connector(only("/server")).with_alpn([alpn]));
+        let response = client.get(uri(addr, "/")).await.unwrap();
+        assert_eq!(response.version(), version);
+        let info = response.extensions().get::<ConnInfo>().expect("the client sees the server");
+        assert_eq!(info.peer().unwrap().id(), &id("/server"));
+        assert_eq!(info.remote(), Some(addr));
+        assert_eq!(text(response).await, "spiffe://test.local/caller");
+    }
+}
+
+#[tokio::test]
+async fn a_route_is_for_its_own_peers_only() {
+    let ours = ca();
+    let server = mesh(&ours, "/server").await;
+    let acceptor = server.acceptor(PeerPolicy::any_authenticated());
+    let addr = serve(acceptor.with_mode(ServerMode::Permissive)).await;
+    let get_admin = async |mesh: MeshTls| {
+        client_of(mesh.connector(only("/server"))).get(uri(addr, "/admin")).await.unwrap()
+    };
+    assert_eq!(text(get_admin(mesh(&ours, "/admin").await).await).await, "secret");
+    let refused = get_admin(mesh(&ours, "/caller").await).await;
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    assert_eq!(text(refused).await, "");
+    // Plaintext in permissive mode has no peer, whatever its headers say.
+    let plain = client_of(hyper_util::client::legacy::connect::HttpConnector::new());
+    let forged = Request::get(uri(addr, "/admin"))
+        .header("x-forwarded-client-cert", "URI=spiffe://test.local/admin")
+        .body(Empty::new())
+        .unwrap();
+    assert_eq!(plain.request(forged).await.unwrap().status(), StatusCode::FORBIDDEN);
+    assert_eq!(text(plain.get(uri(addr, "/")).await.unwrap()).await, "nobody");
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_welcome_gets_a_typed_error() {
+    let ours = ca();
+    let server = mesh(&ours, "/server").await;
+    let addr = serve(server.acceptor(only("/somebody"))).await;
+    let caller = mesh(&ours, "/caller").await;
+    let by = |alpn: &str| client_of(caller.connector(only("/server")).with_alpn([alpn]));
+    let error = by("h2").get(uri(addr, "/")).await.unwrap_err();
+    assert!(ConnectError::is_rejection(&error), "{error:?}");
+    let error = by("http/1.1").get(uri(addr, "/")).await.unwrap_err();
+    assert!(ConnectError::is_rejection(&error), "{error:?}");
+    let found = ConnectError::find(&error);
+    let found = found.unwrap_or_else(|| panic!("must be found in {error:?}"));
+    let denied = ConnectErrorKind::RejectedByPeer(mesh_tls::Alert::AccessDenied);
+    assert_eq!(found.kind(), &denied);
+    assert!(!found.is_retryable());
+
+    let wrong = caller.connector(only("/another"));
+    let error = client_of(wrong).get(uri(addr, "/")).await.unwrap_err();
+    let kind = ConnectError::find(&error).unwrap().kind();
+    assert_eq!(kind, &ConnectErrorKind::PeerNotAuthorized(id("/server")));
+    assert!(!ConnectError::is_rejection(&error));
+}
+
+#[tokio::test]
+async fn each_target_has_its_own_policy() {
+    let ours = ca();
+    let (pay, stock) = (mesh(&ours, "/pay").await, mesh(&ours, "/stock").await);
+    let any = PeerPolicy::any_authenticated;
+    let (pay, stock) = (serve(pay.acceptor(any())).await, serve(stock.acceptor(any())).await);
+    let caller = mesh(&ours, "/caller").await;
+    let connector = caller.connector(PeerPolicy::nobody()).with_policy_for(move |target| {
+        if target.port_u16() == Some(pay.port()) { only("/pay") } else { PeerPolicy::nobody() }
+    });
+    let client = client_of(connector);
+    assert!(client.get(uri(pay, "/")).await.is_ok());
+    let error = client.get(uri(stock, "/")).await.unwrap_err();
+    let kind = ConnectError::find(&error).unwrap().kind();
+    assert_eq!(kind, &ConnectErrorKind::PeerNotAuthorized(id("/stock")));
+}
+
+#[tokio::test]
+async fn reqwest_takes_the_lent_configuration() {
+    let ours = ca();
+    let (server, caller) = (mesh(&ours, "/server").await, mesh(&ours, "/caller").await);
+    let addr = serve(server.acceptor(only("/caller"))).await;
+    let client = |policy: PeerPolicy| {
+        let config = caller.reqwest_config(&policy).unwrap();
+        reqwest::Client::builder().tls_backend_preconfigured(config).build().unwrap()
+    };
+    let url = format!("https://{addr}/");
+    let response = client(only("/server")).get(&url).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "spiffe://test.local/caller");
+    assert!(client(only("/another")).get(&url).send().await.is_err());
+}
+
+#[tokio::test]
+async fn a_grpc_request_is_refused_in_grpcs_own_words() {
+    let called = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&called);
+    let inner = service_fn(move |_: Request<Body>| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, Infallible>(Response::new(Body::empty())) }
+    });
+    let service = AuthorizePeerLayer::new(only("/admin")).layer(inner);
+    for (kind, status, grpc) in [
+        ("application/grpc", StatusCode::OK, Some("7")),
+        ("application/grpc+proto", StatusCode::OK, Some("7")),
+        ("application/grpc-web", StatusCode::FORBIDDEN, None),
+        ("application/json", StatusCode::FORBIDDEN, None),
+    ] {
+        let request = Request::post("/").header("content-type", kind).body(Body::empty()).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "{kind}");
+        let code = response.headers().get("grpc-status").map(|code| code.to_str().unwrap());
+        assert_eq!(code, grpc, "{kind}");
+    }
+    assert_eq!(called.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_tonic_server_takes_the_stream_and_sees_the_peer() {
+    let ours = ca();
+    let (server, caller) = (mesh(&ours, "/server").await, mesh(&ours, "/admin").await);
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = tcp.local_addr().unwrap();
+    let incoming: MtlsIncoming =
+        server.acceptor(PeerPolicy::any_authenticated()).with_alpn(["h2"]).incoming(tcp);
+    let seen = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&seen);
+    let handler = service_fn(move |request: Request<tonic::body::Body>| {
+        let peer = mesh_tls::peer(request.extensions()).expect("tonic passes the peer on");
+        assert_eq!(peer.id(), &id("/admin"));
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, Infallible>(Response::new(tonic::body::Body::empty())) }
+    });
+    let layer = AuthorizePeerLayer::new(only("/admin"));
+    tokio::spawn(
+        tonic::transport::Server::builder().layer(layer).serve_with_incoming(handler, incoming),
+    );
+
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{addr}")).unwrap();
+    let connector = caller.connector(only("/server")).with_alpn(["h2"]);
+    let mut channel = endpoint.connect_with_connector(connector).await.unwrap();
+    let call = async |channel: &mut tonic::transport::Channel| {
+        let request = Request::post("/test.Service/Call")
+            .header("content-type", "application/grpc")
+            .body(tonic::body::Body::empty())
+            .unwrap();
+        tower::Service::call(channel.ready().await.unwrap(), request).await.unwrap()
+    };
+    assert_eq!(call(&mut channel).await.status(), StatusCode::OK);
+    eventually("handled", || seen.load(Ordering::SeqCst) == 1).await;
+
+    let stranger = mesh(&ours, "/stranger").await;
+    let connector = stranger.connector(only("/server")).with_alpn(["h2"]);
+    let mut channel = endpoint.connect_with_connector(connector).await.unwrap();
+    let response = call(&mut channel).await;
+    assert_eq!(response.headers().get("grpc-status").unwrap(), "7");
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn the_streams_fit_everywhere() {
+    fn tonic_connected<T: tonic::transport::server::Connected<ConnectInfo = ConnInfo>>() {}
+    fn axum_listener<T: axum::serve::Listener<Addr = ConnInfo>>() {}
+    fn future<T: Send + Unpin + 'static>() {}
+    tonic_connected::<mesh_tls::MeshStream<TcpStream>>();
+    axum_listener::<mesh_tls::MtlsListener>();
+    future::<mesh_tls::MeshStream<TcpStream>>();
+    future::<mesh_tls::client::Connecting<TcpStream>>();
+}

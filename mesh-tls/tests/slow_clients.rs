@@ -1,0 +1,112 @@
+//! A client that does nothing must not cost the others anything.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(feature = "dev-ca")]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use support::{Echo, PATIENCE, ca, eventually, mesh, only, ping, tcp};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    time,
+};
+
+async fn silent(addr: std::net::SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        sockets.push(tcp(addr).await);
+    }
+    sockets
+}
+
+#[tokio::test]
+async fn five_hundred_silent_clients_do_not_hold_up_the_next() {
+    let ours = ca();
+    let (server, client) = (mesh(&ours, "/server").await, mesh(&ours, "/client").await);
+    let echo = Echo::start(&server.acceptor(only("/client"))).await;
+    let silent = silent(echo.addr, 500).await;
+    let served = async {
+        let mut stream = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+        ping(&mut stream).await.unwrap();
+    };
+    time::timeout(Duration::from_secs(2), served).await.expect("served at once");
+    assert_eq!(echo.handled(), 1);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn control_a_handshake_inside_the_accept_loop_is_held_up_by_one() {
+    let ours = ca();
+    let (server, client) = (mesh(&ours, "/server").await, mesh(&ours, "/client").await);
+    let acceptor = server.acceptor(only("/client"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let inline = tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            drop(acceptor.accept(socket).await);
+        }
+    });
+    let silent = silent(addr, 1).await;
+    let connecting = client.connect(tcp(addr).await, only("/server"));
+    let waited = time::timeout(Duration::from_millis(300), connecting).await;
+    assert!(waited.is_err(), "the wrong design must be held up");
+    inline.abort();
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_silent_client_is_closed_after_the_time_limit_and_counted() {
+    let server = mesh(&ca(), "/server").await;
+    let acceptor = server.acceptor(only("/client"));
+    let echo = Echo::start(&acceptor.with_handshake_timeout(Duration::from_millis(50))).await;
+    let mut socket = tcp(echo.addr).await;
+    let mut buf = [0; 16];
+    let end = time::timeout(PATIENCE, socket.read(&mut buf)).await.expect("it must be closed");
+    assert!(matches!(end, Ok(0) | Err(_)));
+    eventually("counted", || server.stats().refused_timeout == 1).await;
+    assert_eq!(echo.handled(), 0);
+}
+
+#[tokio::test]
+async fn handshakes_are_limited_and_the_rest_waits_its_turn() {
+    let ours = ca();
+    let (server, client) = (mesh(&ours, "/server").await, mesh(&ours, "/client").await);
+    let acceptor = server.acceptor(only("/client")).with_max_handshakes(2);
+    let echo = Echo::start(&acceptor.with_handshake_timeout(Duration::from_millis(200))).await;
+    let silent = silent(echo.addr, 2).await;
+    // Both places are taken until the two are timed out; then the third is served, and not before.
+    let mut stream = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+    ping(&mut stream).await.unwrap();
+    assert_eq!(server.stats().refused_timeout, 2);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn dropping_the_listener_ends_its_handshakes() {
+    let server = mesh(&ca(), "/server").await;
+    let tcp_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = tcp_listener.local_addr().unwrap();
+    let mut listener = server.acceptor(only("/client")).listener(tcp_listener);
+    let mut socket = tcp(addr).await;
+    let waiting = time::timeout(Duration::from_millis(50), listener.accept()).await;
+    assert!(waiting.is_err(), "nothing is let in");
+    drop(listener);
+    let mut buf = [0; 16];
+    let end = time::timeout(PATIENCE, socket.read(&mut buf)).await.expect("closed with it");
+    assert!(matches!(end, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_client_gives_up_on_a_silent_server() {
+    let client = mesh(&ca(), "/client").await;
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let addr = listener.local_addr().unwrap();
+    let connector =
+        client.connector(only("/server")).with_handshake_timeout(Duration::from_millis(50));
+    let error = connector.connect(tcp(addr).await).await.unwrap_err();
+    assert_eq!(error.kind(), &mesh_tls::ConnectErrorKind::HandshakeTimeout);
+    assert!(error.is_retryable());
+}

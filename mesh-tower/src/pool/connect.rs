@@ -1,0 +1,212 @@
+//! Makes connections, each in a task of its own that then drives it.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use http::Uri;
+use http_body::Body;
+use hyper::{
+    client::conn::{http1, http2},
+    rt::{Read, Write},
+};
+use hyper_util::{client::legacy::connect::Connection, rt::TokioExecutor};
+use mesh_core::limit::{Limits, Permit};
+use tokio::runtime::Handle;
+use tower_service::Service;
+
+use super::{
+    http1::{Wire, drive, lane},
+    http2 as shared_http2,
+    shared::Shared,
+    waiters::Owner,
+};
+use crate::error::{BoxError, Reason};
+
+/// Starts connections for a pool that need not know what its connector is.
+pub(super) trait Connect<B>: Send + Sync {
+    fn start(&self, dialing: Dialing<B>, runtime: &Handle);
+}
+
+/// A connector that is cloned for each connection.
+pub(super) struct Connector<C>(pub(super) C);
+
+impl<C, B> Connect<B> for Connector<C>
+where
+    C: Service<
+            Uri,
+            Response: Read + Write + Connection + Unpin + Send + 'static,
+            Error: Into<BoxError>,
+            Future: Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    fn start(&self, dialing: Dialing<B>, runtime: &Handle) {
+        runtime.spawn(run(self.0.clone(), dialing));
+    }
+}
+
+/// The life of a connection.
+async fn run<C, B>(connector: C, dialing: Dialing<B>)
+where
+    C: Service<
+            Uri,
+            Response: Read + Write + Connection + Unpin + Send + 'static,
+            Error: Into<BoxError>,
+        >,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    let Some(uri) = dialing.pool().uri().cloned() else {
+        return dialing.fail(Reason::ConnectFailed, "the address is not host:port".into());
+    };
+    let limit = dialing.pool().config().connect_timeout();
+    let prior_knowledge = matches!(dialing.owner, Owner::Http2 { prior_knowledge: true });
+    match tokio::time::timeout(limit, establish(connector, uri, prior_knowledge)).await {
+        Err(_) => dialing.fail(Reason::ConnectTimeout, Box::new(Elapsed(limit))),
+        Ok(Err(error)) => dialing.fail(Reason::ConnectFailed, error),
+        Ok(Ok(Established::Http1((sender, connection)))) => {
+            let wire = Arc::new(Wire::new());
+            let pool = Arc::downgrade(dialing.pool());
+            let ticket = dialing.http1(lane(sender, Arc::clone(&wire)));
+            drive(connection, wire, pool, ticket).await;
+        }
+        Ok(Ok(Established::Http2((sender, connection)))) => {
+            let endpoint = Arc::clone(dialing.pool().endpoint());
+            let ticket = dialing.http2(Arc::new(shared_http2::Connection::new(endpoint, sender)));
+            if let Err(error) = connection.await {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "an HTTP/2 connection ended"
+                );
+            }
+            drop(ticket);
+        }
+    }
+}
+
+enum Established<One, Two> {
+    Http1(One),
+    Http2(Two),
+}
+
+type Http1<T, B> = (http1::SendRequest<B>, http1::Connection<T, B>);
+type Http2<T, B> = (http2::SendRequest<B>, http2::Connection<T, B, TokioExecutor>);
+
+async fn establish<C, B>(
+    mut connector: C,
+    uri: Uri,
+    prior_knowledge: bool,
+) -> Result<Established<Http1<C::Response, B>, Http2<C::Response, B>>, BoxError>
+where
+    C: Service<
+            Uri,
+            Response: Read + Write + Connection + Unpin + Send + 'static,
+            Error: Into<BoxError>,
+        >,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    std::future::poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
+    let io = connector.call(uri).await.map_err(Into::into)?;
+    if prior_knowledge || io.connected().is_negotiated_h2() {
+        Ok(Established::Http2(http2::handshake(TokioExecutor::new(), io).await?))
+    } else {
+        Ok(Established::Http1(http1::handshake(io).await?))
+    }
+}
+
+/// A connection that is being made. If it is dropped before it says how that ended, it has failed.
+pub(super) struct Dialing<B> {
+    /// None once it has ended.
+    pool: Option<(Arc<Shared<B>>, Ticket<B>)>,
+    owner: Owner,
+}
+
+impl<B> Dialing<B> {
+    pub(super) fn new(pool: Arc<Shared<B>>, ticket: Ticket<B>, owner: Owner) -> Self {
+        Self { pool: Some((pool, ticket)), owner }
+    }
+
+    fn pool(&self) -> &Arc<Shared<B>> {
+        match &self.pool {
+            Some((pool, _)) => pool,
+            None => unreachable!("taken only by those who consume it"),
+        }
+    }
+
+    fn take(&mut self) -> (Arc<Shared<B>>, Ticket<B>) {
+        self.pool.take().unwrap_or_else(|| unreachable!("taken only by those who consume it"))
+    }
+
+    fn http1(mut self, lane: super::http1::Lane<B>) -> Ticket<B> {
+        let (pool, ticket) = self.take();
+        pool.on_http1(self.owner, lane);
+        ticket
+    }
+
+    fn http2(mut self, connection: Arc<shared_http2::Connection<B>>) -> Ticket<B> {
+        let (pool, ticket) = self.take();
+        pool.on_http2(self.owner, connection);
+        ticket
+    }
+
+    fn fail(mut self, reason: Reason, error: BoxError) {
+        let (pool, ticket) = self.take();
+        pool.on_failed(self.owner, ticket, reason, error);
+    }
+}
+
+impl<B> Drop for Dialing<B> {
+    fn drop(&mut self) {
+        if let Some((pool, ticket)) = self.pool.take() {
+            let error = "the connecting task was dropped, or the connector panicked";
+            pool.on_failed(self.owner, ticket, Reason::ConnectFailed, error.into());
+        }
+    }
+}
+
+/// A slot for a connection, held by its task until the connection is closed.
+pub(super) struct Ticket<B> {
+    limits: Arc<Limits>,
+    permit: Option<Permit>,
+    /// Weak, or a connection would keep the pool alive that keeps it open.
+    pool: Weak<Shared<B>>,
+}
+
+impl<B> Ticket<B> {
+    pub(super) fn new(limits: Arc<Limits>, permit: Permit, pool: Weak<Shared<B>>) -> Self {
+        Self { limits, permit: Some(permit), pool }
+    }
+
+    /// Frees the slot without looking for somebody who waits for it.
+    pub(super) fn release(mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.limits.release(permit);
+        }
+    }
+}
+
+impl<B> Drop for Ticket<B> {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        self.limits.release(permit);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.on_closed();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Elapsed(Duration);
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no connection within {:?}", self.0)
+    }
+}
+
+impl std::error::Error for Elapsed {}

@@ -1,0 +1,10 @@
+//! The endpoint pool against real servers on loopback.
+#![cfg(feature = "client")]
+#![expect(clippy::unwrap_used, reason = "all of it is a test")]
+
+mod cancel;
+mod http1;
+mod http2;
+mod limits;
+mod stress;
+mod support;
