@@ -12,6 +12,7 @@
 use std::{
     fmt,
     future::Future,
+    ops::Range,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -37,13 +38,24 @@ const CALLERS: usize = 50;
 const RPS: u32 = 80;
 const TRIES: u32 = 3;
 /// In seconds since the start.
-const FAULT: std::ops::Range<usize> = 30..40;
+const FAULT: Range<usize> = 30..40;
 const RUN: usize = 200;
+/// The storm; and twice of what the server can do, for a minute, without any fault.
+const STORM: Load = Load { rps: RPS, fault: FAULT, run: RUN };
+const OVERLOAD: Load = Load { rps: 200, fault: 0..0, run: 60 };
 const RATIO: Ratio = Ratio::from_percent(20);
 const MIN_PER_SECOND: u32 = 1;
 const TTL: Duration = Duration::from_secs(10);
 
 type Reply = Response<Full<Bytes>>;
+
+/// What is offered, and what goes wrong.
+#[derive(Clone)]
+struct Load {
+    rps: u32,
+    fault: Range<usize>,
+    run: usize,
+}
 
 /// What one second of the run has seen, of the requests that began in it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,13 +72,18 @@ struct Work(Arc<Mutex<Books>>);
 struct Books {
     start: Timestamp,
     rng: SplitMix64,
+    fault: Range<usize>,
     seconds: Vec<Tally>,
 }
 
 impl Work {
-    fn new(seed: u64) -> Self {
-        let (start, rng) = (Clock.now(), SplitMix64::new(seed));
-        Self(Arc::new(Mutex::new(Books { start, rng, seconds: vec![Tally::default(); RUN + 5] })))
+    fn new(seed: u64, load: &Load) -> Self {
+        Self(Arc::new(Mutex::new(Books {
+            start: Clock.now(),
+            rng: SplitMix64::new(seed),
+            fault: load.fault.clone(),
+            seconds: vec![Tally::default(); load.run + 5],
+        })))
     }
 
     fn second(&self) -> usize {
@@ -74,13 +91,19 @@ impl Work {
     }
 
     fn count(&self, second: usize, count: impl FnOnce(&mut Tally)) {
-        count(&mut self.0.lock().unwrap().seconds[second.min(RUN + 4)]);
+        if let Some(tally) = self.0.lock().unwrap().seconds.get_mut(second) {
+            count(tally);
+        }
     }
 
     async fn done(self) {
-        let slow = if FAULT.contains(&self.second()) { 10 } else { 1 };
-        let time = exponential(&mut self.0.lock().unwrap().rng, Duration::from_millis(100));
-        tokio::time::sleep(time * slow).await;
+        let second = self.second();
+        let time = {
+            let mut books = self.0.lock().unwrap();
+            let slow = if books.fault.contains(&second) { 10 } else { 1 };
+            exponential(&mut books.rng, Duration::from_millis(100)) * slow
+        };
+        tokio::time::sleep(time).await;
     }
 }
 
@@ -185,8 +208,8 @@ async fn plain_caller(wire: Wire, id: u64) -> bool {
     false
 }
 
-async fn storm(seed: u64, policy: Policy) -> Vec<Tally> {
-    let work = Work::new(seed);
+async fn simulate(seed: u64, policy: Policy, load: Load) -> Vec<Tally> {
+    let work = Work::new(seed, &load);
     let wire = match policy.queue {
         None => Wire::Plain(Arc::new(Semaphore::new(WORKERS as usize)), work.clone()),
         Some(queue) => {
@@ -216,10 +239,10 @@ async fn storm(seed: u64, policy: Policy) -> Vec<Tally> {
     let mut rng = SplitMix64::new(seed ^ 0x5eed);
     let mut at = Clock.now();
     for id in 0.. {
-        at = at + exponential(&mut rng, SECOND / RPS);
+        at = at + exponential(&mut rng, SECOND / load.rps);
         tokio::time::sleep_until(Clock.instant(at)).await;
         let second = work.second();
-        if second >= RUN {
+        if second >= load.run {
             break;
         }
         let (wire, work) = (wire.clone(), work.clone());
@@ -240,6 +263,10 @@ async fn storm(seed: u64, policy: Policy) -> Vec<Tally> {
     tokio::time::sleep(SECOND * (TRIES + 1)).await;
     let books = work.0.lock().unwrap();
     books.seconds.clone()
+}
+
+fn run(seed: u64, policy: Policy, load: Load) -> Vec<Tally> {
+    in_paused_time(simulate(seed, policy, load))
 }
 
 /// What a storm did.
@@ -312,7 +339,7 @@ fn budget_and_queue_together_end_a_storm() {
     let mut table =
         String::from("policy           | seed | attempts | recovery | success at the end\n");
     for seed in 0..3 {
-        let runs = POLICIES.map(|policy| in_paused_time(storm(seed, policy)));
+        let runs = POLICIES.map(|policy| run(seed, policy, STORM));
         for (policy, seconds) in POLICIES.iter().zip(&runs) {
             let figures = Figures::of(seconds);
             table += &format!("{:<16} | {seed:>4} | {figures}\n", policy.name);
@@ -335,6 +362,23 @@ fn budget_and_queue_together_end_a_storm() {
 fn whatever_the_seed() {
     let [.., both] = POLICIES;
     for seed in 3..10 {
-        check(seed, &in_paused_time(storm(seed, both)));
+        check(seed, &run(seed, both, STORM));
+    }
+}
+
+/// At twice the capacity the capacity is used; the control does work that nobody waits for.
+#[test]
+fn overload_costs_the_surplus_and_no_more() {
+    let capacity = 10.0 * f64::from(WORKERS);
+    let goodput = |seed, policy| {
+        let seconds = run(seed, policy, OVERLOAD);
+        f64::from(sum(&seconds[20..OVERLOAD.run]).good) / (OVERLOAD.run - 20) as f64 / capacity
+    };
+    let [none, .., both] = POLICIES;
+    for seed in 0..2 {
+        let (none, both) = (goodput(seed, none), goodput(seed, both));
+        println!("seed {seed}: goodput {:.1} % without, {:.1} % with", none * 100.0, both * 100.0);
+        assert!(both >= 0.95, "seed {seed}: {both:.3}");
+        assert!(none < 0.1, "seed {seed}: {none:.3}");
     }
 }
