@@ -175,7 +175,7 @@ fn print_bars(names: &[String], rows: &[Option<Row>]) {
     }
 }
 
-/// Counts under callgrind: what the program does when [`print`] starts it again.
+/// Counts under callgrind: what the program does when [`print()`] starts it again.
 pub fn count() {
     let cases: Vec<Case> = sections().into_iter().flat_map(|section| section.cases).collect();
     count::child(&cases);

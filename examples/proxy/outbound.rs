@@ -34,7 +34,7 @@ impl hyper::service::Service<Request<Incoming>> for Outbound {
     fn call(&self, request: Request<Incoming>) -> Forward {
         let host = host(&request);
         match self.routes.find(host) {
-            Some(mut mesh) => Forward::new(&mut mesh, request),
+            Some(mut target) => Forward::new(&mut target, request),
             None => Forward::refused(
                 is_grpc(request.headers()),
                 MeshError::new(Reason::NoRoute).with_upstream(host),

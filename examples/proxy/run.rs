@@ -89,7 +89,7 @@ async fn serve(directory: PathBuf) -> Result<(), Failure> {
     let listeners = Listeners::open(&settings.proxy)
         .await
         .map_err(|error| Failure::Running(error.to_string()))?;
-    let running = Running::start(settings, identity, listeners)?;
+    let running = Running::start(settings, identity, Vec::new(), listeners)?;
     tracing::info!("listening: {}", running.addresses);
     drop(tokio::spawn(reload::follow(directory, running.live.clone(), Ok(files))));
     let name = signals.next().await;

@@ -13,7 +13,7 @@ mod yaml;
 
 use std::path::Path;
 
-pub(crate) use endpoints::Transport;
+pub(crate) use endpoints::{Protocol, Transport};
 pub(crate) use error::ConfigError;
 pub(crate) use files::Files;
 use mesh_core::Endpoint;
@@ -36,6 +36,7 @@ pub(crate) struct Settings {
 pub(crate) struct UpstreamSettings {
     pub(crate) config: upstream::Config,
     pub(crate) transport: Transport,
+    pub(crate) protocol: Protocol,
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
@@ -68,8 +69,8 @@ impl Settings {
                 warnings.push(format!("no document is about {name}: the defaults hold"));
             }
             if let Some(config) = problems.take(policies.upstream(&name)) {
-                let endpoints::Listed { transport, endpoints } = listed;
-                upstreams.push(UpstreamSettings { config, transport, endpoints });
+                let endpoints::Listed { protocol, transport, endpoints } = listed;
+                upstreams.push(UpstreamSettings { config, transport, protocol, endpoints });
             }
         }
         let mode = problems.take(mode(&proxy, &policies));

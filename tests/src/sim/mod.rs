@@ -6,6 +6,7 @@
 
 mod fleet;
 mod ledger;
+mod swarm;
 mod world;
 
 use std::{future::Future, time::Duration};
@@ -19,6 +20,7 @@ use tower::ServiceExt;
 
 pub use fleet::{Fleet, Mode};
 pub use ledger::{Declared, End, Ledger};
+pub use swarm::{Fault, Swarm};
 pub use world::{Act, Node, Seen, World};
 
 /// Runs `future` on a runtime of its own whose clock stands still until everybody waits.
