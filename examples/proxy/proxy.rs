@@ -60,8 +60,9 @@ impl Listeners {
     }
 
     fn addresses(&self) -> Addresses {
-        let address =
-            |listener: &Option<TcpListener>| listener.as_ref().and_then(|tcp| tcp.local_addr().ok());
+        let address = |listener: &Option<TcpListener>| {
+            listener.as_ref().and_then(|tcp| tcp.local_addr().ok())
+        };
         Addresses {
             outbound: address(&self.outbound),
             inbound: address(&self.inbound),
@@ -113,8 +114,7 @@ impl Running {
         }
         let identities = identity.map(|identity| ("proxy".to_owned(), identity));
         let identities = identities.into_iter().chain(others).collect();
-        let admin =
-            Arc::new(Admin::new(routes.clone(), local, identities, ending.clone()));
+        let admin = Arc::new(Admin::new(routes.clone(), local, identities, ending.clone()));
         if let Some(tcp) = listeners.admin {
             drop(tokio::spawn(admin::serve(tcp, admin.clone())));
         }
@@ -151,7 +151,8 @@ impl Live {
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("outbound", self.outbound), ("inbound", self.inbound), ("admin", self.admin)];
-        let shown = parts.iter().filter_map(|(what, address)| Some(format!("{what} {}", (*address)?)));
+        let shown =
+            parts.iter().filter_map(|(what, address)| Some(format!("{what} {}", (*address)?)));
         f.write_str(&shown.collect::<Vec<_>>().join(", "))
     }
 }

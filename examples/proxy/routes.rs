@@ -43,8 +43,7 @@ impl Routes {
         identity: Option<MeshTls>,
         namespace: &str,
     ) -> Result<Self, ConfigError> {
-        let routes =
-            Self { table: ArcSwap::default(), identity, namespace: namespace.to_owned() };
+        let routes = Self { table: ArcSwap::default(), identity, namespace: namespace.to_owned() };
         routes.apply(upstreams)?;
         Ok(routes)
     }
@@ -74,9 +73,7 @@ impl Routes {
         for settings in upstreams {
             let name = settings.config.name().to_owned();
             let entry = match old.upstreams.get(&name) {
-                Some(known) if known.transport == settings.transport => {
-                    follow(known, settings)?
-                }
+                Some(known) if known.transport == settings.transport => follow(known, settings)?,
                 Some(_) | None => self.build(settings)?,
             };
             table.upstreams.insert(name, entry);
@@ -108,9 +105,8 @@ impl Routes {
                     .or_insert_with(|| Some(target.clone()));
             }
         }
-        let exact = upstreams.iter().map(|(name, entry)| {
-            (name.to_ascii_lowercase(), entry.target.clone())
-        });
+        let exact =
+            upstreams.iter().map(|(name, entry)| (name.to_ascii_lowercase(), entry.target.clone()));
         let mut all: HashMap<_, _> =
             short.into_iter().filter_map(|(alias, target)| Some((alias, target?))).collect();
         all.extend(exact);
@@ -147,7 +143,9 @@ fn aliases(name: &str, namespace: &str) -> Vec<String> {
             .iter()
             .map(|end| format!("{name}.{namespace}{end}"))
             .collect(),
-        [service, space] | [service, space, "svc"] | [service, space, "svc", "cluster", "local"] => {
+        [service, space]
+        | [service, space, "svc"]
+        | [service, space, "svc", "cluster", "local"] => {
             let full = [
                 service.to_owned(),
                 format!("{service}.{space}"),
@@ -220,7 +218,10 @@ mod tests {
         };
         routes.apply(vec![settings(&pay)]).unwrap();
         assert_eq!(found(&routes, "shop"), None);
-        assert_eq!(&**routes.find("pay").unwrap().mesh.status()[0].endpoint.address(), "127.0.0.1:2");
+        assert_eq!(
+            &**routes.find("pay").unwrap().mesh.status()[0].endpoint.address(),
+            "127.0.0.1:2"
+        );
         assert_eq!(pay.status().len(), 1, "it is the same upstream");
     }
 }

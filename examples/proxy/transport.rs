@@ -29,9 +29,7 @@ impl Target {
     /// know HTTP/2, it is HTTP/2 in any case.
     pub(crate) fn choose_version<B>(&self, request: &mut Request<B>) {
         let http2 = match self.protocol {
-            Protocol::Auto => {
-                request.version() == Version::HTTP_2 && is_grpc(request.headers())
-            }
+            Protocol::Auto => request.version() == Version::HTTP_2 && is_grpc(request.headers()),
             Protocol::Http1 => false,
             Protocol::Http2 => true,
         };

@@ -58,6 +58,7 @@ mod chance;
 mod clock;
 mod observe;
 mod oneshot;
+mod striped;
 mod timer;
 
 pub use chance::Chance;

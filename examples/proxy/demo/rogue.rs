@@ -72,8 +72,8 @@ impl Rogue {
             Ok(config.dangerous().with_custom_certificate_verifier(anybody))
         };
         let bare = config().map(ClientConfigBuilder::with_no_client_auth);
-        let foreign =
-            config().and_then(|config: ClientConfigBuilder| config.with_client_auth_cert(chain, key));
+        let foreign = config()
+            .and_then(|config: ClientConfigBuilder| config.with_client_auth_cert(chain, key));
         let tls = |config: Result<ClientConfig, Error>| {
             config
                 .map(|config| Way::Tls(TlsConnector::from(Arc::new(config))))
@@ -101,10 +101,8 @@ impl Rogue {
     }
 }
 
-type ClientConfigBuilder = mesh_tls::rustls::ConfigBuilder<
-    ClientConfig,
-    mesh_tls::rustls::client::WantsClientCert,
->;
+type ClientConfigBuilder =
+    mesh_tls::rustls::ConfigBuilder<ClientConfig, mesh_tls::rustls::client::WantsClientCert>;
 
 async fn run(ways: [Way; 3], target: SocketAddr, counts: Arc<Counts>) {
     for way in ways.iter().cycle() {

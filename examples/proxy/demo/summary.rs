@@ -69,7 +69,8 @@ impl Summary {
 /// Handshakes that the endpoints turned away.
 fn refused(world: &World) -> Vec<(&'static str, u64)> {
     let stats = world.identities.iter().map(|(_, identity)| identity.stats());
-    let mut refused = [("plaintext", 0), ("no certificate", 0), ("foreign authority", 0), ("other", 0)];
+    let mut refused =
+        [("plaintext", 0), ("no certificate", 0), ("foreign authority", 0), ("other", 0)];
     for stats in stats {
         let other = stats.refused_expired
             + stats.refused_not_authorized
@@ -108,12 +109,20 @@ impl fmt::Display for Summary {
         line("requests", format!("{requests} ({ok} ok, {} failed)", requests - ok))?;
         line("success rate", format!("{:.2} % as callers saw it", 100.0 * self.success_rate()))?;
         line("latency", self.latency())?;
-        line("attempts a request", format!("{:.3} ({} retries)", self.attempts_per_request, self.retries))?;
+        line(
+            "attempts a request",
+            format!("{:.3} ({} retries)", self.attempts_per_request, self.retries),
+        )?;
         line("ejections", self.ejections.to_string())?;
         line("split", self.split())?;
         line(
             "rogue connections",
-            format!("{} tried, {} let in, {}", self.rogue_tried, self.let_in, self.refused_in_words()),
+            format!(
+                "{} tried, {} let in, {}",
+                self.rogue_tried,
+                self.let_in,
+                self.refused_in_words()
+            ),
         )
     }
 }

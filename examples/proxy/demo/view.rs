@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io::{IsTerminal, Write as _},
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,11 +42,11 @@ impl View {
     pub(super) fn new(world: &World) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let mut hints = world.notes.clone();
+        hints.push(format!("try  curl -i -H 'Host: {SERVICE}' http://{}/pay", world.outbound));
         hints.push(format!(
-            "try  curl -i -H 'Host: {SERVICE}' http://{}/pay",
-            world.outbound
+            "     curl http://{}/clusters    (also /metrics, /config, /ready)",
+            world.admin
         ));
-        hints.push(format!("     curl http://{}/clusters    (also /metrics, /config, /ready)", world.admin));
         hints.push(format!("open http://{}/ in a browser", world.admin));
         let view = Self {
             redraws: terminal,
@@ -115,7 +118,10 @@ impl View {
             match (&status.ejection, before) {
                 (Some(ejection), false) => {
                     let why = ejection.detector.map(|why| format!(" by {why}")).unwrap_or_default();
-                    tell(format!("{name} ejected{why} for {:.0} s", ejection.left.as_secs_f64().ceil()));
+                    tell(format!(
+                        "{name} ejected{why} for {:.0} s",
+                        ejection.left.as_secs_f64().ceil()
+                    ));
                 }
                 (None, true) => tell(format!("{name} is back in rotation")),
                 (Some(_), true) | (None, false) => {}
@@ -145,7 +151,12 @@ impl View {
             _ = writeln!(text, "{content}\x1b[K");
         };
         let age = summary.age.as_secs_f64();
-        line(&self.paint(BOLD, &format!("mesh-proxy  {SERVICE} behind STRICT mutual TLS   {age:.1} s")));
+        line(
+            &self.paint(
+                BOLD,
+                &format!("mesh-proxy  {SERVICE} behind STRICT mutual TLS   {age:.1} s"),
+            ),
+        );
         line("");
         line(&format!(
             "callers    {} requests, {:.0}/s, {:.2} % ok, {}",

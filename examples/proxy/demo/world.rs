@@ -140,15 +140,17 @@ impl World {
         let checkout = identity(&ca, "checkout").await?;
         let listeners =
             Listeners { outbound: Some(outbound), admin: Some(admin), ..Listeners::default() };
-        let caller_side =
-            Running::start(settings, Some(checkout), identities.clone(), listeners)?;
+        let caller_side = Running::start(settings, Some(checkout), identities.clone(), listeners)?;
         let mesh = caller_side.live.routes.find(SERVICE).map(|target| target.mesh);
 
         let address = |address: Option<SocketAddr>| address.ok_or_else(|| failed("no listener"));
         Ok(Self {
             outbound: address(caller_side.addresses.outbound)?,
             admin: address(caller_side.addresses.admin)?,
-            target: names.first().map(|(address, _)| *address).ok_or_else(|| failed("no endpoint"))?,
+            target: names
+                .first()
+                .map(|(address, _)| *address)
+                .ok_or_else(|| failed("no endpoint"))?,
             mesh: mesh.ok_or_else(|| failed("no upstream"))?,
             names,
             identities,

@@ -33,6 +33,7 @@ use crate::{
     classify::Classify,
     error::{Reason, into_response},
     retry::Outgoing,
+    striped::Handle,
     timer::Timer,
 };
 
@@ -54,7 +55,7 @@ pin_project! {
         state: Stage<M::Service, B>,
         #[pin]
         timer: Timer,
-        shared: Arc<Shared<M>>,
+        shared: Handle<Arc<Shared<M>>>,
         classify: C,
         request: Outgoing<B>,
         flight: Option<Flight>,
@@ -105,7 +106,7 @@ where
     C: Classify<Response<RB>>,
     B: Body<Data = Bytes> + Unpin,
 {
-    pub(super) fn new(shared: Arc<Shared<M>>, classify: C, request: Request<B>) -> Self {
+    pub(super) fn new(shared: Handle<Arc<Shared<M>>>, classify: C, request: Request<B>) -> Self {
         let now = Clock.now();
         let plan = shared.plan.load();
         let config = &plan.config;
@@ -146,7 +147,7 @@ fn begin<S: Clone>(
 ) -> Result<S, MeshError> {
     let index = *plan.split.pick(&mut chance.rng());
     let cluster = plan.subsets.get(index).ok_or(Reason::NoRoute)?;
-    let begun = Flight::begin(&cluster.subset, chance, now)
+    let begun = Flight::begin(&cluster.roster, chance, now)
         .map_err(|full| Reason::Overflow(full.resource()))?;
     begin_attempt(plan, cluster, chance, flight.insert(begun), attempt, deadline, now)
 }
@@ -189,7 +190,8 @@ fn pick<S: Clone>(
     flight: &mut Flight,
     now: Timestamp,
 ) -> Result<S, MeshError> {
-    let Cluster { subset, members } = cluster;
+    let Cluster { roster, members } = cluster;
+    let subset = &roster.subset;
     let rng = &mut chance.rng();
     let mut rejected: Option<Rejected> = None;
     for _ in 0..PICKS {
@@ -212,7 +214,7 @@ fn pick<S: Clone>(
             },
         };
         tried.push(state);
-        flight.start(now, state.clone(), permit);
+        flight.start(now, roster, index, permit);
         return Ok(member.service.clone());
     }
     let (reason, retry_after) = match rejected {

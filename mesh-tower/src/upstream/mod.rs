@@ -94,6 +94,7 @@ use crate::{
     BoxError,
     body::{MeshBody, ReplayBody},
     classify::{Classify, Standard},
+    striped::Striped,
 };
 
 /// An upstream whose endpoints speak HTTP over connections of this crate's pool; `B` is the body of its requests.
@@ -123,7 +124,9 @@ pub type HttpUpstream<B, C = hyper_util::client::legacy::connect::HttpConnector>
 ///
 /// It is always ready: what may have to wait or be refused waits and is refused in the response future.
 pub struct Upstream<M: MakeEndpoint, C = Standard> {
-    shared: Arc<Shared<M>>,
+    // Two counts, so that the requests of one thread do not write what another's read: the outer one counts clones of
+    // the upstream, the inner ones requests.
+    shared: Arc<Striped<Arc<Shared<M>>>>,
     classify: C,
 }
 
@@ -227,7 +230,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture::new(self.shared.clone(), self.classify.clone(), request)
+        ResponseFuture::new(self.shared.handle(), self.classify.clone(), request)
     }
 }
 

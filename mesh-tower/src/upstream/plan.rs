@@ -14,7 +14,7 @@ use super::{
     Config, MakeEndpoint, Origin,
     subset::{EndpointState, Member, Subset},
 };
-use crate::{Chance, Clock};
+use crate::{Chance, Clock, striped::Striped};
 
 /// What a request reads, once, and never waits for: an immutable picture of the routes, the policies and the
 /// endpoints. The one writer publishes a new one when anything changes.
@@ -26,8 +26,16 @@ pub(super) struct Plan<S> {
 
 /// A subset and its endpoints, as of one moment.
 pub(super) struct Cluster<S> {
-    pub(super) subset: Arc<Subset>,
+    pub(super) roster: Striped<Roster>,
     pub(super) members: Weighted<Member<S>>,
+}
+
+/// What a request holds of a [`Cluster`] until it is over: all but the services. The endpoints stand in the order of the
+/// members, so a request holds them all by one count, and its own by a number.
+#[derive(Clone, Debug)]
+pub(super) struct Roster {
+    pub(super) subset: Arc<Subset>,
+    pub(super) endpoints: Arc<[Arc<EndpointState>]>,
 }
 
 /// What all clones of an upstream share.
@@ -136,17 +144,21 @@ impl<M: MakeEndpoint> fmt::Debug for Shared<M> {
 impl<S> Plan<S> {
     /// The subset of that number as it is now. A configuration that came in between may have fewer.
     pub(super) fn cluster(&self, subset: &Subset) -> Option<&Cluster<S>> {
-        self.subsets.iter().find(|cluster| cluster.subset.name == subset.name)
+        self.subsets.iter().find(|cluster| cluster.roster.subset.name == subset.name)
     }
 
     /// The next moment at which the driver has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.subsets.iter().filter_map(|cluster| cluster.subset.detection.poll_timeout()).min()
+        self.subsets
+            .iter()
+            .filter_map(|cluster| cluster.roster.subset.detection.poll_timeout())
+            .min()
     }
 
     /// Un-ejects what has served its time. Idempotent.
     pub(super) fn on_timeout(&self, now: Timestamp) {
-        for Cluster { subset, members } in &self.subsets {
+        for Cluster { roster, members } in &self.subsets {
+            let subset = &roster.subset;
             subset.detection.sweep(
                 now,
                 members.iter().map(|member| &member.state.host),
@@ -223,9 +235,11 @@ impl<S: Clone> Writer<S> {
                 destinations
             }
         };
-        let cluster = |members: &Members<S>| Cluster {
-            subset: members.subset.clone(),
-            members: Weighted::new(members.members.values().cloned().collect()),
+        let cluster = |Members { subset, members }: &Members<S>| {
+            let members = Weighted::new(members.values().cloned().collect());
+            let endpoints = members.iter().map(|member| member.state.clone()).collect();
+            let roster = Striped::new(&Roster { subset: subset.clone(), endpoints });
+            Cluster { roster, members }
         };
         Ok(Plan {
             config: self.config.clone(),
