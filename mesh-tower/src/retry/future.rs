@@ -74,8 +74,8 @@ where
         let now = Clock.now();
         let config = &shared.config;
         let limit = Deadline::NONE;
-        let mut request =
-            Outgoing::new(request, now, limit, config.retries() > 0, shared.replay_cap);
+        let mut request = Outgoing::new(request);
+        request.read(now, limit, config.retries() > 0, shared.replay_cap);
         let limit = attempt_limit(&request, &shared, now);
         let state = match request.next(now, false) {
             Some(first) => State::Calling { future: service.call(first) },

@@ -35,45 +35,48 @@ enum Stored<B> {
 }
 
 impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
-    pub(crate) fn new(
-        request: Request<B>,
-        now: Timestamp,
-        timeout: Deadline,
-        retries: bool,
-        cap: u64,
-    ) -> Self {
-        let (mut head, body) = request.into_parts();
-        let mut deadline = timeout;
-        let (mut attempt, mut grpc) = (1, false);
+    /// Stores `request` as it is, so that it is moved no more than once. To be [read](Self::read) next.
+    #[inline]
+    pub(crate) fn new(request: Request<B>) -> Self {
+        let (head, body) = request.into_parts();
+        Self {
+            head: Some(head),
+            body: Stored::Fresh { body, cap: None },
+            grpc: false,
+            deadline: Deadline::NONE,
+            is_retry: false,
+            attempts: 0,
+        }
+    }
+
+    /// Learns from the request how long it may take and what it is. With `retries` it may be sent again, if no more
+    /// than `cap` bytes of its body have to be kept for that.
+    pub(crate) fn read(&mut self, now: Timestamp, timeout: Deadline, retries: bool, cap: u64) {
+        self.deadline = timeout;
+        let mut attempt = 1;
+        let Some(head) = &mut self.head else { return };
         if !head.headers.is_empty() {
             attempt = attempt_of(&head.headers);
-            grpc = is_grpc(&head.headers);
+            self.grpc = is_grpc(&head.headers);
             if let Some(asked) = deadline::from_headers(&head.headers) {
-                deadline = deadline.earlier(Deadline::after(now, asked));
+                self.deadline = self.deadline.earlier(Deadline::after(now, asked));
             }
         }
         if !head.extensions.is_empty() {
             if let Some(inbound) = head.extensions.get::<Inbound>() {
-                deadline = deadline.earlier(inbound.deadline());
+                self.deadline = self.deadline.earlier(inbound.deadline());
                 attempt = attempt.max(inbound.attempt());
             }
             if let Some(own) = head.extensions.get::<Deadline>() {
-                deadline = deadline.earlier(*own);
+                self.deadline = self.deadline.earlier(*own);
             }
         }
-        let is_retry = attempt > 1;
-        if is_retry {
+        self.is_retry = attempt > 1;
+        if self.is_retry {
             // An extension ends here: the service after the next must know as well.
-            mark_retry(&mut head.headers, attempt, grpc);
-        }
-        let cap = (retries && !is_retry).then_some(cap);
-        Self {
-            head: Some(head),
-            body: Stored::Fresh { body, cap },
-            grpc,
-            deadline,
-            is_retry,
-            attempts: 0,
+            mark_retry(&mut head.headers, attempt, self.grpc);
+        } else if retries && let Stored::Fresh { cap: kept, .. } = &mut self.body {
+            *kept = Some(cap);
         }
     }
 
@@ -87,25 +90,25 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
     }
 
     /// The request of the next attempt; `None` if it cannot be sent again. With `propagate` it tells how long it has.
+    #[inline]
     pub(crate) fn next(
         &mut self,
         now: Timestamp,
         propagate: bool,
     ) -> Option<Request<ReplayBody<B>>> {
         let body = self.next_body()?;
-        let head = match self.body {
-            Stored::Fresh { .. } | Stored::Kept(_) => self.head.clone(),
-            Stored::Gone => self.head.take(),
+        let mut head = match (&self.body, &self.head) {
+            (Stored::Fresh { .. } | Stored::Kept(_), Some(head)) => head.clone(),
+            (Stored::Gone, _) | (_, None) => self.head.take()?,
         };
-        let mut request = Request::from_parts(head?, body);
         if self.attempts > 0 {
-            mark_retry(request.headers_mut(), self.attempts.saturating_add(1), self.grpc);
+            mark_retry(&mut head.headers, self.attempts.saturating_add(1), self.grpc);
         }
         self.attempts += 1;
         if propagate && let Some(left) = self.deadline.remaining(now) {
-            deadline::write_headers(request.headers_mut(), left);
+            deadline::write_headers(&mut head.headers, left);
         }
-        Some(request)
+        Some(Request::from_parts(head, body))
     }
 
     fn next_body(&mut self) -> Option<ReplayBody<B>> {

@@ -66,6 +66,7 @@ pin_project! {
 }
 
 /// The attempt under way, and which endpoints were tried.
+#[derive(Default)]
 struct Attempt {
     tried: Tried,
     began: Timestamp,
@@ -77,6 +78,9 @@ pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwned]
     enum State<S, F, R> {
+        // Not polled yet. What happens then happens where the future stands: it is large, and to move it about costs
+        // more than the policies.
+        New,
         // Refused before anything was sent.
         Refused { error: MeshError },
         // An endpoint is chosen; its service is being made ready, and the request not yet made.
@@ -107,31 +111,16 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     pub(super) fn new(shared: Handle<Arc<Shared<M>>>, classify: C, request: Request<B>) -> Self {
-        let now = Clock.now();
-        let plan = shared.plan.load();
-        let config = &plan.config;
-        let request = Outgoing::new(
-            request,
-            now,
-            config.timeout().map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout)),
-            config.retry().retries() > 0,
-            config.replay_cap(),
-        );
-        let mut flight = None;
-        let mut attempt = Attempt { tried: Tried::default(), began: now, limit: None };
-        let begun = begin(&plan, &shared.chance, &mut flight, &mut attempt, request.deadline, now);
-        let state = State::begin(&plan, begun);
-        drop(plan);
         Self {
-            state,
+            state: State::New,
             timer: Timer::default(),
             shared,
             classify,
-            request,
-            flight,
-            attempt,
+            request: Outgoing::new(request),
+            flight: None,
+            attempt: Attempt::default(),
             session: Session::new(),
-            started: now,
+            started: Timestamp::ZERO,
         }
     }
 }
@@ -249,6 +238,10 @@ where
         loop {
             let mut this = self.as_mut().project();
             let polled = match this.state.as_mut().project() {
+                StateProj::New => {
+                    self.as_mut().begin(Clock.now());
+                    continue;
+                }
                 StateProj::Refused { .. } | StateProj::Done => {
                     return Poll::Ready(self.refuse());
                 }
@@ -306,6 +299,20 @@ where
     B: Body<Data = Bytes> + Unpin,
     RB: Body<Data = Bytes>,
 {
+    /// Begins the first attempt.
+    fn begin(self: Pin<&mut Self>, now: Timestamp) {
+        let mut this = self.project();
+        *this.started = now;
+        let plan = this.shared.plan.load();
+        let config = &plan.config;
+        let timeout =
+            config.timeout().map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout));
+        this.request.read(now, timeout, config.retry().retries() > 0, config.replay_cap());
+        let deadline = this.request.deadline;
+        let begun = begin(&plan, &this.shared.chance, this.flight, this.attempt, deadline, now);
+        this.state.set(State::begin(&plan, begun));
+    }
+
     /// Begins the next attempt; `Some` is the last word, if there is no endpoint for it.
     fn start(
         mut self: Pin<&mut Self>,
@@ -396,7 +403,8 @@ where
         let mut this = self.project();
         let error = match this.state.as_mut().project_replace(State::Done) {
             StateOwned::Refused { error } => error,
-            StateOwned::Readying { .. }
+            StateOwned::New
+            | StateOwned::Readying { .. }
             | StateOwned::Calling { .. }
             | StateOwned::Waiting { .. }
             | StateOwned::Done => MeshError::new(Reason::InvalidRequest)
