@@ -1,0 +1,5 @@
+//! What went wrong once, each with the shortest way to it.
+#![expect(clippy::unwrap_used, reason = "all of it is a test")]
+
+mod bodies;
+mod support;
