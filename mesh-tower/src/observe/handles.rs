@@ -1,4 +1,10 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
@@ -21,6 +27,9 @@ use super::names;
 pub(super) struct Cache {
     upstream: SharedString,
     subset: SharedString,
+    /// How things stand, for recorders to come.
+    endpoints: AtomicUsize,
+    ejected: AtomicI64,
     handles: ArcSwap<Handles>,
 }
 
@@ -32,7 +41,7 @@ pub(super) struct Handles {
     requests: [Counter; 5],
     attempts: [Counter; 8],
     pub(super) retries: Counter,
-    pub(super) endpoints: Gauge,
+    endpoints: Gauge,
     pub(super) request_duration: Histogram,
     ejected: Gauge,
 }
@@ -46,7 +55,8 @@ impl Cache {
         let upstream = SharedString::from(upstream.to_owned());
         let subset = SharedString::from(subset.to_owned());
         let handles = ArcSwap::from_pointee(Handles::new(&upstream, &subset, recorder()));
-        Self { upstream, subset, handles }
+        let (endpoints, ejected) = (AtomicUsize::new(0), AtomicI64::new(0));
+        Self { upstream, subset, endpoints, ejected, handles }
     }
 
     #[inline]
@@ -58,9 +68,30 @@ impl Cache {
         }
         let fresh = Arc::new(Handles::new(&self.upstream, &self.subset, current));
         // What is a state, and not a sum, is told to the new recorder too.
-        fresh.adopt();
+        fresh.endpoints.set(self.endpoints.load(Relaxed) as f64);
+        fresh.ejected.set(self.ejected.load(Relaxed) as f64);
         self.handles.store(fresh.clone());
         record(&fresh);
+    }
+
+    pub(super) fn endpoints(&self, count: usize) {
+        self.endpoints.store(count, Relaxed);
+        self.with(|handles| handles.endpoints.set(count as f64));
+    }
+
+    pub(super) fn outlier(&self, event: Event) {
+        // The handles first: were the new state noted before, a new recorder would hear of the event twice.
+        self.with(|handles| handles.outlier(event));
+        match event {
+            Event::Ejected { .. } => self.ejected.fetch_add(1, Relaxed),
+            Event::Unejected { .. } => self.ejected.fetch_sub(1, Relaxed),
+            Event::NotEjected { .. } => return,
+        };
+    }
+
+    pub(super) fn removed_while_ejected(&self) {
+        self.with(|handles| handles.ejected.decrement(1.0));
+        self.ejected.fetch_sub(1, Relaxed);
     }
 }
 
@@ -97,10 +128,6 @@ impl Handles {
             request_duration: histogram!(names::REQUEST_DURATION, &labels()),
             ejected: gauge!(names::EJECTED, &labels()),
         }
-    }
-
-    fn adopt(&self) {
-        self.ejected.increment(0.0);
     }
 
     #[inline]

@@ -113,8 +113,12 @@ where
         );
         let index = *plan.split.pick(&mut shared.chance.rng());
         let flight = match plan.subsets.get(index) {
-            Some(cluster) => Flight::begin(&cluster.subset, &shared.chance, now)
-                .map_err(|full| MeshError::new(Reason::Overflow(full.resource()))),
+            Some(cluster) => Flight::begin(&cluster.subset, &shared.chance, now).map_err(|full| {
+                let reason = Reason::Overflow(full.resource());
+                // Without a flight nobody else knows whose refusal it is.
+                cluster.subset.observer.refused(reason);
+                MeshError::new(reason)
+            }),
             None => Err(MeshError::new(Reason::NoRoute)),
         };
         drop(plan);

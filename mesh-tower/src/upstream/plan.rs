@@ -102,6 +102,12 @@ where
         let now = Clock.now();
         let old = std::mem::take(&mut writer.subsets);
         writer.subsets = subsets_of(&config, &old, &self.changed, &self.chance, now);
+        for Members { subset, members } in &old {
+            if !writer.subsets.iter().any(|kept| kept.subset.name == subset.name) {
+                members.values().for_each(|member| subset.on_removed(&member.state));
+                subset.observer.endpoints(0);
+            }
+        }
         writer.config = config;
         writer.follow(&self.make, now);
         self.publish(writer.plan()?);
@@ -176,7 +182,7 @@ impl<S: Clone> Writer<S> {
                         .get(address)
                         .is_some_and(|endpoint| endpoint.labels().matches(&subset.labels));
                 if !stays {
-                    subset.detection.on_host_removed(&member.state.host);
+                    subset.on_removed(&member.state);
                 }
                 stays
             });

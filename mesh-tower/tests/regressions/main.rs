@@ -2,4 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod bodies;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod support;
