@@ -140,9 +140,12 @@ impl<M: MakeEndpoint> fmt::Debug for Shared<M> {
 // === impl Plan ===
 
 impl<S> Plan<S> {
-    /// The subset of that number as it is now. A configuration that came in between may have fewer.
+    /// The subset as it is now, if a configuration that came in between still has it. One of the same name that was
+    /// added anew is another: its endpoints must not be told to the machines of the old one.
     pub(super) fn cluster(&self, subset: &Subset) -> Option<&Cluster<S>> {
-        self.subsets.iter().find(|cluster| cluster.subset.name == subset.name)
+        self.subsets
+            .iter()
+            .find(|cluster| Arc::ptr_eq(&cluster.subset.detection, &subset.detection))
     }
 
     /// The next moment at which the driver has something to do.

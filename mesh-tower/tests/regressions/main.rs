@@ -5,3 +5,4 @@ mod bodies;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod support;
+mod swaps;
