@@ -334,6 +334,8 @@ where
             (State::Refused { error }, Some(last)) => {
                 if let Some(flight) = this.flight {
                     flight.subset().observer.refused(error.reason());
+                    // It is not sent, and the answer's body may last.
+                    flight.end_retry();
                 }
                 Some(self.answer(now, last))
             }

@@ -4,5 +4,6 @@
 mod bodies;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod retries;
 mod support;
 mod swaps;
