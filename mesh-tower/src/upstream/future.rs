@@ -13,20 +13,13 @@ use http::{Request, Response};
 use http_body::Body;
 use mesh_core::{
     Outcome, Timestamp,
-    breaker::Rejected,
     deadline::Deadline,
     retry::{Answer, Decision, GiveUp, Granted, Session},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{
-    MakeEndpoint,
-    flight::Flight,
-    plan::{Cluster, Shared},
-    subset::Member,
-    tried::Tried,
-};
+use super::{MakeEndpoint, flight::Flight, pick::pick, plan::Shared, tried::Tried};
 use crate::{
     BoxError, Clock, MeshError,
     body::{MeshBody, ReplayBody},
@@ -35,9 +28,6 @@ use crate::{
     retry::Outgoing,
     timer::Timer,
 };
-
-/// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
-const PICKS: usize = 3;
 
 pin_project! {
     /// The response of an [`Upstream`](super::Upstream).
@@ -189,61 +179,6 @@ where
         Some(next) => State::Readying { service, request: Some(next) },
         None => refused(MeshError::new(Reason::InvalidRequest)),
     }
-}
-
-/// Chooses an endpoint and takes its breaker's permit.
-fn pick<M>(
-    cluster: &Cluster<M::Service>,
-    shared: &Shared<M>,
-    (tried, avoid): (&mut Tried, bool),
-    flight: &mut Flight,
-    now: Timestamp,
-) -> Result<M::Service, MeshError>
-where
-    M: MakeEndpoint,
-    M::Service: Clone,
-{
-    let Cluster { subset, members } = cluster;
-    let rng = &mut shared.chance.rng();
-    let mut rejected: Option<Rejected> = None;
-    for _ in 0..PICKS {
-        let avoid = |member: &Member<M::Service>| avoid && tried.contains(&member.state);
-        let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
-        let member = &members[index];
-        let state = &member.state;
-        let permit = match &state.breaker {
-            None => None,
-            Some(breaker) => match breaker.try_acquire(now, rng) {
-                Ok(permit) => {
-                    subset.observer.breaker(&state.address, permit.transition());
-                    Some(permit)
-                }
-                Err(refusal) => {
-                    subset.observer.breaker(&state.address, refusal.transition);
-                    rejected = Some(refusal);
-                    continue;
-                }
-            },
-        };
-        tried.push(state);
-        flight.start(now, state.clone(), permit);
-        return Ok(member.service.clone());
-    }
-    let (reason, retry_after) = match rejected {
-        Some(refusal) => (Reason::BreakerOpen, refusal.retry_after),
-        None => (Reason::NoEndpoint, next_return(cluster, now)),
-    };
-    let error = MeshError::new(reason);
-    Err(match retry_after {
-        Some(after) => error.with_retry_after(after),
-        None => error,
-    })
-}
-
-/// How long until the first ejected endpoint comes back.
-fn next_return<S>(cluster: &Cluster<S>, now: Timestamp) -> Option<std::time::Duration> {
-    let members = cluster.members.iter();
-    members.filter_map(|member| member.state.host.ejected_until()).min().map(|at| at.since(now))
 }
 
 impl<M, C, B, RB> Future for ResponseFuture<M, C, B>
