@@ -51,6 +51,7 @@ pin_project! {
         Calling { #[pin] future: F },
         Waiting { until: Timestamp },
         Readying,
+        Done,
     }
 }
 
@@ -132,6 +133,7 @@ where
                     Poll::Pending => Poll::Pending,
                 },
                 StateProj::Calling { future } => future.poll(cx),
+                StateProj::Done => panic!("polled after it was ready"),
             };
             let result = match polled {
                 Poll::Ready(result) => result.map_err(Into::into),
@@ -145,6 +147,8 @@ where
                     Err(MeshError::new(reason).into())
                 }
             };
+            // The attempt lets go of the request's body, which a retry may need.
+            this.state.set(State::Done);
             let answer = this.classify.classify(result.as_ref()).answer();
             match this.held.decide(this.request, this.session, answer) {
                 Some(until) => this.state.set(State::Waiting { until }),
