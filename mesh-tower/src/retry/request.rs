@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue, Request, request::Parts};
 use http_body::Body;
 use mesh_core::{Timestamp, deadline::Deadline};
@@ -69,12 +71,8 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
         self.spare.as_mut().is_some_and(|(_, kept)| kept.is_here())
     }
 
-    /// The request of the next attempt; `None` if it cannot be sent again. With `propagate` it tells how long it has.
-    pub(crate) fn next(
-        &mut self,
-        now: Timestamp,
-        propagate: bool,
-    ) -> Option<Request<ReplayBody<B>>> {
+    /// The request of the next attempt, which says that it has so long; `None` if it cannot be sent again.
+    pub(crate) fn next(&mut self, time: Option<Duration>) -> Option<Request<ReplayBody<B>>> {
         let mut request = match self.first.take() {
             Some(first) => first,
             None => {
@@ -85,8 +83,8 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             }
         };
         self.attempts += 1;
-        if propagate && let Some(left) = self.deadline.remaining(now) {
-            deadline::write_headers(request.headers_mut(), left);
+        if let Some(time) = time {
+            deadline::write_headers(request.headers_mut(), time);
         }
         Some(request)
     }

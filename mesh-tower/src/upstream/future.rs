@@ -177,11 +177,10 @@ where
         Err(error) => return refused(error),
     };
     let config = &plan.config;
-    *limit = request
-        .deadline
-        .attempt_timeout(now, config.retry().per_try_timeout())
-        .map(|left| now + left);
-    match request.next(now, config.propagates_deadline()) {
+    let time = request.deadline.attempt_timeout(now, config.retry().per_try_timeout());
+    *limit = time.map(|time| now + time);
+    // What the attempt has, not the whole request (Envoy too): beyond it the endpoint would work for nobody.
+    match request.next(time.filter(|_| config.propagates_deadline())) {
         Some(next) => State::Readying { service, request: Some(next) },
         None => refused(MeshError::new(Reason::InvalidRequest)),
     }
