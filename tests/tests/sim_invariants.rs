@@ -20,7 +20,7 @@ use mesh_tower::{
 use tower::ServiceExt;
 
 const SEEDS: u64 = 20;
-const RUN: Duration = Duration::from_secs(120);
+const RUN: Duration = Duration::from_secs(240);
 const TICK: Duration = Duration::from_millis(100);
 /// Between requests, on average.
 const GAP: Duration = Duration::from_millis(25);
