@@ -3,6 +3,8 @@
 //! Who has which bug was found by running the versions named, or by reading them. The number in front of each is its
 //! place in a list of 37 behaviours that a serious implementation must have.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -130,7 +132,7 @@ async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Outpu
 
 // === breakers ===
 
-/// 1. tower-resilience 0.14: its window of calls does not slide. After 100,000 good calls it takes 100,000 bad ones to
+/// No. 1: tower-resilience 0.14: its window of calls does not slide. After 100,000 good calls it takes 100,000 bad ones to
 /// open.
 #[test]
 fn a_window_slides_however_long_all_was_well() {
@@ -158,7 +160,7 @@ fn a_window_slides_however_long_all_was_well() {
     }
 }
 
-/// 6. failsafe 1.3 and recloser 1.4: when the wait is over, all of 100 callers get through.
+/// No. 6: failsafe 1.3 and recloser 1.4: when the wait is over, all of 100 callers get through.
 #[tokio::test(start_paused = true)]
 async fn half_open_admits_its_permits_and_no_more() {
     for permits in [1, 5] {
@@ -176,7 +178,7 @@ async fn half_open_admits_its_permits_and_no_more() {
     }
 }
 
-/// 7. linkerd2-proxy (2026-08): a probe that is cancelled before its answer's head takes the only permit with it.
+/// No. 7: linkerd2-proxy (2026-08): a probe that is cancelled before its answer's head takes the only permit with it.
 #[tokio::test(start_paused = true)]
 async fn a_dropped_probe_gives_its_permit_back() {
     let (service, layer, _) = guarded(two_strikes(1));
@@ -192,7 +194,7 @@ async fn a_dropped_probe_gives_its_permit_back() {
     assert_eq!(layer.handle().state(), State::Closed);
 }
 
-/// 8. tower-resilience 0.14: one probe that never ends, and the breaker rejects for ever.
+/// No. 8: tower-resilience 0.14: one probe that never ends, and the breaker rejects for ever.
 #[tokio::test(start_paused = true)]
 async fn a_hanging_probe_is_a_failed_one_after_its_deadline() {
     let (service, layer, _) = guarded(two_strikes(1));
@@ -209,7 +211,7 @@ async fn a_hanging_probe_is_a_failed_one_after_its_deadline() {
     drop(probe);
 }
 
-/// 9. tower-resilience 0.14: a slow call from before the trip succeeds, and closes the breaker under the probe.
+/// No. 9: tower-resilience 0.14: a slow call from before the trip succeeds, and closes the breaker under the probe.
 #[tokio::test(start_paused = true)]
 async fn an_answer_from_before_the_trip_decides_nothing() {
     let (service, layer, _) = guarded(two_strikes(1));
@@ -223,7 +225,7 @@ async fn an_answer_from_before_the_trip_decides_nothing() {
     assert_eq!(layer.handle().state(), State::Closed);
 }
 
-/// 10. tower-resilience 0.14: with a window of 50 ms and a good call each 100 ms, successes age out of the window
+/// No. 10: tower-resilience 0.14: with a window of 50 ms and a good call each 100 ms, successes age out of the window
 /// while permits are used up; 22 of 22 calls are rejected, and so it stays.
 #[tokio::test(start_paused = true)]
 async fn a_slow_trickle_of_good_calls_closes_it() {
@@ -241,7 +243,7 @@ async fn a_slow_trickle_of_good_calls_closes_it() {
     assert_eq!(layer.handle().state(), State::Closed);
 }
 
-/// 12. tower-resilience 0.14: in back-pressure mode, waiting for half-open polls a timer of 1 ms.
+/// No. 12: tower-resilience 0.14: in back-pressure mode, waiting for half-open polls a timer of 1 ms.
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker_leaves_the_service_alone_and_wakes_in_time() {
     let (rejecting, _, backend) = guarded(two_strikes(1));
@@ -271,7 +273,7 @@ async fn an_open_breaker_leaves_the_service_alone_and_wakes_in_time() {
     assert!(polls.load(Relaxed) <= 3, "{polls:?} polls in 10 s");
 }
 
-/// 14. tower-resilience 0.14: two services of one layer have a breaker each; axum applies a layer to each route, and
+/// No. 14: tower-resilience 0.14: two services of one layer have a breaker each; axum applies a layer to each route, and
 /// users got one that never opens.
 #[tokio::test(start_paused = true)]
 async fn a_layer_that_is_applied_again_has_the_same_breaker() {
@@ -322,7 +324,7 @@ fn two_retries() -> retry::Config {
     retry::Config::none().with_retries(2).with_retry_on("5xx,connect-failure".parse().unwrap())
 }
 
-/// 17. tower-resilience up to 2026-05, and its retry until 2026-08: the clone that is called was never ready; it panics
+/// No. 17: tower-resilience up to 2026-05, and its retry until 2026-08: the clone that is called was never ready; it panics
 /// over tower's own `ConcurrencyLimit`.
 #[tokio::test(start_paused = true)]
 async fn every_attempt_is_made_on_a_service_that_is_ready() {
@@ -363,7 +365,7 @@ async fn every_attempt_is_made_on_a_service_that_is_ready() {
 
 // === retries ===
 
-/// 20. tower 0.5.3 (tower#857): the reciprocal of the ratio is truncated, so 0.4 allows 500 retries for 1,000 requests,
+/// No. 20: tower 0.5.3 (tower#857): the reciprocal of the ratio is truncated, so 0.4 allows 500 retries for 1,000 requests,
 /// and 0.6, 0.7 and 0.9 allow 1,000.
 #[test]
 fn a_budget_is_exact_for_every_ratio() {
@@ -379,7 +381,7 @@ fn a_budget_is_exact_for_every_ratio() {
     }
 }
 
-/// 22. A breaker's refusal is not the upstream's failure: with a retry around the breaker of most libraries it is tried
+/// No. 22: A breaker's refusal is not the upstream's failure: with a retry around the breaker of most libraries it is tried
 /// again after a back-off, out of the budget.
 #[tokio::test(start_paused = true)]
 async fn what_a_breaker_refuses_is_not_retried() {
@@ -403,7 +405,7 @@ async fn what_a_breaker_refuses_is_not_retried() {
 
 // === endpoints ===
 
-/// 29. tower-resilience 0.14: an ejected endpoint wakes itself; 250,000 polls and more in 300 ms.
+/// No. 29: tower-resilience 0.14: an ejected endpoint wakes itself; 250,000 polls and more in 300 ms.
 #[tokio::test(start_paused = true)]
 async fn an_ejected_endpoint_sleeps_until_its_return() {
     let set = OutlierSet::new(outlier::Config::default().with_consecutive_5xx(3));
@@ -424,7 +426,7 @@ async fn an_ejected_endpoint_sleeps_until_its_return() {
     assert_eq!(backend.ready_polls() - asked, 1, "not asked before its return");
 }
 
-/// 31 (the cap). tower-resilience 0.14: at its default of 50 % an upstream of one endpoint is never protected.
+/// No. 31 (the cap): tower-resilience 0.14: at its default of 50 % an upstream of one endpoint is never protected.
 /// linkerd2-proxy has no cap: all endpoints can be out at once.
 #[tokio::test(start_paused = true)]
 async fn never_more_than_the_share_is_ejected_and_one_always_may_be() {
@@ -449,7 +451,7 @@ async fn never_more_than_the_share_is_ejected_and_one_always_may_be() {
     }
 }
 
-/// 32. tower 0.5.3 (tower#856): after a removal between `ready` and `call` the request goes to another endpoint than the
+/// No. 32: tower 0.5.3 (tower#856): after a removal between `ready` and `call` the request goes to another endpoint than the
 /// one that said ready. And a balancer that sees one error from `poll_ready` drops the endpoint for good
 /// (influxdb_iox#6508); or takes a dead one for ready (grpc-rust#2839).
 #[tokio::test(start_paused = true)]
@@ -516,7 +518,7 @@ async fn endpoints_that_go_and_endpoints_that_fail_to_get_ready() {
     assert!(calls.load(Relaxed) > 20, "{calls:?} of 100: it is back");
 }
 
-/// 34. tower 0.5.3: peak-EWMA sees the time of an answer and not what it says, so an endpoint that fails at once
+/// No. 34: tower 0.5.3: peak-EWMA sees the time of an answer and not what it says, so an endpoint that fails at once
 /// gets the traffic.
 #[tokio::test(start_paused = true)]
 async fn failing_fast_does_not_win_the_balance() {
@@ -553,7 +555,7 @@ async fn failing_fast_does_not_win_the_balance() {
     assert!(world.count("slow:1") < 20, "{} of 100", world.count("slow:1"));
 }
 
-/// 35. tower 0.5.3 (tower#696): weights on the load under power of two choices give 66 % instead of 99 %.
+/// No. 35: tower 0.5.3 (tower#696): weights on the load under power of two choices give 66 % instead of 99 %.
 /// tower-resilience 0.14: a seedless generator, in step in every process; all backends must be ready.
 #[tokio::test(start_paused = true)]
 async fn shares_are_those_of_the_weights() {
@@ -601,7 +603,7 @@ async fn shares_are_those_of_the_weights() {
     }
 }
 
-/// 36. tonic-xds 0.1.0-alpha.4: without an endpoint a call waits without an end.
+/// No. 36: tonic-xds 0.1.0-alpha.4: without an endpoint a call waits without an end.
 #[tokio::test(start_paused = true)]
 async fn without_an_endpoint_the_answer_comes_at_once() {
     let world = World::new(|_| Act::Status(200));

@@ -9,6 +9,8 @@
 //! The budget is 20 % and 1 a second, which Finagle remembers for 10 s. Ten a second, its default, is more than an eighth
 //! of this little traffic. There is one endpoint, so outlier detection is off: to eject it would be no help but an outage.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fmt,
     future::Future,

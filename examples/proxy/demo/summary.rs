@@ -69,17 +69,17 @@ impl Summary {
 /// Handshakes that the endpoints turned away.
 fn refused(world: &World) -> Vec<(&'static str, u64)> {
     let stats = world.identities.iter().map(|(_, identity)| identity.stats());
-    let mut refused = [("plaintext", 0), ("no certificate", 0), ("unknown issuer", 0), ("other", 0)];
+    let mut refused = [("plaintext", 0), ("no certificate", 0), ("foreign authority", 0), ("other", 0)];
     for stats in stats {
         let other = stats.refused_expired
-            + stats.refused_bad_certificate
             + stats.refused_not_authorized
             + stats.refused_timeout
             + stats.refused_other;
         let counts = [
             stats.refused_plaintext,
             stats.refused_no_certificate,
-            stats.refused_unknown_issuer,
+            // An authority of another name, or one of the same name whose signature does not verify.
+            stats.refused_unknown_issuer + stats.refused_bad_certificate,
             other,
         ];
         for ((_, sum), count) in refused.iter_mut().zip(counts) {

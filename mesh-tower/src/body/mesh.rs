@@ -7,9 +7,10 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use mesh_core::Timestamp;
 use pin_project_lite::pin_project;
 
-use crate::upstream::Flight;
+use crate::{Clock, upstream::Flight};
 
 pin_project! {
     /// The body of a response that came through the mesh.
@@ -25,18 +26,19 @@ pin_project! {
 }
 
 impl<B: Body> MeshBody<B> {
-    pub(crate) fn new(inner: B, flight: Flight) -> Self {
-        let mut flight = Some(flight);
+    /// The body of a response whose head came `now`.
+    pub(crate) fn new(inner: B, flight: Flight, now: Timestamp) -> Self {
         if inner.is_end_stream() {
-            end(&mut flight, None, false);
+            flight.on_end(now, None, false);
+            return Self { inner: Some(inner), flight: None };
         }
-        Self { inner: Some(inner), flight }
+        Self { inner: Some(inner), flight: Some(flight) }
     }
 }
 
 fn end(flight: &mut Option<Flight>, trailers: Option<&HeaderMap>, failed: bool) {
-    if let Some(mut flight) = flight.take() {
-        flight.on_end(trailers, failed);
+    if let Some(flight) = flight.take() {
+        flight.on_end(Clock.now(), trailers, failed);
     }
 }
 

@@ -1,6 +1,6 @@
-use std::time::Duration;
+use std::{mem, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use http_body::Body;
 use mesh_core::{Timestamp, deadline::Deadline};
 
@@ -13,14 +13,25 @@ use crate::{
 
 /// What is kept of a request while its attempts fly.
 pub(crate) struct Outgoing<B> {
-    /// The head and the body for the next attempt; `None` while nothing can be sent again.
-    spare: Option<(Parts, Kept<B>)>,
-    first: Option<Request<ReplayBody<B>>>,
+    /// Copied for each attempt if there may be another; `None` once it went with the only one.
+    head: Option<Parts>,
+    body: Stored<B>,
     pub(crate) grpc: bool,
     pub(crate) deadline: Deadline,
     /// This request is itself a retry, made by whoever called us: retries of retries multiply.
     pub(crate) is_retry: bool,
     attempts: u32,
+}
+
+/// A body on its way: nothing is wrapped or copied before an attempt is really made.
+enum Stored<B> {
+    /// To be sent for the first time; of it so many bytes may be kept, or nothing if it is to be sent only once.
+    Fresh {
+        body: B,
+        cap: Option<u64>,
+    },
+    Kept(Kept<B>),
+    Gone,
 }
 
 impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
@@ -45,20 +56,15 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
         let attempt = attempt_of(request.headers()).max(inbound.map_or(1, Inbound::attempt));
         let is_retry = attempt > 1;
         let grpc = is_grpc(request.headers());
-        let (mut parts, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         if is_retry {
             // An extension ends here: the service after the next must know as well.
-            mark_retry(&mut parts.headers, attempt, grpc);
+            mark_retry(&mut head.headers, attempt, grpc);
         }
-        let (spare, body) = if retries && !is_retry {
-            let (body, kept) = ReplayBody::new(body, cap);
-            (Some((parts.clone(), kept)), body)
-        } else {
-            (None, ReplayBody::once(body))
-        };
+        let cap = (retries && !is_retry).then_some(cap);
         Self {
-            spare,
-            first: Some(Request::from_parts(parts, body)),
+            head: Some(head),
+            body: Stored::Fresh { body, cap },
             grpc,
             deadline: limit,
             is_retry,
@@ -68,41 +74,64 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
 
     /// Whether the request could be sent again as it is now.
     pub(crate) fn is_replayable(&mut self) -> bool {
-        self.spare.as_mut().is_some_and(|(_, kept)| kept.is_here())
+        match &mut self.body {
+            Stored::Fresh { cap, .. } => cap.is_some(),
+            Stored::Kept(kept) => kept.is_here(),
+            Stored::Gone => false,
+        }
     }
 
     /// The request of the next attempt, which says that it has so long; `None` if it cannot be sent again.
     pub(crate) fn next(&mut self, time: Option<Duration>) -> Option<Request<ReplayBody<B>>> {
-        let mut request = match self.first.take() {
-            Some(first) => first,
-            None => {
-                let (parts, kept) = self.spare.as_mut()?;
-                let mut request = Request::from_parts(parts.clone(), kept.again()?);
-                mark_retry(request.headers_mut(), self.attempts.saturating_add(1), self.grpc);
-                request
-            }
+        let body = self.next_body()?;
+        let head = match self.body {
+            Stored::Fresh { .. } | Stored::Kept(_) => self.head.clone(),
+            Stored::Gone => self.head.take(),
         };
+        let mut request = Request::from_parts(head?, body);
+        if self.attempts > 0 {
+            mark_retry(request.headers_mut(), self.attempts.saturating_add(1), self.grpc);
+        }
         self.attempts += 1;
         if let Some(time) = time {
             deadline::write_headers(request.headers_mut(), time);
         }
         Some(request)
     }
+
+    fn next_body(&mut self) -> Option<ReplayBody<B>> {
+        if let Stored::Kept(kept) = &mut self.body {
+            return kept.again();
+        }
+        match mem::replace(&mut self.body, Stored::Gone) {
+            Stored::Fresh { body, cap: Some(cap) } => {
+                let (body, kept) = ReplayBody::new(body, cap);
+                self.body = Stored::Kept(kept);
+                Some(body)
+            }
+            Stored::Fresh { body, cap: None } => Some(ReplayBody::once(body)),
+            Stored::Kept(_) | Stored::Gone => None,
+        }
+    }
 }
+
+const ENVOY_ATTEMPT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+const GRPC_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// Tells the endpoint which attempt this is, so that a mesh of many layers does not multiply retries: Envoy's
 /// `x-envoy-attempt-count` and gRFC A6's `grpc-previous-rpc-attempts`.
 fn mark_retry(headers: &mut HeaderMap, attempt: u32, grpc: bool) {
-    headers.insert("x-envoy-attempt-count", HeaderValue::from(attempt));
+    headers.insert(ENVOY_ATTEMPT, HeaderValue::from(attempt));
     if grpc {
-        headers.insert("grpc-previous-rpc-attempts", HeaderValue::from(attempt - 1));
+        headers.insert(GRPC_ATTEMPTS, HeaderValue::from(attempt - 1));
     }
 }
 
 /// Which attempt of its caller a request says it is; 1 if it says nothing.
 fn attempt_of(headers: &HeaderMap) -> u32 {
-    let number = |name| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
-    let envoy = number("x-envoy-attempt-count");
-    let grpc = number("grpc-previous-rpc-attempts").map(|previous| previous.saturating_add(1));
+    let number = |name: HeaderName| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
+    let envoy = number(ENVOY_ATTEMPT);
+    let grpc = number(GRPC_ATTEMPTS).map(|previous| previous.saturating_add(1));
     envoy.max(grpc).unwrap_or(1)
 }

@@ -13,7 +13,7 @@ use super::{MakeEndpoint, plan::Shared};
 use crate::Clock;
 
 /// How often the endpoints' services may do their housekeeping.
-const MAINTENANCE: Duration = Duration::from_secs(5);
+const MAINTENANCE: Duration = Duration::from_secs(1);
 
 /// What must happen without traffic: ejected endpoints come back, idle connections are closed.
 ///

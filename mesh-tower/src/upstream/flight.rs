@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use http::HeaderMap;
 use mesh_core::{
-    Outcome, Timestamp,
+    Outcome, Rng, Timestamp,
     balance::Started,
     breaker,
     limit::{self, Full, Resource},
@@ -54,6 +54,10 @@ impl Flight {
 
     pub(super) fn subset(&self) -> &Arc<Subset> {
         &self.subset
+    }
+
+    pub(super) fn rng(&self) -> impl Rng + '_ {
+        self.chance.rng()
     }
 
     /// The endpoint of the attempt under way.
@@ -109,9 +113,9 @@ impl Flight {
     }
 
     /// The body of the response has ended.
-    pub(crate) fn on_end(&mut self, trailers: Option<&HeaderMap>, failed: bool) {
+    pub(crate) fn on_end(mut self, now: Timestamp, trailers: Option<&HeaderMap>, failed: bool) {
         let outcome = if failed { Outcome::Reset } else { end_of_stream(trailers) };
-        self.finish(Clock.now(), outcome);
+        self.finish(now, outcome);
     }
 }
 

@@ -23,12 +23,12 @@ use tower_service::Service;
 use super::{
     MakeEndpoint,
     flight::Flight,
-    plan::{Cluster, Shared},
+    plan::{Cluster, Plan, Shared},
     subset::Member,
     tried::Tried,
 };
 use crate::{
-    BoxError, Clock, MeshError,
+    BoxError, Chance, Clock, MeshError,
     body::{MeshBody, ReplayBody},
     classify::Classify,
     error::{Reason, into_response},
@@ -57,23 +57,29 @@ pin_project! {
         shared: Arc<Shared<M>>,
         classify: C,
         request: Outgoing<B>,
-        tried: Tried,
         flight: Option<Flight>,
+        attempt: Attempt,
         session: Session,
-        // The attempt's own time limit.
-        limit: Option<Timestamp>,
         started: Timestamp,
     }
+}
+
+/// The attempt under way, and which endpoints were tried.
+struct Attempt {
+    tried: Tried,
+    began: Timestamp,
+    /// The attempt's own time limit.
+    limit: Option<Timestamp>,
 }
 
 pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwned]
-    enum State<S, F, B, R> {
+    enum State<S, F, R> {
         // Refused before anything was sent.
         Refused { error: MeshError },
-        // An endpoint is chosen; its service is being made ready.
-        Readying { service: S, request: Option<Request<ReplayBody<B>>> },
+        // An endpoint is chosen; its service is being made ready, and the request not yet made.
+        Readying { service: S, propagate: bool },
         // The attempt flies.
         Calling { #[pin] future: F },
         // A retry waits in back-off. If no endpoint is left for it then, the caller gets the answer before it.
@@ -86,7 +92,6 @@ pin_project! {
 type Stage<S, B> = State<
     S,
     <S as Service<Request<ReplayBody<B>>>>::Future,
-    B,
     <S as Service<Request<ReplayBody<B>>>>::Response,
 >;
 
@@ -111,98 +116,84 @@ where
             config.retry().retries() > 0,
             config.replay_cap(),
         );
-        let index = *plan.split.pick(&mut shared.chance.rng());
-        let flight = match plan.subsets.get(index) {
-            Some(cluster) => Flight::begin(&cluster.subset, &shared.chance, now)
-                .map_err(|full| MeshError::new(Reason::Overflow(full.resource()))),
-            None => Err(MeshError::new(Reason::NoRoute)),
-        };
+        let mut flight = None;
+        let mut attempt = Attempt { tried: Tried::default(), began: now, limit: None };
+        let begun = begin(&plan, &shared.chance, &mut flight, &mut attempt, request.deadline, now);
+        let state = State::begin(&plan, begun);
         drop(plan);
-        let (flight, state) = match flight {
-            Ok(flight) => (Some(flight), State::Done),
-            Err(error) => (None, State::Refused { error }),
-        };
-        let mut future = Self {
+        Self {
             state,
             timer: Timer::default(),
             shared,
             classify,
             request,
-            tried: Tried::default(),
             flight,
+            attempt,
             session: Session::new(),
-            limit: None,
             started: now,
-        };
-        if future.flight.is_some() {
-            future.state = begin_attempt(
-                &future.shared,
-                &mut future.request,
-                &mut future.tried,
-                future.flight.as_mut(),
-                &mut future.limit,
-                now,
-            );
         }
-        future
     }
 }
 
-/// Picks an endpoint and makes the attempt's request.
-fn begin_attempt<M, F, B, R>(
-    shared: &Shared<M>,
-    request: &mut Outgoing<B>,
-    tried: &mut Tried,
-    flight: Option<&mut Flight>,
-    limit: &mut Option<Timestamp>,
+/// Draws the subset, takes a slot, and begins the first attempt.
+fn begin<S: Clone>(
+    plan: &Plan<S>,
+    chance: &Chance,
+    flight: &mut Option<Flight>,
+    attempt: &mut Attempt,
+    deadline: Deadline,
     now: Timestamp,
-) -> State<M::Service, F, B, R>
-where
-    M: MakeEndpoint,
-    M::Service: Clone,
-    B: Body<Data = Bytes> + Unpin,
-{
-    let refused = |error| State::Refused { error };
-    let Some(flight) = flight else { return refused(MeshError::new(Reason::NoRoute)) };
-    if request.deadline.has_passed(now) {
-        return refused(MeshError::new(Reason::DeadlineExceeded));
+) -> Result<S, MeshError> {
+    let index = *plan.split.pick(&mut chance.rng());
+    let cluster = plan.subsets.get(index).ok_or(Reason::NoRoute)?;
+    let begun = Flight::begin(&cluster.subset, chance, now)
+        .map_err(|full| Reason::Overflow(full.resource()))?;
+    begin_attempt(plan, cluster, chance, flight.insert(begun), attempt, deadline, now)
+}
+
+/// Picks an endpoint and sets the attempt's time.
+fn begin_attempt<S: Clone>(
+    plan: &Plan<S>,
+    cluster: &Cluster<S>,
+    chance: &Chance,
+    flight: &mut Flight,
+    attempt: &mut Attempt,
+    deadline: Deadline,
+    now: Timestamp,
+) -> Result<S, MeshError> {
+    if deadline.has_passed(now) {
+        return Err(Reason::DeadlineExceeded.into());
     }
-    let plan = shared.plan.load();
-    let Some(cluster) = plan.cluster(flight.subset()) else {
-        return refused(MeshError::new(Reason::NoRoute));
-    };
-    let avoid = plan.config.retry().avoid_previous();
-    let service = match pick(cluster, shared, (tried, avoid), flight, now) {
-        Ok(service) => service,
-        Err(error) => return refused(error),
-    };
-    let config = &plan.config;
-    let time = request.deadline.attempt_timeout(now, config.retry().per_try_timeout());
-    *limit = time.map(|time| now + time);
-    // What the attempt has, not the whole request (Envoy too): beyond it the endpoint would work for nobody.
-    match request.next(time.filter(|_| config.propagates_deadline())) {
-        Some(next) => State::Readying { service, request: Some(next) },
-        None => refused(MeshError::new(Reason::InvalidRequest)),
+    let retry = plan.config.retry();
+    let service = pick(cluster, chance, (&mut attempt.tried, retry.avoid_previous()), flight, now)?;
+    attempt.began = now;
+    let left = deadline.attempt_timeout(now, retry.per_try_timeout());
+    attempt.limit = left.map(|left| now + left);
+    Ok(service)
+}
+
+impl<S, F, R> State<S, F, R> {
+    fn begin(plan: &Plan<S>, begun: Result<S, MeshError>) -> Self {
+        match begun {
+            Ok(service) => Self::Readying { service, propagate: plan.config.propagates_deadline() },
+            Err(error) => Self::Refused { error },
+        }
     }
 }
 
 /// Chooses an endpoint and takes its breaker's permit.
-fn pick<M>(
-    cluster: &Cluster<M::Service>,
-    shared: &Shared<M>,
+fn pick<S: Clone>(
+    cluster: &Cluster<S>,
+    chance: &Chance,
     (tried, avoid): (&mut Tried, bool),
     flight: &mut Flight,
     now: Timestamp,
-) -> Result<M::Service, MeshError>
-where
-    M: MakeEndpoint,
-    M::Service: Clone,
-{
+) -> Result<S, MeshError> {
     let Cluster { subset, members } = cluster;
-    let rng = &mut shared.chance.rng();
+    let rng = &mut chance.rng();
     let mut rejected: Option<Rejected> = None;
     for _ in 0..PICKS {
-        let avoid = |member: &Member<M::Service>| avoid && tried.contains(&member.state);
+        let avoid = |member: &Member<S>| avoid && tried.contains(&member.state);
         let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
         let member = &members[index];
         let state = &member.state;
@@ -267,10 +258,16 @@ where
                         None => continue,
                     }
                 }
-                StateProj::Readying { service, request } => match service.poll_ready(cx) {
+                StateProj::Readying { service, propagate } => match service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
-                        let Some(request) = request.take() else {
-                            return Poll::Ready(self.refuse());
+                        // What the attempt has, not the whole request (Envoy too): beyond it the endpoint would work
+                        // for nobody.
+                        let Attempt { began, limit, .. } = *this.attempt;
+                        let time = limit.filter(|_| *propagate).map(|limit| limit.since(began));
+                        let Some(request) = this.request.next(time) else {
+                            let error = Reason::InvalidRequest.into();
+                            this.state.set(State::Refused { error });
+                            continue;
                         };
                         let future = service.call(request);
                         this.state.set(State::Calling { future });
@@ -285,7 +282,7 @@ where
             let result = match polled {
                 Poll::Ready(result) => result.map_err(Into::into),
                 Poll::Pending => {
-                    let Some(limit) = *this.limit else { return Poll::Pending };
+                    let Some(limit) = this.attempt.limit else { return Poll::Pending };
                     ready!(this.timer.poll_at(cx, limit));
                     let reason = match this.request.deadline.has_passed(limit) {
                         true => Reason::DeadlineExceeded,
@@ -317,14 +314,20 @@ where
         last: Option<Result<Response<RB>, BoxError>>,
     ) -> Option<Answered<RB>> {
         let mut this = self.as_mut().project();
-        let next = begin_attempt(
-            this.shared,
-            this.request,
-            this.tried,
-            this.flight.as_mut(),
-            this.limit,
-            now,
-        );
+        let plan = this.shared.plan.load();
+        let begun = match this.flight.as_mut() {
+            Some(flight) => match plan.cluster(flight.subset()) {
+                Some(cluster) => {
+                    let deadline = this.request.deadline;
+                    let chance = &this.shared.chance;
+                    begin_attempt(&plan, cluster, chance, flight, this.attempt, deadline, now)
+                }
+                None => Err(Reason::NoRoute.into()),
+            },
+            None => Err(Reason::NoRoute.into()),
+        };
+        let next = State::begin(&plan, begun);
+        drop(plan);
         match (&next, last) {
             (State::Refused { error }, Some(last)) => {
                 if let Some(flight) = this.flight {
@@ -354,7 +357,7 @@ where
         flight.on_head(now, verdict.outcome());
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
-        match decide(this.shared, this.request, flight, this.session, now, verdict.answer()) {
+        match decide(this.request, flight, this.session, now, verdict.answer()) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
                 flight.begin_retry(retry);
@@ -378,7 +381,9 @@ where
             flight.subset().observer.request(result.as_ref().map(Response::status), took);
         }
         match (result, flight) {
-            (Ok(response), Some(flight)) => Ok(response.map(|body| MeshBody::new(body, flight))),
+            (Ok(response), Some(flight)) => {
+                Ok(response.map(|body| MeshBody::new(body, flight, now)))
+            }
             (Ok(response), None) => Ok(response.map(|_| MeshBody::default())),
             (Err(error), mut flight) => {
                 let error = name_error(error, &this.shared.name, flight.as_ref());
@@ -410,8 +415,7 @@ where
 }
 
 /// Asks the retry policy; `Some` is the end of the back-off, with what the retry holds.
-fn decide<M: MakeEndpoint, B: Body<Data = Bytes> + Unpin>(
-    shared: &Shared<M>,
+fn decide<B: Body<Data = Bytes> + Unpin>(
     request: &mut Outgoing<B>,
     flight: &Flight,
     session: &mut Session,
@@ -421,15 +425,14 @@ fn decide<M: MakeEndpoint, B: Body<Data = Bytes> + Unpin>(
     if request.is_retry {
         return None;
     }
-    let plan = shared.plan.load();
     let subset = flight.subset();
     let decision = session.on_answer(
-        plan.config.retry(),
+        &subset.retry,
         &subset.budget,
         &subset.limits,
         now,
         request.deadline,
-        &mut shared.chance.rng(),
+        &mut flight.rng(),
         answer,
         request.is_replayable(),
     );

@@ -251,7 +251,7 @@ fn subsets_of<S: Clone>(
         .chain(named)
         .map(|parts| match old.iter().find(|known| &*known.subset.name == parts.0) {
             Some(known) => Members {
-                subset: Arc::new(known.subset.replaced(parts.1, parts.2, now)),
+                subset: Arc::new(known.subset.replaced(config, parts.1, parts.2, now)),
                 members: known.members.clone(),
             },
             None => Members {

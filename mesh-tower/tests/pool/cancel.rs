@@ -163,3 +163,25 @@ fn nobody_waits_for_a_dead_task() {
     assert!(matches!(orphan.as_mut().poll(&mut cx), Poll::Ready(Err(_))));
     assert_eq!((connections(&group), pending(&group)), (0, 0));
 }
+
+/// A connection that was handed to a request just before it went is not lost.
+#[tokio::test]
+async fn what_was_handed_over_goes_back() {
+    let server = chunks().await;
+    let limits = limit::Config::unlimited().with_max_connections(1);
+    let group = group(limits, Config::default());
+    let pool = server.pool(&group);
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..3 {
+        let response = send(&pool, request("/")).await.unwrap();
+        let mut gone = Box::pin(pool.clone().call(request("/")));
+        assert!(gone.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(pending(&group), 1);
+        with_limit(text(response)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        drop(gone);
+        assert_eq!(pending(&group), 0);
+        with_limit(get(&pool, "/")).await.unwrap();
+    }
+    assert_eq!(server.counts.accepted(), 1);
+}

@@ -195,6 +195,25 @@ async fn a_body_that_is_dropped_early_closes_the_connection() {
     }
 }
 
+/// The caller has gone, but the body that it was sending stands still for ever.
+#[tokio::test]
+async fn a_body_that_is_dropped_early_ends_the_request_too() {
+    let server = Server::raw(|mut socket, _| async move {
+        head(&mut socket).await;
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart").await.unwrap();
+        drop(socket.read_to_end(&mut Vec::new()).await);
+    })
+    .await;
+    let group = unlimited(Config::default());
+    let pool = server.pool(&group);
+    let (feed, body) = channel();
+    feed.send(Ok(Frame::data(Bytes::from_static(b"begun")))).await.unwrap();
+    let response = send(&pool, Request::post("/").body(body).unwrap()).await.unwrap();
+    drop(response);
+    eventually("closed", || connections(&group) == 0 && server.counts.open() == 0).await;
+    assert!(feed.is_closed());
+}
+
 #[tokio::test]
 async fn a_body_that_breaks_off_says_where() {
     let server = Server::raw(|mut socket, _| async move {
