@@ -78,7 +78,7 @@ where
         let mut request = Outgoing::new(request);
         request.read(now, limit, config.retries() > 0, shared.replay_cap);
         let limit = attempt_limit(&request, &shared, now);
-        let state = match request.next(now, false) {
+        let state = match request.next(None) {
             Some(first) => State::Calling { future: service.call(first) },
             None => State::Readying,
         };
@@ -122,7 +122,7 @@ where
                 }
                 StateProj::Readying => match this.service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
-                        let Some(next) = this.request.next(Clock.now(), false) else {
+                        let Some(next) = this.request.next(None) else {
                             return Poll::Ready(Err(MeshError::new(Reason::InvalidRequest).into()));
                         };
                         let future = this.service.call(next);

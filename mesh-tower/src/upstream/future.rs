@@ -203,8 +203,11 @@ where
                 }
                 StateProj::Readying { service, propagate } => match service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
-                        let began = this.attempt.began;
-                        let Some(request) = this.request.next(began, *propagate) else {
+                        // What the attempt has, not the whole request (Envoy too): beyond it the endpoint would work
+                        // for nobody.
+                        let Attempt { began, limit, .. } = *this.attempt;
+                        let time = limit.filter(|_| *propagate).map(|limit| limit.since(began));
+                        let Some(request) = this.request.next(time) else {
                             let error = Reason::InvalidRequest.into();
                             this.state.set(State::Refused { error });
                             continue;
