@@ -163,8 +163,12 @@ where
     ///
     /// # Errors
     ///
-    /// A configuration that [`Config::build`] would refuse; the one in force stays.
+    /// A configuration that [`Config::build`] would refuse, or one of another name; the one in force stays.
     pub fn set_config(&self, config: Config) -> Result<(), InvalidConfig> {
+        if config.name() != self.name() {
+            let expected = "the name that the upstream has";
+            return Err(InvalidConfig::new("name", config.name(), expected));
+        }
         self.shared.update_config(|_| config.build())
     }
 
