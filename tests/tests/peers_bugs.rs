@@ -132,8 +132,8 @@ async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Outpu
 
 // === breakers ===
 
-/// No. 1: tower-resilience 0.14: its window of calls does not slide. After 100,000 good calls it takes 100,000 bad ones to
-/// open.
+/// No. 1: tower-resilience 0.14: its window of calls does not slide. After 100,000 good calls it takes 100,000 bad
+/// ones to open.
 #[test]
 fn a_window_slides_however_long_all_was_well() {
     for well in [100, 1_000, 100_000] {
@@ -178,7 +178,8 @@ async fn half_open_admits_its_permits_and_no_more() {
     }
 }
 
-/// No. 7: linkerd2-proxy (2026-08): a probe that is cancelled before its answer's head takes the only permit with it.
+/// No. 7: linkerd2-proxy (2026-08): a probe that is cancelled before its answer's head takes the only permit with
+/// it.
 #[tokio::test(start_paused = true)]
 async fn a_dropped_probe_gives_its_permit_back() {
     let (service, layer, _) = guarded(two_strikes(1));
@@ -225,8 +226,8 @@ async fn an_answer_from_before_the_trip_decides_nothing() {
     assert_eq!(layer.handle().state(), State::Closed);
 }
 
-/// No. 10: tower-resilience 0.14: with a window of 50 ms and a good call each 100 ms, successes age out of the window
-/// while permits are used up; 22 of 22 calls are rejected, and so it stays.
+/// No. 10: tower-resilience 0.14: with a window of 50 ms and a good call each 100 ms, successes age out of the
+/// window while permits are used up; 22 of 22 calls are rejected, and so it stays.
 #[tokio::test(start_paused = true)]
 async fn a_slow_trickle_of_good_calls_closes_it() {
     let config = two_strikes(3)
@@ -273,8 +274,8 @@ async fn an_open_breaker_leaves_the_service_alone_and_wakes_in_time() {
     assert!(polls.load(Relaxed) <= 3, "{polls:?} polls in 10 s");
 }
 
-/// No. 14: tower-resilience 0.14: two services of one layer have a breaker each; axum applies a layer to each route, and
-/// users got one that never opens.
+/// No. 14: tower-resilience 0.14: two services of one layer have a breaker each; axum applies a layer to each
+/// route, and users got one that never opens.
 #[tokio::test(start_paused = true)]
 async fn a_layer_that_is_applied_again_has_the_same_breaker() {
     let (one, layer, backend) = guarded(two_strikes(1));
@@ -324,8 +325,8 @@ fn two_retries() -> retry::Config {
     retry::Config::none().with_retries(2).with_retry_on("5xx,connect-failure".parse().unwrap())
 }
 
-/// No. 17: tower-resilience up to 2026-05, and its retry until 2026-08: the clone that is called was never ready; it panics
-/// over tower's own `ConcurrencyLimit`.
+/// No. 17: tower-resilience up to 2026-05, and its retry until 2026-08: the clone that is called was never ready;
+/// it panics over tower's own `ConcurrencyLimit`.
 #[tokio::test(start_paused = true)]
 async fn every_attempt_is_made_on_a_service_that_is_ready() {
     let strict = Strict::default();
@@ -365,8 +366,8 @@ async fn every_attempt_is_made_on_a_service_that_is_ready() {
 
 // === retries ===
 
-/// No. 20: tower 0.5.3 (tower#857): the reciprocal of the ratio is truncated, so 0.4 allows 500 retries for 1,000 requests,
-/// and 0.6, 0.7 and 0.9 allow 1,000.
+/// No. 20: tower 0.5.3 (tower#857): the reciprocal of the ratio is truncated, so 0.4 allows 500 retries for 1,000
+/// requests, and 0.6, 0.7 and 0.9 allow 1,000.
 #[test]
 fn a_budget_is_exact_for_every_ratio() {
     for percent in [10, 30, 40, 60, 90, 150] {
@@ -381,8 +382,7 @@ fn a_budget_is_exact_for_every_ratio() {
     }
 }
 
-/// No. 22: A breaker's refusal is not the upstream's failure: with a retry around the breaker of most libraries it is tried
-/// again after a back-off, out of the budget.
+/// No. 22: a breaker's refusal is not a failure of the upstream: it costs no budget, and there is no back-off.
 #[tokio::test(start_paused = true)]
 async fn what_a_breaker_refuses_is_not_retried() {
     let fails = service_fn(|_: Request<_>| async {
@@ -451,8 +451,8 @@ async fn never_more_than_the_share_is_ejected_and_one_always_may_be() {
     }
 }
 
-/// No. 32: tower 0.5.3 (tower#856): after a removal between `ready` and `call` the request goes to another endpoint than the
-/// one that said ready. And a balancer that sees one error from `poll_ready` drops the endpoint for good
+/// No. 32: tower 0.5.3 (tower#856): after a removal between `ready` and `call` the request goes to another endpoint
+/// than the one that said ready. And a balancer that sees one error from `poll_ready` drops the endpoint for good
 /// (influxdb_iox#6508); or takes a dead one for ready (grpc-rust#2839).
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_go_and_endpoints_that_fail_to_get_ready() {
@@ -518,8 +518,8 @@ async fn endpoints_that_go_and_endpoints_that_fail_to_get_ready() {
     assert!(calls.load(Relaxed) > 20, "{calls:?} of 100: it is back");
 }
 
-/// No. 34: tower 0.5.3: peak-EWMA sees the time of an answer and not what it says, so an endpoint that fails at once
-/// gets the traffic.
+/// No. 34: tower 0.5.3: peak-EWMA sees the time of an answer and not what it says, so an endpoint that fails at
+/// once gets the traffic.
 #[tokio::test(start_paused = true)]
 async fn failing_fast_does_not_win_the_balance() {
     let world = World::new(|seen| match &*seen.address {

@@ -6,8 +6,8 @@
 //! 40 s everything takes ten times as long. The run is 200 s. Nobody sees a caller leave: a plain server works on for
 //! it; the mesh's server knows how long the attempt has, because the mesh's client says so.
 //!
-//! The budget is 20 % and 1 a second, which Finagle remembers for 10 s. Ten a second, its default, is more than an eighth
-//! of this little traffic. There is one endpoint, so outlier detection is off: to eject it would be no help but an outage.
+//! The budget is 20 % and 1 a second, remembered for 10 s. Finagle's ten a second is an eighth of this little traffic.
+//! There is one endpoint, so outlier detection is off: to eject it would be no help but an outage.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
