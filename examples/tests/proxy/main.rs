@@ -1,7 +1,6 @@
 //! The proxy as its users run it: the built program, real sockets, real signals.
 
 mod config;
-mod demo;
 mod drain;
 mod forwarding;
 mod mutual;
