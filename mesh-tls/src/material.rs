@@ -105,6 +105,7 @@ impl Origin {
             | MaterialErrorKind::UnexpectedId { .. } => error.in_file(self.cert),
             MaterialErrorKind::Unreadable
             | MaterialErrorKind::Unsettled
+            | MaterialErrorKind::TwoBundles(_)
             | MaterialErrorKind::Provider(_)
             | MaterialErrorKind::Timeout
             | MaterialErrorKind::Withdrawn

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, path::PathBuf};
 
 use super::{BoxError, Untrusted};
-use crate::id::SpiffeId;
+use crate::id::{SpiffeId, TrustDomain};
 
 /// Key material that was not taken. What was in use before stays in use.
 ///
@@ -42,6 +42,8 @@ pub enum MaterialErrorKind {
     },
     /// A certificate of the bundle, counted from one, cannot be a root; the text says why.
     BadBundle(usize, String),
+    /// Two files hold a bundle for this one trust domain.
+    TwoBundles(TrustDomain),
     /// The cryptography provider does not work with TLS 1.3, or there is none.
     Provider(String),
     /// Nothing was delivered in time.
@@ -126,6 +128,9 @@ impl fmt::Display for MaterialError {
             }
             MaterialErrorKind::BadBundle(number, why) => {
                 write!(f, "certificate {number} of the bundle cannot be a root: {why}")
+            }
+            MaterialErrorKind::TwoBundles(domain) => {
+                write!(f, "this is a second bundle for the trust domain {domain}; keep one")
             }
             MaterialErrorKind::Provider(why) => write!(
                 f,
