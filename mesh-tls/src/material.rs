@@ -106,6 +106,7 @@ impl Origin {
             MaterialErrorKind::Unreadable
             | MaterialErrorKind::Unsettled
             | MaterialErrorKind::TwoBundles(_)
+            | MaterialErrorKind::DriverEnded
             | MaterialErrorKind::Provider(_)
             | MaterialErrorKind::Timeout
             | MaterialErrorKind::Withdrawn

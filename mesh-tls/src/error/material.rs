@@ -50,6 +50,8 @@ pub enum MaterialErrorKind {
     Timeout,
     /// The source has withdrawn the identity.
     Withdrawn,
+    /// The [`Driver`](crate::Driver) was dropped or has panicked, so nothing rotates any more.
+    DriverEnded,
     /// A source of another kind failed; the cause is behind [`source`](std::error::Error::source).
     Source,
 }
@@ -138,6 +140,9 @@ impl fmt::Display for MaterialError {
             ),
             MaterialErrorKind::Timeout => f.write_str("no identity was delivered in time"),
             MaterialErrorKind::Withdrawn => f.write_str("the source has withdrawn the identity"),
+            MaterialErrorKind::DriverEnded => {
+                f.write_str("the driver has ended; the identity rotates no more")
+            }
             MaterialErrorKind::Source => f.write_str("the identity source failed"),
         }
     }
