@@ -66,9 +66,12 @@ impl Args {
             };
             match name {
                 "--config" => args.config = Some(value("a directory")?.into()),
-                "--for" => args.run_for = Some(read(name, &value(DURATION)?, DURATION, duration::parse)?),
+                "--for" => {
+                    args.run_for = Some(read(name, &value(DURATION)?, DURATION, duration::parse)?)
+                }
                 "--threads" => {
-                    let number = |text: &str| text.parse().ok().filter(|number| (1..=1024).contains(number));
+                    let number =
+                        |text: &str| text.parse().ok().filter(|number| (1..=1024).contains(number));
                     args.threads = read(name, &value(THREADS)?, THREADS, number)?;
                 }
                 "--check" => args.check = true,

@@ -21,7 +21,7 @@ use tower_service::Service;
 
 use crate::{
     headers::{clean_request, clean_response},
-    transport::{Endpoints, Mesh},
+    transport::{Endpoints, Target},
 };
 
 /// The body of an answer: an endpoint's, as it streams in, or the mesh's own, which is empty.
@@ -37,14 +37,15 @@ pin_project! {
 }
 
 impl Forward {
-    pub(crate) fn new(mesh: &mut Mesh, mut request: Request<Incoming>) -> Self {
+    pub(crate) fn new(target: &mut Target, mut request: Request<Incoming>) -> Self {
         let grpc = is_grpc(request.headers());
         if request.method() == Method::CONNECT {
             return Self::refused(grpc, Reason::InvalidRequest);
         }
         let version = request.version();
         clean_request(version, request.headers_mut());
-        Self::Upstream { future: mesh.call(request), grpc }
+        target.choose_version(&mut request);
+        Self::Upstream { future: target.mesh.call(request), grpc }
     }
 
     pub(crate) fn refused(grpc: bool, error: impl Into<MeshError>) -> Self {

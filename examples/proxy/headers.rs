@@ -77,10 +77,7 @@ mod tests {
             ("trailer", "x-sum"),
         ]);
         clean_request(Version::HTTP_11, &mut request);
-        assert_eq!(
-            request,
-            headers(&[("te", "trailers"), ("host", "shop"), ("trailer", "x-sum")])
-        );
+        assert_eq!(request, headers(&[("te", "trailers"), ("host", "shop"), ("trailer", "x-sum")]));
     }
 
     #[test]

@@ -23,11 +23,11 @@ use crate::{
     config::{ConfigError, Inbound},
     forward::{Body, Forward},
     headers::CLIENT_CERT,
-    transport::{Endpoints, Mesh},
+    transport::{Endpoints, Target},
 };
 
 /// The application, as one endpoint without retries and ejections: there is no other to turn to.
-pub(crate) fn application(inbound: &Inbound) -> Result<Mesh, ConfigError> {
+pub(crate) fn application(inbound: &Inbound) -> Result<Target, ConfigError> {
     let name = format!("inbound|{}", inbound.app.port());
     let config = Config::new(name)
         // The server stack has set the deadline already.
@@ -39,10 +39,11 @@ pub(crate) fn application(inbound: &Inbound) -> Result<Mesh, ConfigError> {
                 .with_outlier(outlier::Config::off())
                 .with_limits(limit::Config::unlimited()),
         );
-    Upstream::from_config(config)
+    let mesh = Upstream::from_config(config)
         .endpoints([Endpoint::new(inbound.app.to_string())])
         .spawn(Endpoints::Plain(HttpEndpoints::plain()))
-        .map_err(ConfigError::new)
+        .map_err(ConfigError::new)?;
+    Ok(Target { mesh, protocol: inbound.protocol })
 }
 
 /// The server stack that all inbound connections share: a bounded amount of work, within its time.
@@ -82,7 +83,7 @@ pub(crate) fn server_mode(mode: MtlsMode) -> ServerMode {
 /// The service of one inbound connection.
 #[derive(Clone)]
 pub(crate) struct Application {
-    mesh: Mesh,
+    target: Target,
     /// Who has connected, as the application is told.
     caller: Option<HeaderValue>,
 }
@@ -91,13 +92,13 @@ impl Application {
     /// Behind the stack that all connections share.
     pub(crate) fn behind(
         stack: &ServerLayer,
-        mesh: Mesh,
+        target: Target,
         connection: Option<&ConnInfo>,
     ) -> mesh_tower::server::Server<Self> {
         let caller = connection
             .and_then(ConnInfo::peer)
             .and_then(|peer| HeaderValue::try_from(format!("URI={}", peer.id())).ok());
-        stack.layer(Self { mesh, caller })
+        stack.layer(Self { target, caller })
     }
 }
 
@@ -115,6 +116,6 @@ impl Service<Request<Incoming>> for Application {
             Some(caller) => drop(request.headers_mut().insert(CLIENT_CERT, caller.clone())),
             None => drop(request.headers_mut().remove(CLIENT_CERT)),
         }
-        Forward::new(&mut self.mesh, request)
+        Forward::new(&mut self.target, request)
     }
 }

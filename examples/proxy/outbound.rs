@@ -34,7 +34,7 @@ impl hyper::service::Service<Request<Incoming>> for Outbound {
     fn call(&self, request: Request<Incoming>) -> Forward {
         let host = host(&request);
         match self.routes.find(host) {
-            Some(mut mesh) => Forward::new(&mut mesh, request),
+            Some(mut target) => Forward::new(&mut target, request),
             None => Forward::refused(
                 is_grpc(request.headers()),
                 MeshError::new(Reason::NoRoute).with_upstream(host),
@@ -47,8 +47,6 @@ impl hyper::service::Service<Request<Incoming>> for Outbound {
 fn host(request: &Request<Incoming>) -> &str {
     match request.uri().authority() {
         Some(authority) => authority.as_str().rsplit('@').next().unwrap_or_default(),
-        None => {
-            request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
-        }
+        None => request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     }
 }

@@ -34,10 +34,11 @@ pub(crate) struct Addresses {
 }
 
 /// The listeners, opened before anything else is begun.
+#[derive(Default)]
 pub(crate) struct Listeners {
-    outbound: Option<TcpListener>,
-    inbound: Option<TcpListener>,
-    admin: Option<TcpListener>,
+    pub(crate) outbound: Option<TcpListener>,
+    pub(crate) inbound: Option<TcpListener>,
+    pub(crate) admin: Option<TcpListener>,
 }
 
 /// What follows the configuration.
@@ -59,8 +60,9 @@ impl Listeners {
     }
 
     fn addresses(&self) -> Addresses {
-        let address =
-            |listener: &Option<TcpListener>| listener.as_ref().and_then(|tcp| tcp.local_addr().ok());
+        let address = |listener: &Option<TcpListener>| {
+            listener.as_ref().and_then(|tcp| tcp.local_addr().ok())
+        };
         Addresses {
             outbound: address(&self.outbound),
             inbound: address(&self.inbound),
@@ -80,10 +82,12 @@ async fn open(
 }
 
 impl Running {
-    /// Builds everything and spawns a task for each listener. They end by [`Running::drain`].
+    /// Builds everything and spawns a task for each listener. They end by [`Running::drain`]. `others` are identities
+    /// of the same process, to be shown in the metrics beside our own.
     pub(crate) fn start(
         settings: Settings,
         identity: Option<MeshTls>,
+        others: Vec<(String, MeshTls)>,
         listeners: Listeners,
     ) -> Result<Self, ConfigError> {
         let Settings { proxy, upstreams, mode, .. } = settings;
@@ -101,16 +105,16 @@ impl Running {
             let acceptor = inbound::acceptor(settings, identity.as_ref(), mode);
             handle = acceptor.as_ref().map(mesh_tls::MtlsAcceptor::mode_handle);
             let stack = inbound::server_stack(settings);
-            let mesh = inbound::application(settings)?;
-            local = Some(mesh.clone());
+            let target = inbound::application(settings)?;
+            local = Some(target.mesh.clone());
             let accepting = server().run(tcp, acceptor, move |connection| {
-                TowerToHyperService::new(Application::behind(&stack, mesh.clone(), connection))
+                TowerToHyperService::new(Application::behind(&stack, target.clone(), connection))
             });
             drop(tokio::spawn(accepting));
         }
         let identities = identity.map(|identity| ("proxy".to_owned(), identity));
-        let admin =
-            Arc::new(Admin::new(routes.clone(), local, identities.into_iter().collect(), ending.clone()));
+        let identities = identities.into_iter().chain(others).collect();
+        let admin = Arc::new(Admin::new(routes.clone(), local, identities, ending.clone()));
         if let Some(tcp) = listeners.admin {
             drop(tokio::spawn(admin::serve(tcp, admin.clone())));
         }
@@ -147,7 +151,8 @@ impl Live {
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("outbound", self.outbound), ("inbound", self.inbound), ("admin", self.admin)];
-        let shown = parts.iter().filter_map(|(what, address)| Some(format!("{what} {}", (*address)?)));
+        let shown =
+            parts.iter().filter_map(|(what, address)| Some(format!("{what} {}", (*address)?)));
         f.write_str(&shown.collect::<Vec<_>>().join(", "))
     }
 }

@@ -21,9 +21,14 @@ pub(crate) async fn follow(directory: PathBuf, live: Live, mut known: Result<Fil
         let now = Files::read(&directory).map_err(|error| error.to_string());
         if now == last && now != known {
             known.clone_from(&now);
-            let result = now.as_ref().map_err(ConfigError::new).and_then(|files| apply(files, &directory, &live));
+            let result = now
+                .as_ref()
+                .map_err(ConfigError::new)
+                .and_then(|files| apply(files, &directory, &live));
             match result {
-                Ok(()) => tracing::info!(directory = %directory.display(), "configuration reloaded"),
+                Ok(()) => {
+                    tracing::info!(directory = %directory.display(), "configuration reloaded")
+                }
                 Err(error) => {
                     metrics::counter!("mesh_config_rejected_total").increment(1);
                     tracing::error!("configuration rejected, the last good one stays:\n{error}");

@@ -9,7 +9,7 @@ use mesh_tower::upstream::Upstream;
 
 use crate::{
     config::{ConfigError, Transport, UpstreamSettings},
-    transport::{Endpoints, Mesh},
+    transport::{Endpoints, Mesh, Target},
 };
 
 /// The upstreams in use.
@@ -23,13 +23,13 @@ pub(crate) struct Routes {
 #[derive(Default)]
 struct Table {
     /// By every name under which a caller may ask for it.
-    by_host: HashMap<String, Mesh>,
+    by_host: HashMap<String, Target>,
     /// By the upstream's own name.
     upstreams: BTreeMap<String, Entry>,
 }
 
 struct Entry {
-    mesh: Mesh,
+    target: Target,
     transport: Transport,
     endpoints: Vec<Endpoint>,
 }
@@ -43,18 +43,17 @@ impl Routes {
         identity: Option<MeshTls>,
         namespace: &str,
     ) -> Result<Self, ConfigError> {
-        let routes =
-            Self { table: ArcSwap::default(), identity, namespace: namespace.to_owned() };
+        let routes = Self { table: ArcSwap::default(), identity, namespace: namespace.to_owned() };
         routes.apply(upstreams)?;
         Ok(routes)
     }
 
     /// The upstream for `host`, with or without a port.
-    pub(crate) fn find(&self, host: &str) -> Option<Mesh> {
+    pub(crate) fn find(&self, host: &str) -> Option<Target> {
         let host = without_port(host);
         let table = self.table.load();
-        if let Some(mesh) = table.by_host.get(host) {
-            return Some(mesh.clone());
+        if let Some(target) = table.by_host.get(host) {
+            return Some(target.clone());
         }
         // Names have no case, and nearly everybody writes them small.
         let small = host.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -63,7 +62,7 @@ impl Routes {
 
     /// All upstreams, by name.
     pub(crate) fn all(&self) -> Vec<Mesh> {
-        self.table.load().upstreams.values().map(|entry| entry.mesh.clone()).collect()
+        self.table.load().upstreams.values().map(|entry| entry.target.mesh.clone()).collect()
     }
 
     /// Changes to these upstreams while requests fly. One that stays keeps its ejections, budgets and connections; one
@@ -74,9 +73,7 @@ impl Routes {
         for settings in upstreams {
             let name = settings.config.name().to_owned();
             let entry = match old.upstreams.get(&name) {
-                Some(known) if known.transport == settings.transport => {
-                    follow(known, settings)?
-                }
+                Some(known) if known.transport == settings.transport => follow(known, settings)?,
                 Some(_) | None => self.build(settings)?,
             };
             table.upstreams.insert(name, entry);
@@ -87,32 +84,31 @@ impl Routes {
     }
 
     fn build(&self, settings: UpstreamSettings) -> Result<Entry, ConfigError> {
-        let UpstreamSettings { config, transport, endpoints } = settings;
+        let UpstreamSettings { config, transport, protocol, endpoints } = settings;
         let make = Endpoints::new(&transport, self.identity.as_ref())
             .ok_or_else(|| ConfigError::new("mutual TLS needs an identity of our own"))?;
         let mesh = Upstream::from_config(config)
             .endpoints(endpoints.clone())
             .spawn(make)
             .map_err(ConfigError::new)?;
-        Ok(Entry { mesh, transport, endpoints })
+        Ok(Entry { target: Target { mesh, protocol }, transport, endpoints })
     }
 
     /// Every name of every upstream. A short name that several could mean means none of them.
-    fn by_host(&self, upstreams: &BTreeMap<String, Entry>) -> HashMap<String, Mesh> {
-        let mut short: HashMap<String, Option<Mesh>> = HashMap::new();
-        for (name, Entry { mesh, .. }) in upstreams {
+    fn by_host(&self, upstreams: &BTreeMap<String, Entry>) -> HashMap<String, Target> {
+        let mut short: HashMap<String, Option<Target>> = HashMap::new();
+        for (name, Entry { target, .. }) in upstreams {
             for alias in aliases(name, &self.namespace) {
                 short
                     .entry(alias)
                     .and_modify(|other| *other = None)
-                    .or_insert_with(|| Some(mesh.clone()));
+                    .or_insert_with(|| Some(target.clone()));
             }
         }
-        let exact = upstreams.iter().map(|(name, entry)| {
-            (name.to_ascii_lowercase(), entry.mesh.clone())
-        });
+        let exact =
+            upstreams.iter().map(|(name, entry)| (name.to_ascii_lowercase(), entry.target.clone()));
         let mut all: HashMap<_, _> =
-            short.into_iter().filter_map(|(alias, mesh)| Some((alias, mesh?))).collect();
+            short.into_iter().filter_map(|(alias, target)| Some((alias, target?))).collect();
         all.extend(exact);
         all
     }
@@ -121,14 +117,14 @@ impl Routes {
 /// An upstream that stays. In between, the endpoints of before and after are there, so that no subset is ever without
 /// its own.
 fn follow(known: &Entry, settings: UpstreamSettings) -> Result<Entry, ConfigError> {
-    let UpstreamSettings { config, transport, endpoints } = settings;
-    let mesh = known.mesh.clone();
+    let UpstreamSettings { config, transport, protocol, endpoints } = settings;
+    let mesh = known.target.mesh.clone();
     if mesh.config() != config {
         mesh.set_endpoints(known.endpoints.iter().chain(&endpoints).cloned());
         mesh.set_config(config).map_err(ConfigError::new)?;
     }
     mesh.set_endpoints(endpoints.clone());
-    Ok(Entry { mesh, transport, endpoints })
+    Ok(Entry { target: Target { mesh, protocol }, transport, endpoints })
 }
 
 fn without_port(host: &str) -> &str {
@@ -147,7 +143,9 @@ fn aliases(name: &str, namespace: &str) -> Vec<String> {
             .iter()
             .map(|end| format!("{name}.{namespace}{end}"))
             .collect(),
-        [service, space] | [service, space, "svc"] | [service, space, "svc", "cluster", "local"] => {
+        [service, space]
+        | [service, space, "svc"]
+        | [service, space, "svc", "cluster", "local"] => {
             let full = [
                 service.to_owned(),
                 format!("{service}.{space}"),
@@ -165,18 +163,20 @@ mod tests {
     use mesh_tower::upstream::Config;
 
     use super::*;
+    use crate::config::Protocol;
 
     fn routes(names: &[&str]) -> Routes {
         let upstream = |name: &&str| UpstreamSettings {
             config: Config::new(*name).build().unwrap(),
             transport: Transport::Plain,
+            protocol: Protocol::Auto,
             endpoints: vec![Endpoint::new("127.0.0.1:1")],
         };
         Routes::new(names.iter().map(upstream).collect(), None, "sales").unwrap()
     }
 
     fn found(routes: &Routes, host: &str) -> Option<String> {
-        routes.find(host).map(|mesh| mesh.name().to_owned())
+        routes.find(host).map(|target| target.mesh.name().to_owned())
     }
 
     #[tokio::test]
@@ -209,15 +209,19 @@ mod tests {
     #[tokio::test]
     async fn what_is_gone_is_not_found() {
         let routes = routes(&["shop", "pay"]);
-        let pay = routes.find("pay").unwrap();
+        let pay = routes.find("pay").unwrap().mesh;
         let settings = |mesh: &Mesh| UpstreamSettings {
             config: mesh.config(),
             transport: Transport::Plain,
+            protocol: Protocol::Auto,
             endpoints: vec![Endpoint::new("127.0.0.1:2")],
         };
         routes.apply(vec![settings(&pay)]).unwrap();
         assert_eq!(found(&routes, "shop"), None);
-        assert_eq!(&**routes.find("pay").unwrap().status()[0].endpoint.address(), "127.0.0.1:2");
+        assert_eq!(
+            &**routes.find("pay").unwrap().mesh.status()[0].endpoint.address(),
+            "127.0.0.1:2"
+        );
         assert_eq!(pay.status().len(), 1, "it is the same upstream");
     }
 }

@@ -89,7 +89,7 @@ async fn serve(directory: PathBuf) -> Result<(), Failure> {
     let listeners = Listeners::open(&settings.proxy)
         .await
         .map_err(|error| Failure::Running(error.to_string()))?;
-    let running = Running::start(settings, identity, listeners)?;
+    let running = Running::start(settings, identity, Vec::new(), listeners)?;
     tracing::info!("listening: {}", running.addresses);
     drop(tokio::spawn(reload::follow(directory, running.live.clone(), Ok(files))));
     let name = signals.next().await;
@@ -121,7 +121,8 @@ pub(crate) struct Signals {
 impl Signals {
     pub(crate) fn new() -> Result<Self, Failure> {
         let listen = |kind| {
-            signal(kind).map_err(|error| Failure::Running(format!("cannot wait for signals: {error}")))
+            signal(kind)
+                .map_err(|error| Failure::Running(format!("cannot wait for signals: {error}")))
         };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,

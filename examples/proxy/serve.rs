@@ -28,7 +28,10 @@ const MAX_HANDSHAKES: usize = 1024;
 const OUT_OF_RESOURCES: Duration = Duration::from_secs(1);
 
 /// Opens a listener.
-pub(crate) async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, ListenError> {
+pub(crate) async fn listen(
+    what: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address).await.map_err(|error| ListenError { what, address, error })
 }
 

@@ -1,27 +1,48 @@
 //! How attempts reach an endpoint: over TCP, or over mutual TLS. Never the one in place of the other.
 
-use http::uri::Scheme;
+use http::{Request, Version, uri::Scheme};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use mesh_core::Timestamp;
 use mesh_tls::{MeshTls, MtlsConnector};
 use mesh_tower::{
     body::ReplayBody,
+    classify::is_grpc,
     pool::{HttpEndpoints, Pool},
     upstream::{MakeEndpoint, Origin, Upstream},
 };
 
-use crate::config::Transport;
+use crate::config::{Protocol, Transport};
 
 /// The client stack of one upstream.
 pub(crate) type Mesh = Upstream<Endpoints>;
+
+/// An upstream, and which HTTP its endpoints understand.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) mesh: Mesh,
+    pub(crate) protocol: Protocol,
+}
+
+impl Target {
+    /// Says by the request's version which HTTP is wanted, as the pool reads it. Where TLS is spoken and both sides
+    /// know HTTP/2, it is HTTP/2 in any case.
+    pub(crate) fn choose_version<B>(&self, request: &mut Request<B>) {
+        let http2 = match self.protocol {
+            Protocol::Auto => request.version() == Version::HTTP_2 && is_grpc(request.headers()),
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+        };
+        *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    }
+}
 
 /// Makes the connections of an upstream's endpoints. Both kinds make the same service: what differs is the connector,
 /// which only a new connection asks.
 #[derive(Debug)]
 pub(crate) enum Endpoints {
-    Plain(HttpEndpoints<HttpConnector>),
-    Mutual(HttpEndpoints<MtlsConnector>),
+    Plain(HttpEndpoints<HttpConnector, ReplayBody<Incoming>>),
+    Mutual(HttpEndpoints<MtlsConnector, ReplayBody<Incoming>>),
 }
 
 impl Endpoints {

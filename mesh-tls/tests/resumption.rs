@@ -3,6 +3,7 @@
 //! Each test has a control: a server or client built the wrong way, with one long-lived configuration whose verifier
 //! changes inside, on which the same steps must show a resumed session. If the control stops showing it, the test
 //! proves nothing any more.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "dev-ca")]
 
 mod support;

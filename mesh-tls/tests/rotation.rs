@@ -1,4 +1,5 @@
 //! Identities that change while connections live.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "dev-ca")]
 
 mod support;

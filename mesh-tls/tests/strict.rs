@@ -1,4 +1,5 @@
 //! Strict mode over real sockets: the right client is let in, every other one is refused before a handler.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "dev-ca")]
 
 mod support;

@@ -26,6 +26,7 @@ pub struct Clock;
 
 impl Clock {
     /// The present.
+    #[inline]
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn now(self) -> Timestamp {
         let now = Instant::now();

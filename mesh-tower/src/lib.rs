@@ -58,6 +58,7 @@ mod chance;
 mod clock;
 mod observe;
 mod oneshot;
+mod striped;
 mod timer;
 
 pub use chance::Chance;
@@ -66,3 +67,8 @@ pub use error::{BoxError, MeshError};
 pub use mesh_core;
 #[cfg(feature = "metrics")]
 pub use observe::{describe_metrics, recommended_buckets};
+
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

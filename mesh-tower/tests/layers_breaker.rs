@@ -1,5 +1,11 @@
 //! The breaker layer: both ways to refuse, probes, and the contract of `Service`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests are tests"
+)]
+
 mod support;
 
 use std::{
@@ -12,7 +18,10 @@ use std::{
 };
 
 use http::{Request, Response};
-use mesh_core::breaker::{Config, State};
+use mesh_core::{
+    Ratio,
+    breaker::{Config, State, Window},
+};
 use mesh_tower::{
     BoxError, Clock, MeshError,
     breaker::{Breaker, BreakerLayer},
@@ -32,7 +41,7 @@ fn config(probes: u32) -> Config {
     Config::builder()
         .with_consecutive_failures(Some(2))
         .with_open_for(WAIT)
-        .with_jitter(mesh_core::Ratio::ZERO)
+        .with_jitter(Ratio::ZERO)
         .with_half_open_permits(probes)
         .with_half_open_successes(probes)
         .with_probe_deadline(SECOND * 10)
@@ -319,7 +328,7 @@ async fn waiting_is_woken_by_the_hand_that_closes() {
     tokio::time::sleep(SECOND * 3_600).await;
     assert!(!waiter.is_finished());
     layer.handle().reset();
-    let (polls, took) = waiter.await.unwrap();
+    let (polls, took) = tokio::time::timeout(WAIT, waiter).await.expect("never woken").unwrap();
     assert!(polls <= 2, "{polls} polls");
     assert_eq!(took, SECOND * 3_600);
 }
@@ -344,7 +353,7 @@ async fn waiting_is_woken_when_the_probe_is_decided_or_dropped() {
         } else {
             probe.await.unwrap();
         }
-        let (polls, took) = waiter.await.unwrap();
+        let (polls, took) = tokio::time::timeout(WAIT, waiter).await.expect("never woken").unwrap();
         assert!(polls <= 3, "{polls} polls");
         assert_eq!(took.as_millis(), (SECOND + left).as_millis());
     }
@@ -572,4 +581,26 @@ impl tracing::Subscriber for Log {
     fn enter(&self, _: &tracing::span::Id) {}
 
     fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_answers_count_also_after_a_live_change() {
+    let layer = layer(1);
+    let (service, _) = service(&layer, Script { time: SECOND * 2, ..Script::default() });
+    let window = Window::Count(4);
+    let slow = Config::builder()
+        .with_consecutive_failures(None)
+        .with_failure_ratio(Ratio::ONE, 4, window)
+        .with_slow_calls(SECOND, Ratio::from_percent(50))
+        .build()
+        .unwrap();
+    for _ in 0..10 {
+        service.clone().oneshot(1).await.unwrap();
+    }
+    assert_eq!(layer.handle().state(), State::Closed);
+    layer.handle().set_config(slow);
+    for _ in 0..4 {
+        service.clone().oneshot(1).await.unwrap();
+    }
+    assert!(matches!(layer.handle().state(), State::Open { .. }));
 }

@@ -1,5 +1,11 @@
 //! The deadline layer: the contract of `Service`, time and headers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests are tests"
+)]
+
 mod support;
 
 use std::{convert::Infallible, time::Duration};

@@ -1,5 +1,11 @@
 //! The harness itself: wrong layers on purpose, each of which it must catch.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests are tests"
+)]
+
 mod support;
 
 use std::{

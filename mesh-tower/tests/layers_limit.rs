@@ -1,5 +1,11 @@
 //! The limit layer: slots, the queue and the contract of `Service`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests are tests"
+)]
+
 mod support;
 
 use std::{convert::Infallible, pin::pin, task::Poll, time::Duration};
@@ -90,14 +96,29 @@ async fn a_request_whose_deadline_passes_in_the_queue_costs_no_work() {
     assert_eq!(Clock.now().since(start).as_millis(), 1_000);
     assert_eq!(layer.handle().waiting(), 0);
 
-    // The turn comes in the moment in which the time is over.
-    let result = service.clone().oneshot(with_deadline(SECOND * 2)).await;
-    assert_eq!(reason(result), Reason::DeadlineExceeded);
     first.await.unwrap().unwrap();
     let result = service.clone().oneshot(with_deadline(Duration::ZERO)).await;
     assert_eq!(reason(result), Reason::DeadlineExceeded);
     assert_eq!(counts.calls(), 1);
     assert_eq!(layer.handle().in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_comes_when_the_time_is_over_is_passed_on() {
+    let (inner, counts) = Strict::new(lasting(SECOND * 3), echo::<Request<()>>);
+    let layer = LimitLayer::server(config(1, 10)).for_http();
+    let service = layer.layer(inner);
+    let mut first = Box::pin(service.clone().oneshot(Request::new(())));
+    assert!(poll_once(first.as_mut()).await.is_pending());
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Deadline::after(Clock.now(), SECOND));
+    let mut second = pin!(service.oneshot(request));
+    assert!(poll_once(second.as_mut()).await.is_pending());
+    tokio::time::advance(SECOND).await;
+    drop(first);
+    assert_eq!(layer.handle().in_flight(), 1, "the turn has come, and nobody has looked");
+    assert_eq!(reason(second.await), Reason::DeadlineExceeded);
+    assert_eq!((counts.calls(), layer.handle().in_flight()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,4 +281,37 @@ async fn a_live_change_lets_the_queue_in() {
     second.await.unwrap();
     assert_eq!(Clock.now().since(start).as_millis(), 1_000);
     first.await.unwrap().unwrap();
+}
+
+/// One worker of 100 ms, 20 requests a second for 20 s, callers that give up after a second without telling the server.
+/// Returns how many got their answer in time.
+async fn goodput_under_double_load(queue: u32) -> usize {
+    let (inner, _) = Strict::new(lasting(SECOND / 10), echo::<u8>);
+    let service = LimitLayer::server(config(1, queue)).layer(inner);
+    let mut calls = Vec::new();
+    for _ in 0..400 {
+        let service = service.clone();
+        calls.push(tokio::spawn(async move {
+            let start = Clock.now();
+            service.oneshot(1).await.is_ok() && Clock.now().since(start) <= SECOND
+        }));
+        tokio::time::sleep(SECOND / 20).await;
+    }
+    let mut good = 0;
+    for call in calls {
+        good += usize::from(call.await.unwrap());
+    }
+    good
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_queue_keeps_an_overloaded_server_useful() {
+    let good = goodput_under_double_load(5).await;
+    assert!(good >= 195, "{good} of the 200 that the worker can do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_without_an_end_is_caught() {
+    let good = goodput_under_double_load(Config::UNLIMITED).await;
+    assert!(good <= 25, "{good} of the 200 that the worker can do");
 }

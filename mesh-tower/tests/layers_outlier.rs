@@ -1,5 +1,11 @@
 //! The outlier layer under tower's balancer, and the contract of `Service`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests are tests"
+)]
+
 mod support;
 
 use std::{fmt::Debug, pin::pin, sync::Arc, sync::atomic::Ordering, time::Duration};

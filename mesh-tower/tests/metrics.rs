@@ -16,9 +16,12 @@ use mesh_tower::{
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tower::{ServiceExt, service_fn};
 
+/// Name, labels and value.
+type Series = (String, Vec<(String, String)>, f64);
+
 /// The sum of a counter over all series that have these labels.
 fn sum(
-    snapshot: &[(String, Vec<(String, String)>, f64)],
+    snapshot: &[Series],
     name: &str,
     label: Option<(&str, &str)>,
 ) -> f64 {
@@ -31,7 +34,7 @@ fn sum(
         .sum()
 }
 
-fn read(snapshotter: &Snapshotter) -> Vec<(String, Vec<(String, String)>, f64)> {
+fn read(snapshotter: &Snapshotter) -> Vec<Series> {
     let of = |value: DebugValue| match value {
         DebugValue::Counter(count) => count as f64,
         DebugValue::Gauge(value) => value.0,

@@ -83,9 +83,7 @@ impl Admin {
                 response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n")
             }
             "/ready" => response(ok, TEXT, "ready\n"),
-            "/clusters" if json => {
-                response(ok, "application/json", clusters::json(&self.meshes()))
-            }
+            "/clusters" if json => response(ok, "application/json", clusters::json(&self.meshes())),
             "/clusters" => response(ok, TEXT, clusters::text(&self.meshes())),
             "/config" => {
                 let texts = self.meshes().iter().map(Mesh::describe).collect::<Vec<_>>();

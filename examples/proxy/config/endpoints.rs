@@ -13,6 +13,7 @@ pub(super) const FILE: &str = "endpoints.yaml";
 /// Where an upstream's endpoints are, and how they are spoken to.
 #[derive(Clone, Debug)]
 pub(super) struct Listed {
+    pub(super) protocol: Protocol,
     pub(super) transport: Transport,
     pub(super) endpoints: Vec<Endpoint>,
 }
@@ -23,6 +24,18 @@ pub(crate) enum Transport {
     Plain,
     /// Mutual TLS with endpoints that this policy allows.
     Mutual(PeerPolicy),
+}
+
+/// Which HTTP is spoken over plaintext. Over TLS both sides agree on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    /// HTTP/2 for gRPC, which needs it, else HTTP/1.1, which everybody speaks.
+    #[default]
+    Auto,
+    Http1,
+    /// With prior knowledge.
+    Http2,
 }
 
 #[derive(Deserialize)]
@@ -37,6 +50,7 @@ struct UpstreamFile {
     tls: Tls,
     #[serde(default)]
     peers: Vec<String>,
+    protocol: Option<Protocol>,
     endpoints: Vec<EndpointFile>,
 }
 
@@ -75,6 +89,12 @@ pub(super) fn read(
     for (name, upstream) in file.upstreams {
         let at = format!("{FILE}: upstreams.{name}");
         let transport = problems.take(transport(&at, &upstream, has_identity));
+        if upstream.tls == Tls::Mutual && upstream.protocol.is_some() {
+            problems.push(format_args!(
+                "{at}.protocol: TLS agrees on it (ALPN); remove it, it is for plaintext"
+            ));
+        }
+        let protocol = upstream.protocol.unwrap_or_default();
         let endpoints: Vec<_> = upstream
             .endpoints
             .into_iter()
@@ -87,7 +107,7 @@ pub(super) fn read(
             problems.push(format_args!("{at}.endpoints: {twice} is listed twice"));
         }
         if let Some(transport) = transport {
-            all.insert(name, Listed { transport, endpoints });
+            all.insert(name, Listed { protocol, transport, endpoints });
         }
     }
     problems.into_result(all)

@@ -17,7 +17,9 @@ impl Files {
     pub(crate) fn read(directory: &Path) -> Result<Self, ConfigError> {
         let shown = directory.display();
         let entries = fs::read_dir(directory).map_err(|error| {
-            ConfigError::new(format_args!("{shown}: {error}; --config wants a directory of YAML files"))
+            ConfigError::new(format_args!(
+                "{shown}: {error}; --config wants a directory of YAML files"
+            ))
         })?;
         let mut files = BTreeMap::new();
         let mut problems = ConfigError::default();

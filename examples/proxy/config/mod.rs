@@ -13,7 +13,7 @@ mod yaml;
 
 use std::path::Path;
 
-pub(crate) use endpoints::Transport;
+pub(crate) use endpoints::{Protocol, Transport};
 pub(crate) use error::ConfigError;
 pub(crate) use files::Files;
 use mesh_core::Endpoint;
@@ -36,6 +36,7 @@ pub(crate) struct Settings {
 pub(crate) struct UpstreamSettings {
     pub(crate) config: upstream::Config,
     pub(crate) transport: Transport,
+    pub(crate) protocol: Protocol,
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
@@ -47,9 +48,8 @@ impl Settings {
         let has_identity = proxy.as_ref().is_none_or(|proxy| proxy.identity.is_some());
         let listed = problems.take(endpoints::read(files, has_identity));
         let unsupported = proxy.as_ref().map(|proxy| proxy.unsupported).unwrap_or_default();
-        let documents = files
-            .iter()
-            .filter(|(name, _)| ![proxy::FILE, endpoints::FILE].contains(name));
+        let documents =
+            files.iter().filter(|(name, _)| ![proxy::FILE, endpoints::FILE].contains(name));
         let policies = problems.take(Policies::read(documents, unsupported));
         let (Some(proxy), Some(listed), Some(policies)) = (proxy, listed, policies) else {
             return Err(problems);
@@ -69,8 +69,8 @@ impl Settings {
                 warnings.push(format!("no document is about {name}: the defaults hold"));
             }
             if let Some(config) = problems.take(policies.upstream(&name)) {
-                let endpoints::Listed { transport, endpoints } = listed;
-                upstreams.push(UpstreamSettings { config, transport, endpoints });
+                let endpoints::Listed { protocol, transport, endpoints } = listed;
+                upstreams.push(UpstreamSettings { config, transport, protocol, endpoints });
             }
         }
         let mode = problems.take(mode(&proxy, &policies));

@@ -18,10 +18,7 @@ fn one(pattern: &str) -> Result<PeerPolicy, String> {
         )
     };
     let Some(prefix) = pattern.strip_suffix("/*") else {
-        return pattern
-            .parse::<SpiffeId>()
-            .map(PeerPolicy::exact)
-            .map_err(|error| wrong(&error));
+        return pattern.parse::<SpiffeId>().map(PeerPolicy::exact).map_err(|error| wrong(&error));
     };
     let Some(rest) = prefix.strip_prefix("spiffe://") else {
         return Err(wrong(&"it does not begin with spiffe://"));
@@ -43,9 +40,8 @@ mod tests {
 
     #[test]
     fn a_pattern_allows_what_it_says_and_no_more() {
-        let allowed = |pattern: &str, id: &str| {
-            parse(&[pattern]).unwrap().allows(&id.parse().unwrap())
-        };
+        let allowed =
+            |pattern: &str, id: &str| parse(&[pattern]).unwrap().allows(&id.parse().unwrap());
         let api = "spiffe://shop.example/ns/pay/sa/api";
         for pattern in [api, "spiffe://shop.example/ns/pay/*", "spiffe://shop.example/*"] {
             assert!(allowed(pattern, api), "{pattern}");

@@ -50,7 +50,8 @@ impl Policies {
 
     /// Whether a document names this upstream, or may mean it by a wildcard.
     pub(super) fn mention(&self, name: &str) -> bool {
-        self.hosts().any(|host| host.contains('*') && self.0.upstream(name).is_ok() || same(host, name))
+        self.hosts()
+            .any(|host| host.contains('*') && self.0.upstream(name).is_ok() || same(host, name))
     }
 
     /// The hosts of which a document speaks and none of `listed` is.

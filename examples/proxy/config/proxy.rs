@@ -12,7 +12,7 @@ use mesh_tls::{PeerPolicy, SpiffeId};
 use mesh_tower::istio::Unsupported;
 use serde::Deserialize;
 
-use super::{ConfigError, Files, duration, peers, yaml};
+use super::{ConfigError, Files, Protocol, duration, peers, yaml};
 
 pub(super) const FILE: &str = "proxy.yaml";
 
@@ -48,6 +48,7 @@ pub(crate) struct Identity {
 pub(crate) struct Inbound {
     pub(crate) listen: SocketAddr,
     pub(crate) app: SocketAddr,
+    pub(crate) protocol: Protocol,
     /// `None`: everybody of our own trust domain.
     pub(crate) peers: Option<PeerPolicy>,
     pub(crate) max_requests: u32,
@@ -96,6 +97,8 @@ struct ListenFile {
 struct InboundFile {
     listen: String,
     app: String,
+    #[serde(default)]
+    protocol: Protocol,
     peers: Option<Vec<String>>,
     max_requests: Option<u32>,
     max_pending: Option<u32>,
@@ -212,6 +215,7 @@ impl Problems {
         Some(Inbound {
             listen: listen?,
             app: app?,
+            protocol: file.protocol,
             peers,
             max_requests: file.max_requests.unwrap_or(1024),
             max_pending: file.max_pending.unwrap_or(1024),

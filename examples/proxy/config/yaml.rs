@@ -10,7 +10,9 @@ pub(super) fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Co
         let plain = error.without_snippet().to_string();
         let message = plain.lines().next().unwrap_or("cannot be read");
         match error.location() {
-            Some(at) => ConfigError::new(format_args!("{file}:{}:{}: {message}", at.line(), at.column())),
+            Some(at) => {
+                ConfigError::new(format_args!("{file}:{}:{}: {message}", at.line(), at.column()))
+            }
             None => ConfigError::new(format_args!("{file}: {message}")),
         }
     })

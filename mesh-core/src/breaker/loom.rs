@@ -140,3 +140,23 @@ fn the_verdict_is_the_probes() {
         assert!(matches!(breaker.state(due), State::Open { until } if until > due));
     });
 }
+
+/// The broken twin of the admission: looks at the permits, then takes one.
+#[test]
+#[should_panic(expected = "more probes than permits")]
+fn a_check_before_the_act_would_be_caught() {
+    use crate::sync::AtomicU32;
+    model(|| {
+        let left = Arc::new(AtomicU32::new(1));
+        let take = |left: &AtomicU32| {
+            let seen = left.load(Acquire);
+            left.store(seen.saturating_sub(1), crate::sync::Ordering::Release);
+            seen
+        };
+        let other = {
+            let left = Arc::clone(&left);
+            thread::spawn(move || take(&left))
+        };
+        assert!(take(&left) + other.join().unwrap() <= 1, "more probes than permits");
+    });
+}

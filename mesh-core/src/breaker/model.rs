@@ -228,9 +228,8 @@ impl Model {
     fn acquire(&mut self) -> (bool, Option<Transition>) {
         let admit = self.would_admit();
         let transition = match self.state {
-            State::Closed | State::ForcedClosed | State::ForcedOpen => None,
             State::Open { .. } if admit => Some(self.half_open(Reason::WaitElapsed)),
-            State::Open { .. } => None,
+            State::Open { .. } | State::Closed | State::ForcedClosed | State::ForcedOpen => None,
             State::HalfOpen { .. } => match self.overdue() {
                 Some(_) if admit => {
                     self.wait = self.grown();
@@ -479,7 +478,11 @@ proptest! {
                     }
                 }
                 // A hanging attempt.
-                _ => drop(breaker.try_acquire(now, &mut rng)),
+                Operation::Acquire | Operation::Drop(_) | Operation::Forget(_) => drop(breaker.try_acquire(now, &mut rng)),
+                Operation::Timeout => drop(breaker.on_timeout(now)),
+                Operation::ForceOpen | Operation::ForceClosed | Operation::Reset => {
+                    breaker.reset(now);
+                }
             }
         }
         now = now + config.probe_deadline() + config.max_open_for();

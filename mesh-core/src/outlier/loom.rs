@@ -114,9 +114,30 @@ fn an_ejection_during_a_sweep_is_not_forgotten() {
 fn a_removal_and_an_ejection_at_once_leave_no_count_behind() {
     model(|| {
         let set = Set::new(2, 2);
-        let removal = spawn(&set, |set| set.detection.on_host_removed(&set.hosts[0]));
+        let removal = spawn(&set, |set| _ = set.detection.on_host_removed(&set.hosts[0]));
         set.fail(0);
         removal.join().unwrap();
         assert_eq!((set.detection.ejected(), set.out()), (0, 0));
+    });
+}
+
+/// The broken twin of the reservation: looks at the count, then raises it.
+#[test]
+#[should_panic(expected = "over the cap")]
+fn a_cap_that_is_checked_before_it_is_taken_would_be_caught() {
+    model(|| {
+        let ejected = Arc::new(AtomicU32::new(0));
+        let reserve = |ejected: &AtomicU32| {
+            if ejected.load(Acquire) < 1 {
+                ejected.fetch_add(1, AcqRel);
+            }
+        };
+        let other = {
+            let ejected = Arc::clone(&ejected);
+            thread::spawn(move || reserve(&ejected))
+        };
+        reserve(&ejected);
+        other.join().unwrap();
+        assert!(ejected.load(Acquire) <= 1, "over the cap");
     });
 }

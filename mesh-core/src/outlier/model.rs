@@ -199,10 +199,9 @@ impl Model {
         for item in self.hosts[host].items.iter().rev() {
             match (*item, detector) {
                 (Item::Back, _) if self.bug == Bug::RunGoesOnAfterReturn => {}
-                (Item::Good | Item::Back, _) => break,
+                (Item::Good | Item::Back, _)
+                | (Item::Bad { .. }, Detector::ConsecutiveLocalOrigin) => break,
                 (Item::Detected(by), _) if by == detector => break,
-                (Item::Detected(_), _) => {}
-                (Item::Bad { .. }, Detector::ConsecutiveLocalOrigin) => break,
                 (Item::Bad { gateway: false }, Detector::ConsecutiveGatewayErrors) => {
                     if self.bug != Bug::GatewayRunGoesOn {
                         break;
@@ -213,7 +212,10 @@ impl Model {
                     Detector::Consecutive5xx | Detector::ConsecutiveGatewayErrors,
                 )
                 | (Item::Silence, Detector::ConsecutiveLocalOrigin) => run += 1,
-                (Item::Silence, Detector::Consecutive5xx | Detector::ConsecutiveGatewayErrors) => {}
+                // Of another detector.
+                (Item::Detected(_), _)
+                | (Item::Silence, Detector::Consecutive5xx | Detector::ConsecutiveGatewayErrors) => {
+                }
             }
         }
         run
@@ -229,7 +231,8 @@ impl Model {
         let share = self.config.max_ejection_percent();
         let in_share =
             u64::from(next) * 1_000_000 <= u64::from(self.told) * u64::from(share.as_ppm());
-        if !in_share && !(self.config.always_eject_one() && ejected == 0) {
+        let is_the_one = self.config.always_eject_one() && ejected == 0;
+        if !in_share && !is_the_one {
             let cap = self.config.cap(self.told);
             return Event::NotEjected { detector, why: WhyNot::OverCap { ejected, cap } };
         }

@@ -188,7 +188,7 @@ pub(crate) async fn openssl_present() -> bool {
     let version = Command::new("openssl").arg("version").output().await;
     let present = version.is_ok_and(|output| output.status.success());
     if !present {
-        println!("skipped: no openssl on the PATH");
+        eprintln!("skipped: no openssl on the PATH");
     }
     present
 }

@@ -7,9 +7,10 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use mesh_core::Timestamp;
 use pin_project_lite::pin_project;
 
-use crate::upstream::Flight;
+use crate::{Clock, upstream::Flight};
 
 pin_project! {
     /// The body of a response that came through the mesh.
@@ -25,18 +26,20 @@ pin_project! {
 }
 
 impl<B: Body> MeshBody<B> {
-    pub(crate) fn new(inner: B, flight: Flight) -> Self {
-        let mut flight = Some(flight);
+    /// The body of a response whose head came `now`. Takes the flight along, or ends it where it stands if nothing
+    /// follows the head.
+    pub(crate) fn new(inner: B, flight: &mut Option<Flight>, now: Timestamp) -> Self {
         if inner.is_end_stream() {
-            end(&mut flight, None, false);
+            end(flight, now, None, false);
         }
-        Self { inner: Some(inner), flight }
+        Self { inner: Some(inner), flight: flight.take() }
     }
 }
 
-fn end(flight: &mut Option<Flight>, trailers: Option<&HeaderMap>, failed: bool) {
-    if let Some(mut flight) = flight.take() {
-        flight.on_end(trailers, failed);
+fn end(flight: &mut Option<Flight>, now: Timestamp, trailers: Option<&HeaderMap>, failed: bool) {
+    if let Some(flying) = flight {
+        flying.on_end(now, trailers, failed);
+        *flight = None;
     }
 }
 
@@ -53,11 +56,11 @@ impl<B: Body<Data = Bytes>> Body for MeshBody<B> {
         let polled = inner.as_mut().poll_frame(cx);
         match &polled {
             Poll::Pending => {}
-            Poll::Ready(None) => end(this.flight, None, false),
-            Poll::Ready(Some(Err(_))) => end(this.flight, None, true),
+            Poll::Ready(None) => end(this.flight, Clock.now(), None, false),
+            Poll::Ready(Some(Err(_))) => end(this.flight, Clock.now(), None, true),
             Poll::Ready(Some(Ok(frame))) => {
                 if frame.is_trailers() || inner.is_end_stream() {
-                    end(this.flight, frame.trailers_ref(), false);
+                    end(this.flight, Clock.now(), frame.trailers_ref(), false);
                 }
             }
         }

@@ -46,11 +46,11 @@ enum Keep<B> {
     Empty,
     Never,
     /// An attempt holds it.
-    Away(oneshot::Receiver<Record<B>>),
-    Here(Record<B>),
+    Away(oneshot::Receiver<Box<Record<B>>>),
+    Here(Box<Record<B>>),
 }
 
-/// A body between two attempts: what was read of it, and the rest.
+/// A body between two attempts: what was read of it, and the rest. Boxed, for requests are moved a lot.
 struct Record<B> {
     chunks: Vec<Bytes>,
     len: u64,
@@ -63,10 +63,10 @@ struct Record<B> {
 /// A body in the hands of an attempt.
 struct Recording<B> {
     /// `None` once it was handed back.
-    record: Option<Record<B>>,
+    record: Option<Box<Record<B>>>,
     /// The next chunk to send again; beyond the chunks come the trailers or the rest.
     next: usize,
-    back: Option<oneshot::Sender<Record<B>>>,
+    back: Option<oneshot::Sender<Box<Record<B>>>>,
 }
 
 // === impl ReplayBody ===
@@ -81,7 +81,7 @@ impl<B: Body<Data = Bytes> + Unpin> ReplayBody<B> {
             return (Self::once(body), Kept(Keep::Never));
         }
         let record = Record { chunks: Vec::new(), len: 0, cap, trailers: None, rest: Some(body) };
-        let mut kept = Kept(Keep::Here(record));
+        let mut kept = Kept(Keep::Here(Box::new(record)));
         match kept.again() {
             Some(first) => (first, kept),
             None => unreachable!("it is here"),
@@ -220,6 +220,10 @@ impl<B: Body<Data = Bytes> + Unpin> Recording<B> {
                 if frame.is_trailers() || rest.is_end_stream() {
                     record.rest = None;
                 }
+                if frame.is_trailers() {
+                    // They are kept for the next attempt, not to be sent once more in this one.
+                    self.hand_back();
+                }
             }
             // A body that failed has no end, and is not to be sent again.
             Poll::Ready(Some(Err(_))) => self.back = None,
@@ -257,7 +261,10 @@ impl<B: Body<Data = Bytes> + Unpin> Recording<B> {
 
 impl<B> Recording<B> {
     fn hand_back(&mut self) {
-        if let (Some(record), Some(back)) = (self.record.take(), self.back.take()) {
+        if let (Some(record), Some(back)) = (self.record.take(), self.back.take())
+            // The last chunk may be the one that is too much.
+            && record.len <= record.cap
+        {
             // Nobody waits for it if no retry can follow.
             drop(back.send(record));
         }

@@ -1,11 +1,17 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use mesh_core::{Outcome, Timestamp};
 use tokio::sync::{Notify, futures::OwnedNotified};
 
 use super::{
     observe::{self, Names},
-    policy::{Breaker, Config, Permit, Rejected, State, Transition},
+    policy::{Breaker, Config, Permit, Rejected, State, Transition, Window},
 };
 use crate::{
     Chance, Clock,
@@ -18,6 +24,8 @@ pub(super) struct Shared {
     machine: Arc<Breaker>,
     /// Called when a service that waits should look again.
     changes: Arc<Notify>,
+    /// Whether any rule looks at the time of an answer. Without, a good one need not look at the clock.
+    timed: Arc<AtomicBool>,
     names: Names,
     chance: Chance,
 }
@@ -27,6 +35,7 @@ impl Shared {
         Self {
             machine: Arc::new(Breaker::new(config, Clock.now())),
             changes: Arc::default(),
+            timed: Arc::new(AtomicBool::new(is_timed(&config))),
             names: Names::default(),
             chance: Chance::default(),
         }
@@ -36,8 +45,13 @@ impl Shared {
     pub(super) fn with_names(&self, change: impl FnOnce(&mut Names)) -> Self {
         let mut names = self.names.clone();
         change(&mut names);
-        let (machine, changes) = (Arc::clone(&self.machine), Arc::clone(&self.changes));
-        Self { machine, changes, names, chance: self.chance.clone() }
+        Self {
+            machine: Arc::clone(&self.machine),
+            changes: Arc::clone(&self.changes),
+            timed: Arc::clone(&self.timed),
+            names,
+            chance: self.chance.clone(),
+        }
     }
 
     /// The same breaker with another source of chance.
@@ -101,7 +115,10 @@ impl Shared {
     }
 
     pub(super) fn set_config(&self, config: Config) {
+        let timed = is_timed(&config);
+        self.timed.fetch_or(timed, Ordering::Relaxed);
         self.machine.set_config(config, Clock.now());
+        self.timed.store(timed, Ordering::Relaxed);
         // A wait may have become shorter.
         self.changes.notify_waiters();
     }
@@ -122,6 +139,11 @@ impl Shared {
     }
 }
 
+fn is_timed(config: &Config) -> bool {
+    let window = config.failure_ratio().map(|(_, _, window)| window);
+    config.slow_calls().is_some() || matches!(window, Some(Window::Time(_)))
+}
+
 /// An admitted attempt. Dropped without an outcome, it gives its permit back.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -135,7 +157,10 @@ impl Attempt {
         if let Some(permit) = self.permit.take() {
             let (shared, probe) = (&self.shared, permit.is_probe());
             let rng = &mut shared.chance.rng();
-            let transition = shared.machine.on_outcome(Clock.now(), rng, permit, outcome);
+            let timed =
+                probe || outcome != Outcome::Success || shared.timed.load(Ordering::Relaxed);
+            let now = if timed { Clock.now() } else { permit.start() };
+            let transition = shared.machine.on_outcome(now, rng, permit, outcome);
             shared.on_probe_end(probe, transition);
         }
     }

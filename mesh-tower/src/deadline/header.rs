@@ -5,10 +5,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::policy::header::{format_grpc_timeout, parse_grpc_timeout, parse_millis};
 use crate::classify::is_grpc;
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What Envoy tells an upstream: how long it is going to wait.
-const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+static EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// Tells the next hop how much time is left: `grpc-timeout` on a gRPC request, else `x-envoy-expected-rq-timeout-ms`.
 ///
@@ -32,16 +32,16 @@ const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeou
 pub fn write_headers(headers: &mut HeaderMap, remaining: Duration) {
     let remaining = remaining.max(Duration::from_millis(1));
     let grpc = is_grpc(headers);
-    if grpc || headers.contains_key(GRPC_TIMEOUT) {
+    if grpc || headers.contains_key(&GRPC_TIMEOUT) {
         let text = format_grpc_timeout(remaining);
         // Digits and a letter are always a valid value.
         if let Ok(value) = HeaderValue::from_str(text.as_ref()) {
-            headers.insert(GRPC_TIMEOUT, value);
+            headers.insert(&GRPC_TIMEOUT, value);
         }
     }
-    if !grpc || headers.contains_key(EXPECTED) {
+    if !grpc || headers.contains_key(&EXPECTED) {
         let millis = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
-        headers.insert(EXPECTED, HeaderValue::from(millis));
+        headers.insert(&EXPECTED, HeaderValue::from(millis));
     }
 }
 
@@ -61,9 +61,9 @@ pub fn write_headers(headers: &mut HeaderMap, remaining: Duration) {
 /// assert_eq!(from_headers(&headers), Some(Duration::from_millis(1_500)));
 /// ```
 pub fn from_headers(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let grpc = text(GRPC_TIMEOUT).and_then(parse_grpc_timeout);
-    let expected = text(EXPECTED).and_then(parse_millis).filter(|limit| !limit.is_zero());
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let grpc = text(&GRPC_TIMEOUT).and_then(parse_grpc_timeout);
+    let expected = text(&EXPECTED).and_then(parse_millis).filter(|limit| !limit.is_zero());
     match (grpc, expected) {
         (Some(grpc), Some(expected)) => Some(grpc.min(expected)),
         (limit, None) | (None, limit) => limit,

@@ -202,7 +202,7 @@ pub enum Reason {
     Overflow(Resource),
     /// A circuit breaker is open.
     BreakerOpen,
-    /// The subset has no endpoint, or all of them are ejected.
+    /// The subset has no endpoint, or all of them are ejected or refused by their breakers.
     NoEndpoint,
     /// No route leads anywhere.
     NoRoute,

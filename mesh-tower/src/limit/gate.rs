@@ -49,14 +49,17 @@ impl Gate {
     /// is no queue at all.
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Entry, Full> {
         // Nobody may overtake those who wait: a queue, however short, is joined.
-        let full = if self.limits.in_use(Resource::Pending) == 0 {
-            match self.limits.try_acquire(Resource::Requests) {
-                Ok(permit) => return Ok(Entry::Slot(self.slot(permit))),
-                Err(full) => Some(full),
-            }
-        } else {
-            None
-        };
+        if self.limits.in_use(Resource::Pending) > 0 {
+            return self.queue_up(None);
+        }
+        match self.limits.try_acquire(Resource::Requests) {
+            Ok(permit) => Ok(Entry::Slot(self.slot(permit))),
+            Err(full) => self.queue_up(Some(full)),
+        }
+    }
+
+    /// `full` is what the caller found when it asked for a slot; by now there may be one again.
+    fn queue_up(self: &Arc<Self>, full: Option<Full>) -> Result<Entry, Full> {
         let mut queue = self.lock();
         let pending = self.limits.try_acquire(Resource::Pending).map_err(|pending| match full {
             Some(requests) if pending.limit() == 0 => requests,
@@ -252,6 +255,30 @@ mod tests {
         assert_eq!(in_use(&gate), (0, 0));
     }
 
+    /// In the moment between a release and the admission of the first in the queue.
+    #[test]
+    fn a_slot_that_is_free_for_a_moment_is_not_snatched() {
+        let gate = gate(1, 2);
+        let mut first = slot(gate.enter());
+        let mut second = ticket(gate.enter());
+        gate.limits.release(first.permit.take().unwrap());
+        let third = ticket(gate.enter());
+        gate.admit();
+        assert!(poll(&mut second).is_ready());
+        drop(third);
+    }
+
+    /// In the moment between a vain look for a slot and the joining of the queue: who released it saw nobody wait.
+    #[test]
+    fn a_slot_that_came_free_before_the_queue_was_joined_is_taken() {
+        let gate = gate(1, 2);
+        let first = slot(gate.enter());
+        let full = gate.limits.try_acquire(Resource::Requests).unwrap_err();
+        drop(first);
+        drop(slot(gate.queue_up(Some(full))));
+        assert_eq!(in_use(&gate), (0, 0));
+    }
+
     #[test]
     fn who_leaves_the_queue_gives_the_place_and_the_turn_back() {
         let gate = gate(1, 2);
@@ -298,7 +325,7 @@ mod tests {
                 thread::spawn(move || {
                     let work = async {
                         start.wait().await;
-                        for round in 0..5_000 {
+                        for round in 0..20_000 {
                             let slot = match gate.enter().unwrap() {
                                 Entry::Slot(slot) => slot,
                                 Entry::Queued(ticket) if round % 7 == 0 => {

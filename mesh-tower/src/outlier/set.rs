@@ -93,10 +93,13 @@ impl OutlierSet {
 pub(super) struct Shared {
     detection: Detection,
     hosts: Mutex<Vec<Arc<Record>>>,
-    /// When the next sweep is due, as far as the answers need to know: a copy, because the detection's own figure may
-    /// take a lock.
+    /// When the next sweep is due; [`QUIET`] while nobody is out and no record has anything to outgrow, which spares
+    /// good answers a look at the clock.
     due: AtomicU64,
 }
+
+/// Never.
+const QUIET: u64 = u64::MAX;
 
 /// One endpoint's part in the detection.
 #[derive(Debug)]
@@ -132,13 +135,16 @@ impl Shared {
 
     /// An attempt at `record`'s endpoint ended.
     pub(super) fn on_outcome(&self, record: &Record, chance: &Chance, outcome: Outcome) {
-        let now = Clock.now();
+        let due = self.due.load(Ordering::Relaxed);
+        let silent = matches!(outcome, Outcome::Success | Outcome::Throttled | Outcome::Cancelled);
+        // Only an ejection needs to know the time.
+        let now = if silent && due == QUIET { Timestamp::ZERO } else { Clock.now() };
         let event = self.detection.on_outcome(now, &mut chance.rng(), &record.host, outcome);
         if let Some(event) = event {
             observe::event(record.upstream.as_deref(), &record.endpoint, event);
             self.schedule(&self.lock());
         }
-        if now.as_nanos() >= self.due.load(Ordering::Relaxed) {
+        if now.as_nanos() >= due {
             self.sweep(now);
         }
     }
@@ -160,9 +166,11 @@ impl Shared {
     }
 
     /// Under the lock: a figure that another thread read earlier must not overwrite a newer one.
-    fn schedule(&self, _: &MutexGuard<'_, Vec<Arc<Record>>>) {
-        let due = self.detection.poll_timeout().unwrap_or(Timestamp::MAX);
-        self.due.store(due.as_nanos(), Ordering::Relaxed);
+    fn schedule(&self, hosts: &MutexGuard<'_, Vec<Arc<Record>>>) {
+        let quiet = self.detection.ejected() == 0
+            && hosts.iter().all(|record| record.host.multiplier() == 0);
+        let due = if quiet { None } else { self.detection.poll_timeout() };
+        self.due.store(due.map_or(QUIET, Timestamp::as_nanos), Ordering::Relaxed);
     }
 
     fn resize(&self, hosts: usize) {

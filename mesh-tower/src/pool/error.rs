@@ -12,20 +12,19 @@ use crate::error::{BoxError, Reason, find_cause};
 /// | `RST_STREAM(REFUSED_STREAM)`; a `GOAWAY` whose last stream is older | `Unsent` (RFC 9113 §8.7) |
 /// | everything else | `Reset`: the endpoint may have seen it |
 pub(super) fn of_request(error: &hyper::Error) -> Reason {
-    match find_cause::<h2::Error>(error) {
-        Some(error) if error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM) => {
-            Reason::Unsent
-        }
-        // A stream that the endpoint has in hand outlives a GOAWAY; only those that it will never look at get
-        // the GOAWAY itself as their error.
-        Some(error) if error.is_remote() && error.is_go_away() => Reason::Unsent,
+    let Some(stream) = find_cause::<h2::Error>(error) else {
+        return if error.is_user() { Reason::InvalidRequest } else { Reason::Reset };
+    };
+    let refused = stream.is_reset() && stream.reason() == Some(h2::Reason::REFUSED_STREAM);
+    if stream.is_remote() && (refused || stream.is_go_away()) {
+        // A stream that the endpoint has in hand outlives a GOAWAY; only those that it will never look at get the
+        // GOAWAY itself as their error.
+        Reason::Unsent
+    } else if stream.is_reset() && !stream.is_remote() && !stream.is_library() {
         // We reset a stream ourselves when the body of its request fails.
-        Some(error) if error.is_reset() && !error.is_remote() && !error.is_library() => {
-            Reason::InvalidRequest
-        }
-        Some(_) => Reason::Reset,
-        None if error.is_user() => Reason::InvalidRequest,
-        None => Reason::Reset,
+        Reason::InvalidRequest
+    } else {
+        Reason::Reset
     }
 }
 

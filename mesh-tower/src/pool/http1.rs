@@ -4,10 +4,10 @@ use std::{
     mem,
     pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU8, Ordering, fence},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use http::Request;
@@ -26,7 +26,8 @@ use super::{
 };
 use crate::error::BoxError;
 
-/// The right to use a connection: whoever holds it is alone on it.
+/// The right to use a connection: whoever holds it is alone on it. Dropped in mid-request it leaves half a message on
+/// the wire, and hyper closes the connection; dropped at rest, hyper closes it in good order.
 pub(super) type Lane<B> = Pin<Box<dyn Exclusive<B> + Send>>;
 
 /// A [`Lane`] of whose request only the response body is left, so that the body need not know the request's type.
@@ -175,33 +176,18 @@ where
     }
 }
 
-impl<B> Drop for State<B> {
-    /// A lane that is dropped in use leaves half a message on the wire: nobody can use the connection again.
-    /// (One that is dropped at rest is closed by hyper, in good order.)
-    fn drop(&mut self) {
-        if self.pool.is_some() {
-            self.wire.kill();
-        }
-    }
-}
-
 // === impl Wire ===
 
 /// What a lane and the task of its connection say to each other.
 pub(super) struct Wire<B> {
-    /// [`PARKED`] and [`KILLED`], so that the task asks once.
-    signs: AtomicU8,
+    /// Whether there is a lane in `parked`: the task asks at each turn.
+    is_parked: AtomicBool,
     parked: Mutex<Option<Lane<B>>>,
-    /// The connection's task: ours, spawned for this one connection, so it always has the same waker.
-    task: OnceLock<Waker>,
 }
-
-const PARKED: u8 = 1;
-const KILLED: u8 = 2;
 
 impl<B> Wire<B> {
     pub(super) fn new() -> Self {
-        Self { signs: AtomicU8::new(0), parked: Mutex::new(None), task: OnceLock::new() }
+        Self { is_parked: AtomicBool::new(false), parked: Mutex::new(None) }
     }
 
     /// Leaves the lane to the connection's task, which checks it in once hyper is ready for another request.
@@ -212,7 +198,7 @@ impl<B> Wire<B> {
     /// the mutex lets only one of them take the lane.
     fn park(&self, lane: Lane<B>) -> Option<Lane<B>> {
         *self.lock() = Some(lane);
-        self.signs.fetch_or(PARKED, Ordering::SeqCst);
+        self.is_parked.store(true, Ordering::SeqCst);
         self.unpark()
     }
 
@@ -220,18 +206,8 @@ impl<B> Wire<B> {
     fn unpark(&self) -> Option<Lane<B>> {
         let mut parked = self.lock();
         parked.take_if(|lane| lane.is_ready() || lane.is_closed()).inspect(|_| {
-            self.signs.fetch_and(!PARKED, Ordering::SeqCst);
+            self.is_parked.store(false, Ordering::SeqCst);
         })
-    }
-
-    /// Closes the connection, whatever it is doing.
-    fn kill(&self) {
-        self.signs.fetch_or(KILLED, Ordering::SeqCst);
-        // Either the task finds the sign at its first look, or we find its waker.
-        fence(Ordering::SeqCst);
-        if let Some(task) = self.task.get() {
-            task.wake_by_ref();
-        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Lane<B>>> {
@@ -253,22 +229,13 @@ pub(super) async fn drive<T, B>(
 {
     let mut connection = connection.with_upgrades();
     let ended = std::future::poll_fn(|cx| {
-        if wire.task.get().is_none() {
-            wire.task.get_or_init(|| cx.waker().clone());
-            fence(Ordering::SeqCst);
-        }
         let polled = Pin::new(&mut connection).poll(cx);
-        if polled.is_pending() {
-            let signs = wire.signs.load(Ordering::SeqCst);
-            if signs & KILLED != 0 {
-                return Poll::Ready(Ok(()));
-            }
-            if signs & PARKED != 0
-                && let Some(lane) = wire.unpark()
-                && let Some(pool) = pool.upgrade()
-            {
-                pool.check_in(lane);
-            }
+        if polled.is_pending()
+            && wire.is_parked.load(Ordering::SeqCst)
+            && let Some(lane) = wire.unpark()
+            && let Some(pool) = pool.upgrade()
+        {
+            pool.check_in(lane);
         }
         polled
     });

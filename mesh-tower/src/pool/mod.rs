@@ -1,4 +1,85 @@
-//! (coming)
+//! The connections to an endpoint, kept and counted as Istio's `connectionPool` says; this part spawns one task per
+//! connection, which makes it and then drives it to its end.
+//!
+//! # Why not hyper-util's client
+//!
+//! Its pool takes a lock, boxes a future and reads the address out of every request; it knows neither a limit on
+//! connections nor one on those who wait. Here there is one [`Pool`] per endpoint, so there is nothing to look up: a
+//! request takes an idle connection off a ring without a lock, and the place where hyper's future runs was allocated
+//! with the connection.
+//!
+//! # How it decides
+//!
+//! | Istio `connectionPool` | here |
+//! | --- | --- |
+//! | `tcp.maxConnections` | [`Resource::Connections`] of the [`Group`], counted over all its endpoints. An endpoint without a connection of a protocol may always open one, as in Envoy, so the count can exceed the limit by one per endpoint and protocol |
+//! | `http.http1MaxPendingRequests` | [`Resource::Pending`] of the group. One more is refused at once: [`Reason::Overflow`], flag `UO` |
+//! | `http.maxRequestsPerConnection` | then the connection is closed (HTTP/1), or drains while a new one is made (HTTP/2). Until it has drained it counts |
+//! | `tcp.connectTimeout` | from the connector's first byte to the end of the handshake, TLS included: [`Reason::ConnectTimeout`] |
+//! | `http.idleTimeout` | looked at when a request takes a connection, and by [`Pool::evict_idle`] |
+//!
+//! A request is *pending* while it waits because no connection may be opened for it. Envoy also counts those whose
+//! own connection is being made; then `http1MaxPendingRequests: 1` would refuse the second of two first requests
+//! although a hundred connections are allowed. Those who wait for the one HTTP/2 connection to be made do not
+//! count either.
+//!
+//! Who waits is served in order. If a connection cannot be made, the request that it was for fails; if the endpoint
+//! has no other connection, so do all that wait, as in Envoy. A slot that comes free at one endpoint is offered to
+//! those who wait at another only when that endpoint next frees a connection or [`Pool::evict_idle`] is called
+//! (Envoy does not offer it at all).
+//!
+//! Which protocol is spoken ([`Protocol`]):
+//!
+//! | TLS negotiated | `Http1` | `Http2` | `Auto` |
+//! | --- | --- | --- | --- |
+//! | `h2` | HTTP/2 | HTTP/2 | HTTP/2 |
+//! | nothing, or no TLS | HTTP/1.1 | HTTP/2 | as the request's version says |
+//!
+//! What was negotiated is spoken in any case: a connector for `Http1` should not offer `h2`.
+//!
+//! # What becomes of a request
+//!
+//! One whose connection turns out to have been closed before anything of it was written goes out again, on another
+//! connection. If that cannot be, and also if the endpoint refused the stream or named it as not processed in its
+//! `GOAWAY`, the error is [`Reason::Unsent`]: a retry is safe. After that it is [`Reason::Reset`].
+//!
+//! # What it does not do
+//!
+//! * HTTP/2 uses one connection per endpoint. Beyond the endpoint's `SETTINGS_MAX_CONCURRENT_STREAMS` requests queue
+//!   inside hyper; Envoy opens another connection. hyper spawns a small task for each HTTP/2 request.
+//! * `CONNECT` is refused. An HTTP/1.1 upgrade (101) works through [`hyper::upgrade::on`]; an upgraded
+//!   connection no longer counts.
+//! * With [`Protocol::Auto`] a request of version HTTP/2 is sent as such also over TLS that negotiated nothing. If
+//!   such endpoints exist, say [`Protocol::Http1`].
+//!
+//! # Example
+//!
+//! ```
+//! # #[cfg(feature = "client")] {
+//! use mesh_core::{Endpoint, limit};
+//! use mesh_tower::pool::{Config, Group, HttpEndpoints, Pool};
+//! use std::{sync::Arc, time::Duration};
+//!
+//! // maxConnections: 1, http1MaxPendingRequests: 1, maxRequestsPerConnection: 1
+//! let limits = limit::Config::default().with_max_connections(1).with_max_pending(1);
+//! let config = Config::default().with_max_requests_per_connection(Some(1));
+//! let group = Group::new(Arc::new(limit::Limits::new(limits)), config);
+//!
+//! let endpoint = Endpoint::new("10.0.0.7:8080");
+//! let pool: Pool<String> = HttpEndpoints::plain().pool(&"payment".into(), &endpoint, &group);
+//! # }
+//! ```
+//!
+//! [`Resource::Connections`]: mesh_core::limit::Resource::Connections
+//! [`Resource::Pending`]: mesh_core::limit::Resource::Pending
+//! [`Reason::Overflow`]: crate::error::Reason::Overflow
+//! [`Reason::ConnectTimeout`]: crate::error::Reason::ConnectTimeout
+//! [`Reason::Unsent`]: crate::error::Reason::Unsent
+//! [`Reason::Reset`]: crate::error::Reason::Reset
+#![cfg_attr(
+    not(feature = "client"),
+    doc = "\n[`Pool`]: crate\n[`Pool::evict_idle`]: crate\n[`hyper::upgrade::on`]: crate"
+)]
 
 #[cfg(feature = "client")]
 mod body;

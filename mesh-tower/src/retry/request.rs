@@ -1,4 +1,6 @@
-use http::{HeaderMap, HeaderValue, Request, request::Parts};
+use std::{mem, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use http_body::Body;
 use mesh_core::{Timestamp, deadline::Deadline};
 
@@ -11,96 +13,133 @@ use crate::{
 
 /// What is kept of a request while its attempts fly.
 pub(crate) struct Outgoing<B> {
-    /// The head and the body for the next attempt; `None` while nothing can be sent again.
-    spare: Option<(Parts, Kept<B>)>,
-    first: Option<Request<ReplayBody<B>>>,
+    /// Copied for each attempt if there may be another; `None` once it went with the only one.
+    head: Option<Parts>,
+    body: Stored<B>,
     pub(crate) grpc: bool,
     pub(crate) deadline: Deadline,
     /// This request is itself a retry, made by whoever called us: retries of retries multiply.
     pub(crate) is_retry: bool,
-    attempts: usize,
+    attempts: u32,
+}
+
+/// A body on its way: nothing is wrapped or copied before an attempt is really made.
+enum Stored<B> {
+    /// To be sent for the first time; of it so many bytes may be kept, or nothing if it is to be sent only once.
+    Fresh {
+        body: B,
+        cap: Option<u64>,
+    },
+    Kept(Kept<B>),
+    Gone,
 }
 
 impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
-    pub(crate) fn new(
-        request: Request<B>,
-        now: Timestamp,
-        timeout: Deadline,
-        retries: bool,
-        cap: u64,
-    ) -> Self {
-        let inbound = request.extensions().get::<Inbound>();
-        let mut limit = timeout;
-        if let Some(inbound) = inbound {
-            limit = limit.earlier(inbound.deadline());
-        }
-        if let Some(own) = request.extensions().get::<Deadline>() {
-            limit = limit.earlier(*own);
-        }
-        if let Some(asked) = deadline::from_headers(request.headers()) {
-            limit = limit.earlier(Deadline::after(now, asked));
-        }
-        let is_retry = inbound.is_some_and(|inbound| inbound.attempt() > 1)
-            || attempt_of(request.headers()) > 1;
-        let grpc = is_grpc(request.headers());
-        let (parts, body) = request.into_parts();
-        let (spare, body) = if retries && !is_retry {
-            let (body, kept) = ReplayBody::new(body, cap);
-            (Some((parts.clone(), kept)), body)
-        } else {
-            (None, ReplayBody::once(body))
-        };
+    /// Stores `request` as it is, so that it is moved no more than once. To be [read](Self::read) next.
+    #[inline]
+    pub(crate) fn new(request: Request<B>) -> Self {
+        let (head, body) = request.into_parts();
         Self {
-            spare,
-            first: Some(Request::from_parts(parts, body)),
-            grpc,
-            deadline: limit,
-            is_retry,
+            head: Some(head),
+            body: Stored::Fresh { body, cap: None },
+            grpc: false,
+            deadline: Deadline::NONE,
+            is_retry: false,
             attempts: 0,
+        }
+    }
+
+    /// Learns from the request how long it may take and what it is. With `retries` it may be sent again, if no more
+    /// than `cap` bytes of its body have to be kept for that.
+    pub(crate) fn read(&mut self, now: Timestamp, timeout: Deadline, retries: bool, cap: u64) {
+        self.deadline = timeout;
+        let mut attempt = 1;
+        let Some(head) = &mut self.head else { return };
+        if !head.headers.is_empty() {
+            attempt = attempt_of(&head.headers);
+            self.grpc = is_grpc(&head.headers);
+            if let Some(asked) = deadline::from_headers(&head.headers) {
+                self.deadline = self.deadline.earlier(Deadline::after(now, asked));
+            }
+        }
+        if !head.extensions.is_empty() {
+            if let Some(inbound) = head.extensions.get::<Inbound>() {
+                self.deadline = self.deadline.earlier(inbound.deadline());
+                attempt = attempt.max(inbound.attempt());
+            }
+            if let Some(own) = head.extensions.get::<Deadline>() {
+                self.deadline = self.deadline.earlier(*own);
+            }
+        }
+        self.is_retry = attempt > 1;
+        if self.is_retry {
+            // An extension ends here: the service after the next must know as well.
+            mark_retry(&mut head.headers, attempt, self.grpc);
+        } else if retries && let Stored::Fresh { cap: kept, .. } = &mut self.body {
+            *kept = Some(cap);
         }
     }
 
     /// Whether the request could be sent again as it is now.
     pub(crate) fn is_replayable(&mut self) -> bool {
-        self.spare.as_mut().is_some_and(|(_, kept)| kept.is_here())
+        match &mut self.body {
+            Stored::Fresh { cap, .. } => cap.is_some(),
+            Stored::Kept(kept) => kept.is_here(),
+            Stored::Gone => false,
+        }
     }
 
-    /// The request of the next attempt; `None` if it cannot be sent again. With `propagate` it tells how long it has.
-    pub(crate) fn next(
-        &mut self,
-        now: Timestamp,
-        propagate: bool,
-    ) -> Option<Request<ReplayBody<B>>> {
-        let mut request = match self.first.take() {
-            Some(first) => first,
-            None => {
-                let (parts, kept) = self.spare.as_mut()?;
-                let mut request = Request::from_parts(parts.clone(), kept.again()?);
-                mark_retry(request.headers_mut(), self.attempts, self.grpc);
-                request
-            }
+    /// The request of the next attempt, which says that it has so long; `None` if it cannot be sent again.
+    #[inline]
+    pub(crate) fn next(&mut self, time: Option<Duration>) -> Option<Request<ReplayBody<B>>> {
+        let body = self.next_body()?;
+        let mut head = match (&self.body, &self.head) {
+            (Stored::Fresh { .. } | Stored::Kept(_), Some(head)) => head.clone(),
+            (Stored::Gone, _) | (_, None) => self.head.take()?,
         };
-        self.attempts += 1;
-        if propagate && let Some(left) = self.deadline.remaining(now) {
-            deadline::write_headers(request.headers_mut(), left);
+        if self.attempts > 0 {
+            mark_retry(&mut head.headers, self.attempts.saturating_add(1), self.grpc);
         }
-        Some(request)
+        self.attempts += 1;
+        if let Some(time) = time {
+            deadline::write_headers(&mut head.headers, time);
+        }
+        Some(Request::from_parts(head, body))
+    }
+
+    fn next_body(&mut self) -> Option<ReplayBody<B>> {
+        if let Stored::Kept(kept) = &mut self.body {
+            return kept.again();
+        }
+        match mem::replace(&mut self.body, Stored::Gone) {
+            Stored::Fresh { body, cap: Some(cap) } => {
+                let (body, kept) = ReplayBody::new(body, cap);
+                self.body = Stored::Kept(kept);
+                Some(body)
+            }
+            Stored::Fresh { body, cap: None } => Some(ReplayBody::once(body)),
+            Stored::Kept(_) | Stored::Gone => None,
+        }
     }
 }
 
-/// Tells the endpoint that this is a retry, so that a mesh of many layers does not multiply retries: Envoy's
+static ENVOY_ATTEMPT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+static GRPC_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// Tells the endpoint which attempt this is, so that a mesh of many layers does not multiply retries: Envoy's
 /// `x-envoy-attempt-count` and gRFC A6's `grpc-previous-rpc-attempts`.
-fn mark_retry(headers: &mut HeaderMap, attempts: usize, grpc: bool) {
-    headers.insert("x-envoy-attempt-count", HeaderValue::from(attempts + 1));
+fn mark_retry(headers: &mut HeaderMap, attempt: u32, grpc: bool) {
+    headers.insert(&ENVOY_ATTEMPT, HeaderValue::from(attempt));
     if grpc {
-        headers.insert("grpc-previous-rpc-attempts", HeaderValue::from(attempts));
+        headers.insert(&GRPC_ATTEMPTS, HeaderValue::from(attempt - 1));
     }
 }
 
 /// Which attempt of its caller a request says it is; 1 if it says nothing.
 fn attempt_of(headers: &HeaderMap) -> u32 {
-    let number = |name| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
-    let envoy = number("x-envoy-attempt-count");
-    let grpc = number("grpc-previous-rpc-attempts").map(|previous| previous.saturating_add(1));
+    let number = |name: &HeaderName| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
+    let envoy = number(&ENVOY_ATTEMPT);
+    let grpc = number(&GRPC_ATTEMPTS).map(|previous| previous.saturating_add(1));
     envoy.max(grpc).unwrap_or(1)
 }

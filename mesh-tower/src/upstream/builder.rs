@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use mesh_core::{Endpoint, InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry};
 
 use super::{Answers, Config, Driver, MakeEndpoint, Policy, Upstream, plan::Shared};
-use crate::{Chance, classify::Standard, pool};
+use crate::{Chance, classify::Standard, pool, striped::Striped};
 
 /// Builds an [`Upstream`]. Nothing is mandatory but a way to make the endpoints' services.
 ///
@@ -190,7 +190,8 @@ impl Builder {
         M::Service: Clone,
     {
         let shared = Shared::new(self.config.build()?, self.endpoints, make, self.chance)?;
-        Ok(Upstream { shared: Arc::new(shared), classify: Standard })
+        let shared = Arc::new(Striped::new(&Arc::new(shared)));
+        Ok(Upstream { shared, classify: Standard })
     }
 
     fn config(mut self, change: impl FnOnce(Config) -> Config) -> Self {

@@ -2,21 +2,28 @@ use std::{fmt, sync::Arc};
 
 use http::HeaderMap;
 use mesh_core::{
-    Outcome, Timestamp,
+    Outcome, Rng, Timestamp,
     balance::Started,
     breaker,
     limit::{self, Full, Resource},
     retry::Granted,
 };
 
-use super::subset::{EndpointState, Subset};
-use crate::{Chance, Clock, classify::end_of_stream};
+use super::{
+    plan::Roster,
+    subset::{EndpointState, Subset},
+};
+use crate::{
+    Chance, Clock,
+    classify::end_of_stream,
+    striped::{Handle, Striped},
+};
 
 /// Everything that one request holds, given back in one place: its slot among the requests in flight, its share in
 /// the retry budget, and the attempt that is under way. Dropping it at any point is a cancellation, and the machines
 /// are told so.
 pub(crate) struct Flight {
-    subset: Arc<Subset>,
+    roster: Handle<Roster>,
     chance: Chance,
     slot: Option<limit::Permit>,
     retry: Option<Granted>,
@@ -25,7 +32,10 @@ pub(crate) struct Flight {
 
 /// One try on one endpoint.
 struct Attempt {
-    endpoint: Arc<EndpointState>,
+    /// Where the endpoint stands in the roster.
+    endpoint: usize,
+    /// The roster of a newer plan than the one that the request began with.
+    roster: Option<Handle<Roster>>,
     permit: Option<breaker::Permit>,
     started: Started,
     /// The head of the response came then; what follows is the body.
@@ -37,14 +47,15 @@ struct Attempt {
 impl Flight {
     /// Takes a slot among the requests in flight.
     pub(super) fn begin(
-        subset: &Arc<Subset>,
+        roster: &Striped<Roster>,
         chance: &Chance,
         now: Timestamp,
     ) -> Result<Self, Full> {
+        let subset = &roster.subset;
         let slot = subset.limits.try_acquire(Resource::Requests)?;
         subset.budget.on_request(now);
         Ok(Self {
-            subset: subset.clone(),
+            roster: roster.handle(),
             chance: chance.clone(),
             slot: Some(slot),
             retry: None,
@@ -53,22 +64,31 @@ impl Flight {
     }
 
     pub(super) fn subset(&self) -> &Arc<Subset> {
-        &self.subset
+        &self.roster.subset
+    }
+
+    pub(super) fn rng(&self) -> impl Rng + '_ {
+        self.chance.rng()
     }
 
     /// The endpoint of the attempt under way.
     pub(super) fn endpoint(&self) -> Option<&Arc<EndpointState>> {
-        self.attempt.as_ref().map(|attempt| &attempt.endpoint)
+        self.attempt.as_ref().map(|attempt| attempt.state(&self.roster))
     }
 
+    /// An attempt begins on the endpoint that stands there in the roster.
     pub(super) fn start(
         &mut self,
         now: Timestamp,
-        endpoint: Arc<EndpointState>,
+        roster: &Striped<Roster>,
+        endpoint: usize,
         permit: Option<breaker::Permit>,
     ) {
-        let started = endpoint.load.on_start(now);
-        self.attempt = Some(Attempt { endpoint, permit, started, head: None, decided: None });
+        let started = roster.endpoints[endpoint].load.on_start(now);
+        let same = Arc::ptr_eq(&roster.endpoints, &self.roster.endpoints);
+        let roster = (!same).then(|| roster.handle());
+        self.attempt =
+            Some(Attempt { endpoint, roster, permit, started, head: None, decided: None });
     }
 
     /// The head of the response has come, and with it the outcome, unless the trailers decide.
@@ -79,22 +99,25 @@ impl Flight {
             attempt.decided = Some(outcome);
             let permit = attempt.permit.take();
             let rng = &mut self.chance.rng();
-            self.subset.on_outcome(now, rng, &attempt.endpoint, permit, outcome);
+            let endpoint = attempt.state(&self.roster);
+            self.roster.subset.on_outcome(now, rng, endpoint, permit, outcome);
         }
     }
 
     /// The attempt is over: as its head said, else with `outcome`.
     pub(super) fn finish(&mut self, now: Timestamp, outcome: Outcome) {
         let Some(mut attempt) = self.attempt.take() else { return };
+        let permit = attempt.permit.take();
+        let endpoint = attempt.state(&self.roster);
+        let subset = &self.roster.subset;
         if attempt.decided.is_none() {
-            let permit = attempt.permit.take();
             let rng = &mut self.chance.rng();
-            self.subset.on_outcome(now, rng, &attempt.endpoint, permit, outcome);
+            subset.on_outcome(now, rng, endpoint, permit, outcome);
         }
         let outcome = attempt.decided.unwrap_or(outcome);
         // Latency is the time to the head: how long the caller takes to read says nothing of the endpoint.
         let end = attempt.head.unwrap_or(now);
-        attempt.endpoint.load.on_end(self.subset.policy.balance(), end, attempt.started, outcome);
+        endpoint.load.on_end(subset.policy.balance(), end, attempt.started, outcome);
     }
 
     /// A retry was granted, and waits in back-off.
@@ -104,14 +127,21 @@ impl Flight {
 
     pub(super) fn end_retry(&mut self) {
         if let Some(granted) = self.retry.take() {
-            granted.end(&self.subset.budget, &self.subset.limits);
+            let subset = &self.roster.subset;
+            granted.end(&subset.budget, &subset.limits);
         }
     }
 
     /// The body of the response has ended.
-    pub(crate) fn on_end(&mut self, trailers: Option<&HeaderMap>, failed: bool) {
+    pub(crate) fn on_end(&mut self, now: Timestamp, trailers: Option<&HeaderMap>, failed: bool) {
         let outcome = if failed { Outcome::Reset } else { end_of_stream(trailers) };
-        self.finish(Clock.now(), outcome);
+        self.finish(now, outcome);
+    }
+}
+
+impl Attempt {
+    fn state<'a>(&'a self, roster: &'a Handle<Roster>) -> &'a Arc<EndpointState> {
+        &self.roster.as_ref().unwrap_or(roster).endpoints[self.endpoint]
     }
 }
 
@@ -122,8 +152,9 @@ impl Drop for Flight {
         }
         self.end_retry();
         if let Some(slot) = self.slot.take() {
-            self.subset.limits.release(slot);
-            self.subset.budget.on_request_end();
+            let subset = &self.roster.subset;
+            subset.limits.release(slot);
+            subset.budget.on_request_end();
         }
     }
 }
@@ -131,8 +162,8 @@ impl Drop for Flight {
 impl fmt::Debug for Flight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flight")
-            .field("subset", &self.subset.name)
-            .field("endpoint", &self.attempt.as_ref().map(|attempt| &attempt.endpoint.address))
+            .field("subset", &self.roster.subset.name)
+            .field("endpoint", &self.endpoint().map(|endpoint| &endpoint.address))
             .finish_non_exhaustive()
     }
 }

@@ -13,7 +13,6 @@ use http::{Request, Response};
 use http_body::Body;
 use mesh_core::{
     Outcome, Timestamp,
-    breaker::Rejected,
     deadline::Deadline,
     retry::{Answer, Decision, GiveUp, Granted, Session},
 };
@@ -23,21 +22,19 @@ use tower_service::Service;
 use super::{
     MakeEndpoint,
     flight::Flight,
-    plan::{Cluster, Shared},
-    subset::Member,
+    pick::pick,
+    plan::{Cluster, Plan, Shared},
     tried::Tried,
 };
 use crate::{
-    BoxError, Clock, MeshError,
+    BoxError, Chance, Clock, MeshError,
     body::{MeshBody, ReplayBody},
     classify::Classify,
     error::{Reason, into_response},
     retry::Outgoing,
+    striped::Handle,
     timer::Timer,
 };
-
-/// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
-const PICKS: usize = 3;
 
 pin_project! {
     /// The response of an [`Upstream`](super::Upstream).
@@ -54,26 +51,36 @@ pin_project! {
         state: Stage<M::Service, B>,
         #[pin]
         timer: Timer,
-        shared: Arc<Shared<M>>,
+        shared: Handle<Arc<Shared<M>>>,
         classify: C,
         request: Outgoing<B>,
-        tried: Tried,
         flight: Option<Flight>,
+        attempt: Attempt,
         session: Session,
-        // The attempt's own time limit.
-        limit: Option<Timestamp>,
         started: Timestamp,
     }
+}
+
+/// The attempt under way, and which endpoints were tried.
+#[derive(Default)]
+struct Attempt {
+    tried: Tried,
+    began: Timestamp,
+    /// The attempt's own time limit.
+    limit: Option<Timestamp>,
 }
 
 pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwned]
-    enum State<S, F, B, R> {
+    enum State<S, F, R> {
+        // Not polled yet. What happens then happens where the future stands: it is large, and to move it about costs
+        // more than the policies.
+        New,
         // Refused before anything was sent.
         Refused { error: MeshError },
-        // An endpoint is chosen; its service is being made ready.
-        Readying { service: S, request: Option<Request<ReplayBody<B>>> },
+        // An endpoint is chosen; its service is being made ready, and the request not yet made.
+        Readying { service: S, propagate: bool },
         // The attempt flies.
         Calling { #[pin] future: F },
         // A retry waits in back-off. If no endpoint is left for it then, the caller gets the answer before it.
@@ -86,7 +93,6 @@ pin_project! {
 type Stage<S, B> = State<
     S,
     <S as Service<Request<ReplayBody<B>>>>::Future,
-    B,
     <S as Service<Request<ReplayBody<B>>>>::Response,
 >;
 
@@ -100,146 +106,69 @@ where
     C: Classify<Response<RB>>,
     B: Body<Data = Bytes> + Unpin,
 {
-    pub(super) fn new(shared: Arc<Shared<M>>, classify: C, request: Request<B>) -> Self {
-        let now = Clock.now();
-        let plan = shared.plan.load();
-        let config = &plan.config;
-        let request = Outgoing::new(
-            request,
-            now,
-            config.timeout().map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout)),
-            config.retry().retries() > 0,
-            config.replay_cap(),
-        );
-        let index = *plan.split.pick(&mut shared.chance.rng());
-        let flight = match plan.subsets.get(index) {
-            Some(cluster) => Flight::begin(&cluster.subset, &shared.chance, now)
-                .map_err(|full| MeshError::new(Reason::Overflow(full.resource()))),
-            None => Err(MeshError::new(Reason::NoRoute)),
-        };
-        drop(plan);
-        let (flight, state) = match flight {
-            Ok(flight) => (Some(flight), State::Done),
-            Err(error) => (None, State::Refused { error }),
-        };
-        let mut future = Self {
-            state,
+    pub(super) fn new(shared: Handle<Arc<Shared<M>>>, classify: C, request: Request<B>) -> Self {
+        Self {
+            state: State::New,
             timer: Timer::default(),
             shared,
             classify,
-            request,
-            tried: Tried::default(),
-            flight,
+            request: Outgoing::new(request),
+            flight: None,
+            attempt: Attempt::default(),
             session: Session::new(),
-            limit: None,
-            started: now,
-        };
-        if future.flight.is_some() {
-            future.state = begin_attempt(
-                &future.shared,
-                &mut future.request,
-                &mut future.tried,
-                future.flight.as_mut(),
-                &mut future.limit,
-                now,
-            );
+            started: Timestamp::ZERO,
         }
-        future
     }
 }
 
-/// Picks an endpoint and makes the attempt's request.
-fn begin_attempt<M, F, B, R>(
-    shared: &Shared<M>,
-    request: &mut Outgoing<B>,
-    tried: &mut Tried,
-    flight: Option<&mut Flight>,
-    limit: &mut Option<Timestamp>,
+/// Draws the subset, takes a slot, and begins the first attempt.
+fn begin<S: Clone>(
+    plan: &Plan<S>,
+    chance: &Chance,
+    flight: &mut Option<Flight>,
+    attempt: &mut Attempt,
+    deadline: Deadline,
     now: Timestamp,
-) -> State<M::Service, F, B, R>
-where
-    M: MakeEndpoint,
-    M::Service: Clone,
-    B: Body<Data = Bytes> + Unpin,
-{
-    let refused = |error| State::Refused { error };
-    let Some(flight) = flight else { return refused(MeshError::new(Reason::NoRoute)) };
-    if request.deadline.has_passed(now) {
-        return refused(MeshError::new(Reason::DeadlineExceeded));
-    }
-    let plan = shared.plan.load();
-    let Some(cluster) = plan.cluster(flight.subset()) else {
-        return refused(MeshError::new(Reason::NoRoute));
-    };
-    let avoid = plan.config.retry().avoid_previous();
-    let service = match pick(cluster, shared, (tried, avoid), flight, now) {
-        Ok(service) => service,
-        Err(error) => return refused(error),
-    };
-    let config = &plan.config;
-    *limit = request
-        .deadline
-        .attempt_timeout(now, config.retry().per_try_timeout())
-        .map(|left| now + left);
-    match request.next(now, config.propagates_deadline()) {
-        Some(next) => State::Readying { service, request: Some(next) },
-        None => refused(MeshError::new(Reason::InvalidRequest)),
-    }
+) -> Result<S, MeshError> {
+    let index = *plan.split.pick(&mut chance.rng());
+    let cluster = plan.subsets.get(index).ok_or(Reason::NoRoute)?;
+    let begun = Flight::begin(&cluster.roster, chance, now).map_err(|full| {
+        let reason = Reason::Overflow(full.resource());
+        // Without a flight nobody else knows whose refusal it is.
+        cluster.roster.subset.observer.refused(reason);
+        reason
+    })?;
+    begin_attempt(plan, cluster, chance, flight.insert(begun), attempt, deadline, now)
 }
 
-/// Chooses an endpoint and takes its breaker's permit.
-fn pick<M>(
-    cluster: &Cluster<M::Service>,
-    shared: &Shared<M>,
-    (tried, avoid): (&mut Tried, bool),
+/// Picks an endpoint and sets the attempt's time.
+fn begin_attempt<S: Clone>(
+    plan: &Plan<S>,
+    cluster: &Cluster<S>,
+    chance: &Chance,
     flight: &mut Flight,
+    attempt: &mut Attempt,
+    deadline: Deadline,
     now: Timestamp,
-) -> Result<M::Service, MeshError>
-where
-    M: MakeEndpoint,
-    M::Service: Clone,
-{
-    let Cluster { subset, members } = cluster;
-    let rng = &mut shared.chance.rng();
-    let mut rejected: Option<Rejected> = None;
-    for _ in 0..PICKS {
-        let avoid = |member: &Member<M::Service>| avoid && tried.contains(&member.state);
-        let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
-        let member = &members[index];
-        let state = &member.state;
-        let permit = match &state.breaker {
-            None => None,
-            Some(breaker) => match breaker.try_acquire(now, rng) {
-                Ok(permit) => {
-                    subset.observer.breaker(&state.address, permit.transition());
-                    Some(permit)
-                }
-                Err(refusal) => {
-                    subset.observer.breaker(&state.address, refusal.transition);
-                    rejected = Some(refusal);
-                    continue;
-                }
-            },
-        };
-        tried.push(state);
-        flight.start(now, state.clone(), permit);
-        return Ok(member.service.clone());
+) -> Result<S, MeshError> {
+    if deadline.has_passed(now) {
+        return Err(Reason::DeadlineExceeded.into());
     }
-    let (reason, retry_after) = match rejected {
-        Some(refusal) => (Reason::BreakerOpen, refusal.retry_after),
-        None => (Reason::NoEndpoint, next_return(cluster, now)),
-    };
-    let error = MeshError::new(reason);
-    Err(match retry_after {
-        Some(after) => error.with_retry_after(after),
-        None => error,
-    })
+    let retry = plan.config.retry();
+    let service = pick(cluster, chance, (&mut attempt.tried, retry.avoid_previous()), flight, now)?;
+    attempt.began = now;
+    let left = deadline.attempt_timeout(now, retry.per_try_timeout());
+    attempt.limit = left.map(|left| now + left);
+    Ok(service)
 }
 
-/// How long until the first ejected endpoint comes back.
-fn next_return<S>(cluster: &Cluster<S>, now: Timestamp) -> Option<std::time::Duration> {
-    let members = cluster.members.iter();
-    members.filter_map(|member| member.state.host.ejected_until()).min().map(|at| at.since(now))
+impl<S, F, R> State<S, F, R> {
+    fn begin(plan: &Plan<S>, begun: Result<S, MeshError>) -> Self {
+        match begun {
+            Ok(service) => Self::Readying { service, propagate: plan.config.propagates_deadline() },
+            Err(error) => Self::Refused { error },
+        }
+    }
 }
 
 impl<M, C, B, RB> Future for ResponseFuture<M, C, B>
@@ -257,6 +186,10 @@ where
         loop {
             let mut this = self.as_mut().project();
             let polled = match this.state.as_mut().project() {
+                StateProj::New => {
+                    self.as_mut().begin(Clock.now());
+                    continue;
+                }
                 StateProj::Refused { .. } | StateProj::Done => {
                     return Poll::Ready(self.refuse());
                 }
@@ -268,10 +201,16 @@ where
                         None => continue,
                     }
                 }
-                StateProj::Readying { service, request } => match service.poll_ready(cx) {
+                StateProj::Readying { service, propagate } => match service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
-                        let Some(request) = request.take() else {
-                            return Poll::Ready(self.refuse());
+                        // What the attempt has, not the whole request (Envoy too): beyond it the endpoint would work
+                        // for nobody.
+                        let Attempt { began, limit, .. } = *this.attempt;
+                        let time = limit.filter(|_| *propagate).map(|limit| limit.since(began));
+                        let Some(request) = this.request.next(time) else {
+                            let error = Reason::InvalidRequest.into();
+                            this.state.set(State::Refused { error });
+                            continue;
                         };
                         let future = service.call(request);
                         this.state.set(State::Calling { future });
@@ -286,7 +225,7 @@ where
             let result = match polled {
                 Poll::Ready(result) => result.map_err(Into::into),
                 Poll::Pending => {
-                    let Some(limit) = *this.limit else { return Poll::Pending };
+                    let Some(limit) = this.attempt.limit else { return Poll::Pending };
                     ready!(this.timer.poll_at(cx, limit));
                     let reason = match this.request.deadline.has_passed(limit) {
                         true => Reason::DeadlineExceeded,
@@ -311,6 +250,20 @@ where
     B: Body<Data = Bytes> + Unpin,
     RB: Body<Data = Bytes>,
 {
+    /// Begins the first attempt.
+    fn begin(self: Pin<&mut Self>, now: Timestamp) {
+        let mut this = self.project();
+        *this.started = now;
+        let plan = this.shared.plan.load();
+        let config = &plan.config;
+        let timeout =
+            config.timeout().map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout));
+        this.request.read(now, timeout, config.retry().retries() > 0, config.replay_cap());
+        let deadline = this.request.deadline;
+        let begun = begin(&plan, &this.shared.chance, this.flight, this.attempt, deadline, now);
+        this.state.set(State::begin(&plan, begun));
+    }
+
     /// Begins the next attempt; `Some` is the last word, if there is no endpoint for it.
     fn start(
         mut self: Pin<&mut Self>,
@@ -318,18 +271,26 @@ where
         last: Option<Result<Response<RB>, BoxError>>,
     ) -> Option<Answered<RB>> {
         let mut this = self.as_mut().project();
-        let next = begin_attempt(
-            this.shared,
-            this.request,
-            this.tried,
-            this.flight.as_mut(),
-            this.limit,
-            now,
-        );
+        let plan = this.shared.plan.load();
+        let begun = match this.flight.as_mut() {
+            Some(flight) => match plan.cluster(flight.subset()) {
+                Some(cluster) => {
+                    let deadline = this.request.deadline;
+                    let chance = &this.shared.chance;
+                    begin_attempt(&plan, cluster, chance, flight, this.attempt, deadline, now)
+                }
+                None => Err(Reason::NoRoute.into()),
+            },
+            None => Err(Reason::NoRoute.into()),
+        };
+        let next = State::begin(&plan, begun);
+        drop(plan);
         match (&next, last) {
             (State::Refused { error }, Some(last)) => {
                 if let Some(flight) = this.flight {
                     flight.subset().observer.refused(error.reason());
+                    // It is not sent, and the answer's body may last.
+                    flight.end_retry();
                 }
                 Some(self.answer(now, last))
             }
@@ -355,7 +316,7 @@ where
         flight.on_head(now, verdict.outcome());
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
-        match decide(this.shared, this.request, flight, this.session, now, verdict.answer()) {
+        match decide(this.request, flight, this.session, now, verdict.answer()) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
                 flight.begin_retry(retry);
@@ -373,17 +334,16 @@ where
         result: Result<Response<RB>, BoxError>,
     ) -> Answered<RB> {
         let this = self.project();
-        let flight = this.flight.take();
-        if let Some(flight) = &flight {
+        if let Some(flight) = this.flight {
             let took = now.since(*this.started);
             flight.subset().observer.request(result.as_ref().map(Response::status), took);
         }
-        match (result, flight) {
-            (Ok(response), Some(flight)) => Ok(response.map(|body| MeshBody::new(body, flight))),
-            (Ok(response), None) => Ok(response.map(|_| MeshBody::default())),
-            (Err(error), mut flight) => {
+        match result {
+            Ok(response) => Ok(response.map(|body| MeshBody::new(body, this.flight, now))),
+            Err(error) => {
+                let flight = this.flight.take();
                 let error = name_error(error, &this.shared.name, flight.as_ref());
-                if let Some(flight) = &mut flight {
+                if let Some(mut flight) = flight {
                     flight.finish(now, Outcome::Reset);
                 }
                 this.shared.plan.load().config.answers().answer(this.request.grpc, error)
@@ -396,7 +356,8 @@ where
         let mut this = self.project();
         let error = match this.state.as_mut().project_replace(State::Done) {
             StateOwned::Refused { error } => error,
-            StateOwned::Readying { .. }
+            StateOwned::New
+            | StateOwned::Readying { .. }
             | StateOwned::Calling { .. }
             | StateOwned::Waiting { .. }
             | StateOwned::Done => MeshError::new(Reason::InvalidRequest)
@@ -411,8 +372,7 @@ where
 }
 
 /// Asks the retry policy; `Some` is the end of the back-off, with what the retry holds.
-fn decide<M: MakeEndpoint, B: Body<Data = Bytes> + Unpin>(
-    shared: &Shared<M>,
+fn decide<B: Body<Data = Bytes> + Unpin>(
     request: &mut Outgoing<B>,
     flight: &Flight,
     session: &mut Session,
@@ -422,15 +382,14 @@ fn decide<M: MakeEndpoint, B: Body<Data = Bytes> + Unpin>(
     if request.is_retry {
         return None;
     }
-    let plan = shared.plan.load();
     let subset = flight.subset();
     let decision = session.on_answer(
-        plan.config.retry(),
+        &subset.retry,
         &subset.budget,
         &subset.limits,
         now,
         request.deadline,
-        &mut shared.chance.rng(),
+        &mut flight.rng(),
         answer,
         request.is_replayable(),
     );

@@ -55,8 +55,8 @@
 //!
 //! # Without an endpoint
 //!
-//! A subset that has no endpoint, or whose endpoints are all ejected, answers at once: 503, flag `UH`, with the time
-//! when the first of them comes back. There is no fall-back to other subsets, as in Istio.
+//! A subset that has no endpoint, or whose endpoints are all ejected or refused by their breakers, answers at once: 503,
+//! flag `UH`, with the time when the first of them comes back. There is no fall-back to other subsets, as in Istio.
 
 mod builder;
 mod config;
@@ -64,6 +64,7 @@ mod driver;
 mod flight;
 pub mod future;
 mod make;
+mod pick;
 mod plan;
 mod status;
 mod subset;
@@ -94,6 +95,7 @@ use crate::{
     BoxError,
     body::{MeshBody, ReplayBody},
     classify::{Classify, Standard},
+    striped::Striped,
 };
 
 /// An upstream whose endpoints speak HTTP over connections of this crate's pool; `B` is the body of its requests.
@@ -123,7 +125,9 @@ pub type HttpUpstream<B, C = hyper_util::client::legacy::connect::HttpConnector>
 ///
 /// It is always ready: what may have to wait or be refused waits and is refused in the response future.
 pub struct Upstream<M: MakeEndpoint, C = Standard> {
-    shared: Arc<Shared<M>>,
+    // Two counts, so that the requests of one thread do not write what another's read: the outer one counts clones of
+    // the upstream, the inner ones requests.
+    shared: Arc<Striped<Arc<Shared<M>>>>,
     classify: C,
 }
 
@@ -159,8 +163,12 @@ where
     ///
     /// # Errors
     ///
-    /// A configuration that [`Config::build`] would refuse; the one in force stays.
+    /// A configuration that [`Config::build`] would refuse, or one of another name; the one in force stays.
     pub fn set_config(&self, config: Config) -> Result<(), InvalidConfig> {
+        if config.name() != self.name() {
+            let expected = "the name that the upstream has";
+            return Err(InvalidConfig::new("name", config.name(), expected));
+        }
         self.shared.update_config(|_| config.build())
     }
 
@@ -227,7 +235,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture::new(self.shared.clone(), self.classify.clone(), request)
+        ResponseFuture::new(self.shared.handle(), self.classify.clone(), request)
     }
 }
 

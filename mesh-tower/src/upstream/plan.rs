@@ -14,7 +14,7 @@ use super::{
     Config, MakeEndpoint, Origin,
     subset::{EndpointState, Member, Subset},
 };
-use crate::{Chance, Clock};
+use crate::{Chance, Clock, striped::Striped};
 
 /// What a request reads, once, and never waits for: an immutable picture of the routes, the policies and the
 /// endpoints. The one writer publishes a new one when anything changes.
@@ -26,8 +26,16 @@ pub(super) struct Plan<S> {
 
 /// A subset and its endpoints, as of one moment.
 pub(super) struct Cluster<S> {
-    pub(super) subset: Arc<Subset>,
+    pub(super) roster: Striped<Roster>,
     pub(super) members: Weighted<Member<S>>,
+}
+
+/// What a request holds of a [`Cluster`] until it is over: all but the services. The endpoints stand in the order of the
+/// members, so a request holds them all by one count, and its own by a number.
+#[derive(Clone, Debug)]
+pub(super) struct Roster {
+    pub(super) subset: Arc<Subset>,
+    pub(super) endpoints: Arc<[Arc<EndpointState>]>,
 }
 
 /// What all clones of an upstream share.
@@ -102,6 +110,12 @@ where
         let now = Clock.now();
         let old = std::mem::take(&mut writer.subsets);
         writer.subsets = subsets_of(&config, &old, &self.changed, &self.chance, now);
+        for Members { subset, members } in &old {
+            if !writer.subsets.iter().any(|kept| kept.subset.name == subset.name) {
+                members.values().for_each(|member| subset.on_removed(&member.state));
+                subset.observer.endpoints(0);
+            }
+        }
         writer.config = config;
         writer.follow(&self.make, now);
         self.publish(writer.plan()?);
@@ -134,19 +148,26 @@ impl<M: MakeEndpoint> fmt::Debug for Shared<M> {
 // === impl Plan ===
 
 impl<S> Plan<S> {
-    /// The subset of that number as it is now. A configuration that came in between may have fewer.
+    /// The subset as it is now, if a configuration that came in between still has it. One of the same name that was
+    /// added anew is another: its endpoints must not be told to the machines of the old one.
     pub(super) fn cluster(&self, subset: &Subset) -> Option<&Cluster<S>> {
-        self.subsets.iter().find(|cluster| cluster.subset.name == subset.name)
+        self.subsets
+            .iter()
+            .find(|cluster| Arc::ptr_eq(&cluster.roster.subset.detection, &subset.detection))
     }
 
     /// The next moment at which the driver has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.subsets.iter().filter_map(|cluster| cluster.subset.detection.poll_timeout()).min()
+        self.subsets
+            .iter()
+            .filter_map(|cluster| cluster.roster.subset.detection.poll_timeout())
+            .min()
     }
 
     /// Un-ejects what has served its time. Idempotent.
     pub(super) fn on_timeout(&self, now: Timestamp) {
-        for Cluster { subset, members } in &self.subsets {
+        for Cluster { roster, members } in &self.subsets {
+            let subset = &roster.subset;
             subset.detection.sweep(
                 now,
                 members.iter().map(|member| &member.state.host),
@@ -176,7 +197,7 @@ impl<S: Clone> Writer<S> {
                         .get(address)
                         .is_some_and(|endpoint| endpoint.labels().matches(&subset.labels));
                 if !stays {
-                    subset.detection.on_host_removed(&member.state.host);
+                    subset.on_removed(&member.state);
                 }
                 stays
             });
@@ -223,9 +244,11 @@ impl<S: Clone> Writer<S> {
                 destinations
             }
         };
-        let cluster = |members: &Members<S>| Cluster {
-            subset: members.subset.clone(),
-            members: Weighted::new(members.members.values().cloned().collect()),
+        let cluster = |Members { subset, members }: &Members<S>| {
+            let members = Weighted::new(members.values().cloned().collect());
+            let endpoints = members.iter().map(|member| member.state.clone()).collect();
+            let roster = Striped::new(&Roster { subset: subset.clone(), endpoints });
+            Cluster { roster, members }
         };
         Ok(Plan {
             config: self.config.clone(),
@@ -251,7 +274,7 @@ fn subsets_of<S: Clone>(
         .chain(named)
         .map(|parts| match old.iter().find(|known| &*known.subset.name == parts.0) {
             Some(known) => Members {
-                subset: Arc::new(known.subset.replaced(parts.1, parts.2, now)),
+                subset: Arc::new(known.subset.replaced(config, parts.1, parts.2, now)),
                 members: known.members.clone(),
             },
             None => Members {

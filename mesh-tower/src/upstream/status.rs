@@ -98,7 +98,7 @@ pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
     plan.subsets
         .iter()
         .flat_map(|cluster| {
-            let subset = &cluster.subset;
+            let subset = &cluster.roster.subset;
             cluster.members.iter().map(move |m| of_member(&subset.name, &subset.policy, m))
         })
         .collect()

@@ -10,6 +10,7 @@ use mesh_core::{
     budget::Budget,
     limit::Limits,
     outlier::{Detection, Event, Host},
+    retry,
 };
 use tokio::sync::Notify;
 
@@ -26,6 +27,8 @@ pub(crate) struct Subset {
     pub(crate) name: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) policy: Policy,
+    /// The upstream's: a request is retried by the rules under which it began.
+    pub(crate) retry: retry::Config,
     pub(crate) limits: Arc<Limits>,
     pub(crate) detection: Arc<Detection>,
     pub(crate) budget: Arc<Budget>,
@@ -49,6 +52,7 @@ impl Subset {
             name: name.into(),
             labels: labels.clone(),
             policy: policy.clone(),
+            retry: upstream.retry().clone(),
             group: Group::new(limits.clone(), policy.pool().clone()),
             limits,
             detection: Arc::new(Detection::new(*policy.outlier(), now)),
@@ -60,7 +64,13 @@ impl Subset {
     }
 
     /// The same machines under a new policy and selector.
-    pub(super) fn replaced(&self, labels: &Labels, policy: &Policy, now: Timestamp) -> Self {
+    pub(super) fn replaced(
+        &self,
+        upstream: &Config,
+        labels: &Labels,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Self {
         self.limits.set_config(policy.limits());
         self.detection.set_config(*policy.outlier(), now);
         self.budget.set_config(*policy.budget(), now);
@@ -70,6 +80,7 @@ impl Subset {
             name: self.name.clone(),
             labels: labels.clone(),
             policy: policy.clone(),
+            retry: upstream.retry().clone(),
             limits: self.limits.clone(),
             detection: self.detection.clone(),
             budget: self.budget.clone(),
@@ -102,6 +113,13 @@ impl Subset {
             self.observer.outlier(&endpoint.address, event);
         }
         self.observer.attempt(outcome);
+    }
+
+    /// The endpoint leaves the subset.
+    pub(super) fn on_removed(&self, endpoint: &EndpointState) {
+        if self.detection.on_host_removed(&endpoint.host) {
+            self.observer.removed_while_ejected();
+        }
     }
 }
 

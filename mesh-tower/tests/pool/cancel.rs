@@ -51,7 +51,7 @@ async fn chunks() -> Server {
         tokio::spawn(async move {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_micros(500)).await;
-                let _ = feed.send(Ok(http_body::Frame::data("chunk".into()))).await;
+                drop(feed.send(Ok(http_body::Frame::data("chunk".into()))).await);
             }
         });
         Response::new(body)
@@ -109,7 +109,8 @@ async fn a_waiting_request_can_be_dropped_at_any_step() {
         with_limit(behind).await.unwrap().unwrap();
         assert_eq!(pending(&group), 0);
         drop(pool);
-        eventually("all is given back", || connections(&group) == 0).await;
+        eventually("all is given back", || connections(&group) == 0 && server.counts.open() == 0)
+            .await;
     }
     assert_eq!(server.counts.peak(), 1);
 }
@@ -161,4 +162,26 @@ fn nobody_waits_for_a_dead_task() {
     let mut orphan = pin!(pool.clone().call(request("/")));
     assert!(matches!(orphan.as_mut().poll(&mut cx), Poll::Ready(Err(_))));
     assert_eq!((connections(&group), pending(&group)), (0, 0));
+}
+
+/// A connection that was handed to a request just before it went is not lost.
+#[tokio::test]
+async fn what_was_handed_over_goes_back() {
+    let server = chunks().await;
+    let limits = limit::Config::unlimited().with_max_connections(1);
+    let group = group(limits, Config::default());
+    let pool = server.pool(&group);
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..3 {
+        let response = send(&pool, request("/")).await.unwrap();
+        let mut gone = Box::pin(pool.clone().call(request("/")));
+        assert!(gone.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(pending(&group), 1);
+        with_limit(text(response)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        drop(gone);
+        assert_eq!(pending(&group), 0);
+        with_limit(get(&pool, "/")).await.unwrap();
+    }
+    assert_eq!(server.counts.accepted(), 1);
 }

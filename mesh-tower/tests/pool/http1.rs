@@ -10,7 +10,7 @@ use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use mesh_tower::{
-    BoxError, Clock,
+    Clock,
     error::{Reason, find_cause},
     pool::{Config, HttpEndpoints, Pool},
 };
@@ -26,7 +26,7 @@ async fn hello() -> Server {
 }
 
 /// Reads up to the end of a request's head.
-pub async fn head(socket: &mut TcpStream) -> String {
+pub(crate) async fn head(socket: &mut TcpStream) -> String {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n") {
         match socket.read_u8().await {
@@ -179,7 +179,7 @@ async fn a_body_that_is_dropped_early_closes_the_connection() {
     let server = Server::raw(|mut socket, _| async move {
         head(&mut socket).await;
         socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart").await.unwrap();
-        let _ = socket.read_u8().await;
+        drop(socket.read_u8().await);
     })
     .await;
     let group = unlimited(Config::default());
@@ -193,6 +193,25 @@ async fn a_body_that_is_dropped_early_closes_the_connection() {
         drop(response);
         eventually("closed", || connections(&group) == 0 && server.counts.open() == 0).await;
     }
+}
+
+/// The caller has gone, but the body that it was sending stands still for ever.
+#[tokio::test]
+async fn a_body_that_is_dropped_early_ends_the_request_too() {
+    let server = Server::raw(|mut socket, _| async move {
+        head(&mut socket).await;
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart").await.unwrap();
+        drop(socket.read_to_end(&mut Vec::new()).await);
+    })
+    .await;
+    let group = unlimited(Config::default());
+    let pool = server.pool(&group);
+    let (feed, body) = channel();
+    feed.send(Ok(Frame::data(Bytes::from_static(b"begun")))).await.unwrap();
+    let response = send(&pool, Request::post("/").body(body).unwrap()).await.unwrap();
+    drop(response);
+    eventually("closed", || connections(&group) == 0 && server.counts.open() == 0).await;
+    assert!(feed.is_closed());
 }
 
 #[tokio::test]
@@ -296,7 +315,7 @@ async fn a_connection_is_free_only_when_the_request_is_sent_too() {
                 }
             }
         }
-        let _ = socket.read_u8().await;
+        drop(socket.read_u8().await);
     })
     .await;
     let group =
@@ -328,7 +347,7 @@ async fn requests_that_cannot_be_sent_are_the_callers_fault() {
 
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let server = Server::start(|request: Request<hyper::body::Incoming>| async move {
-            let _ = request.into_body().collect().await;
+            drop(request.into_body().collect().await);
             Response::new(empty())
         })
         .await;

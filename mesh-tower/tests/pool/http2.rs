@@ -127,13 +127,22 @@ async fn max_requests_per_connection_is_kept() {
 /// An old connection that drains still has its slot: a new one waits for it.
 #[tokio::test]
 async fn a_draining_connection_counts() {
-    let server = Server::start(|_| async { Response::new(full("hello")) }).await;
     let config = prior_knowledge().with_max_requests_per_connection(Some(1));
-    let limits = limit::Config::unlimited().with_max_connections(1);
-    let group = group(limits, config);
-    let pool = server.pool(&group);
-    all(many(&pool, 20)).await;
-    assert_eq!((server.counts.accepted(), server.counts.peak()), (20, 1));
+    for (max, expected) in [(1, 1), (3, 3)] {
+        let group = group(limit::Config::unlimited().with_max_connections(max), config.clone());
+        let peak = Arc::new(AtomicUsize::new(0));
+        let server = Server::start({
+            let (group, peak) = (group.clone(), Arc::clone(&peak));
+            move |_| {
+                peak.fetch_max(connections(&group) as usize, Ordering::SeqCst);
+                async { Response::new(full("hello")) }
+            }
+        })
+        .await;
+        let pool = server.pool(&group);
+        all(many(&pool, 20)).await;
+        assert_eq!((server.counts.accepted(), peak.load(Ordering::SeqCst)), (20, expected));
+    }
 }
 
 #[tokio::test]
@@ -156,7 +165,7 @@ async fn a_connection_that_says_goodbye_is_replaced() {
                     _ = serving.as_mut() => return,
                     () = leave.notified() => serving.as_mut().graceful_shutdown(),
                 }
-                let _ = serving.await;
+                drop(serving.await);
             }
         }
     })
@@ -306,7 +315,7 @@ async fn a_cancelled_request_leaves_the_connection_alone() {
         let cancelled = many(&pool, 1).remove(0);
         eventually("it has arrived", || arrived.load(Ordering::SeqCst) == 2 * round - 1).await;
         cancelled.abort();
-        let _ = cancelled.await;
+        drop(cancelled.await);
         let kept = many(&pool, 1);
         eventually("it has arrived", || arrived.load(Ordering::SeqCst) == 2 * round).await;
         gate.notify_waiters();
@@ -356,8 +365,8 @@ async fn trailers_arrive() {
         tokio::spawn(async move {
             let mut trailers = http::HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());
-            let _ = feed.send(Ok(http_body::Frame::data("hello".into()))).await;
-            let _ = feed.send(Ok(http_body::Frame::trailers(trailers))).await;
+            drop(feed.send(Ok(http_body::Frame::data("hello".into()))).await);
+            drop(feed.send(Ok(http_body::Frame::trailers(trailers))).await);
         });
         Response::new(body)
     })

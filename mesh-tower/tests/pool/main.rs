@@ -1,9 +1,11 @@
 //! The endpoint pool against real servers on loopback.
 #![cfg(feature = "client")]
+#![expect(clippy::unwrap_used, reason = "all of it is a test")]
 
 mod cancel;
 mod http1;
 mod http2;
 mod limits;
+mod protocols;
 mod stress;
 mod support;

@@ -38,18 +38,18 @@ use tokio::{
 };
 use tower::Service;
 
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-pub fn empty() -> Body {
+pub(crate) fn empty() -> Body {
     Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-pub fn full(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 /// A body that is sent as it is fed.
-pub fn channel() -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, Body) {
+pub(crate) fn channel() -> (mpsc::Sender<Result<Frame<Bytes>, BoxError>>, Body) {
     let (sender, receiver) = mpsc::channel(1);
     (sender, Fed(receiver).boxed_unsync())
 }
@@ -70,34 +70,34 @@ impl http_body::Body for Fed {
 
 /// What servers have counted.
 #[derive(Debug, Default)]
-pub struct Counts {
-    pub accepted: AtomicUsize,
-    pub open: AtomicUsize,
-    pub peak: AtomicUsize,
+pub(crate) struct Counts {
+    pub(crate) accepted: AtomicUsize,
+    pub(crate) open: AtomicUsize,
+    pub(crate) peak: AtomicUsize,
 }
 
 impl Counts {
-    pub fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    pub fn peak(&self) -> usize {
+    pub(crate) fn peak(&self) -> usize {
         self.peak.load(Ordering::SeqCst)
     }
 }
 
-pub struct Server {
-    pub address: SocketAddr,
-    pub counts: Arc<Counts>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Server {
     /// Serves HTTP/1.1 and HTTP/2.
-    pub async fn start<F, R>(handler: F) -> Self
+    pub(crate) async fn start<F, R>(handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
@@ -110,14 +110,14 @@ impl Server {
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
                 let builder = auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection_with_upgrades(TokioIo::new(socket), service).await;
+                drop(builder.serve_connection_with_upgrades(TokioIo::new(socket), service).await);
             }
         })
         .await
     }
 
     /// Serves bytes: `serve` gets each socket, and its number from 0 on.
-    pub async fn raw<F, R>(serve: F) -> Self
+    pub(crate) async fn raw<F, R>(serve: F) -> Self
     where
         F: Fn(TcpStream, usize) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
@@ -129,6 +129,8 @@ impl Server {
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
+                // Or answers wait for delayed acknowledgements, 40 ms each.
+                socket.set_nodelay(true).unwrap();
                 let number = counted.accepted.fetch_add(1, Ordering::SeqCst);
                 let open = counted.open.fetch_add(1, Ordering::SeqCst) + 1;
                 counted.peak.fetch_max(open, Ordering::SeqCst);
@@ -143,28 +145,28 @@ impl Server {
         Self { address, counts }
     }
 
-    pub fn pool(&self, group: &Group) -> Pool<Body> {
+    pub(crate) fn pool(&self, group: &Group) -> Pool<Body> {
         pool_at(self.address, group)
     }
 }
 
-pub fn pool_at(address: SocketAddr, group: &Group) -> Pool<Body> {
+pub(crate) fn pool_at(address: SocketAddr, group: &Group) -> Pool<Body> {
     HttpEndpoints::plain().pool(&"shop".into(), &Endpoint::new(address.to_string()), group)
 }
 
-pub fn unlimited(config: Config) -> Group {
+pub(crate) fn unlimited(config: Config) -> Group {
     group(limit::Config::unlimited(), config)
 }
 
-pub fn group(limits: limit::Config, config: Config) -> Group {
+pub(crate) fn group(limits: limit::Config, config: Config) -> Group {
     Group::new(Arc::new(Limits::new(limits)), config)
 }
 
-pub fn request(path: &str) -> Request<Body> {
+pub(crate) fn request(path: &str) -> Request<Body> {
     Request::builder().uri(path).body(empty()).unwrap()
 }
 
-pub async fn send(
+pub(crate) async fn send(
     pool: &Pool<Body>,
     request: Request<Body>,
 ) -> Result<Response<PoolBody>, BoxError> {
@@ -172,29 +174,29 @@ pub async fn send(
 }
 
 /// Sends a GET and reads the answer to its end.
-pub async fn get(pool: &Pool<Body>, path: &str) -> Result<String, BoxError> {
+pub(crate) async fn get(pool: &Pool<Body>, path: &str) -> Result<String, BoxError> {
     text(send(pool, request(path)).await?).await
 }
 
-pub async fn text(response: Response<PoolBody>) -> Result<String, BoxError> {
+pub(crate) async fn text(response: Response<PoolBody>) -> Result<String, BoxError> {
     let bytes = response.into_body().collect().await?.to_bytes();
     Ok(String::from_utf8(bytes.to_vec())?)
 }
 
-pub fn reason(error: &BoxError) -> Reason {
+pub(crate) fn reason(error: &BoxError) -> Reason {
     MeshError::find(&**error).expect("a mesh error").reason()
 }
 
-pub fn connections(group: &Group) -> u32 {
+pub(crate) fn connections(group: &Group) -> u32 {
     group.limits().in_use(Resource::Connections)
 }
 
-pub fn pending(group: &Group) -> u32 {
+pub(crate) fn pending(group: &Group) -> u32 {
     group.limits().in_use(Resource::Pending)
 }
 
 /// Waits until something holds that sockets and tasks bring about in their own time.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..5_000 {
         if holds() {
             return;
@@ -204,13 +206,13 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("never came true: {what}");
 }
 
-pub async fn with_limit<F: Future>(future: F) -> F::Output {
+pub(crate) async fn with_limit<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("hangs")
 }
 
 /// A connector that never comes to an end.
 #[derive(Clone, Debug)]
-pub struct Never;
+pub(crate) struct Never;
 
 impl Service<Uri> for Never {
     type Response = TokioIo<TcpStream>;
@@ -228,9 +230,9 @@ impl Service<Uri> for Never {
 
 /// A connector that says what TLS would say after ALPN.
 #[derive(Clone, Debug)]
-pub struct Negotiating {
-    pub connector: HttpConnector,
-    pub http2: Arc<std::sync::atomic::AtomicBool>,
+pub(crate) struct Negotiating {
+    pub(crate) connector: HttpConnector,
+    pub(crate) http2: Arc<std::sync::atomic::AtomicBool>,
 }
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Negotiated, BoxError>> + Send>>;
@@ -251,7 +253,7 @@ impl Service<Uri> for Negotiating {
     }
 }
 
-pub struct Negotiated {
+pub(crate) struct Negotiated {
     io: TokioIo<TcpStream>,
     http2: bool,
 }

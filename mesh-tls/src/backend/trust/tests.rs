@@ -2,6 +2,8 @@
 //!
 //! The names are those of the conditions in `X509-SVID.md` and of go-spiffe's test data.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use rcgen::{

@@ -1,0 +1,68 @@
+//! In steady state a request allocates nothing, and neither does a decision of a machine.
+//!
+//! The heap is dhat's, which counts for the whole process: hence one thread and no test harness.
+
+use dhat::{HeapStats, Profiler};
+use http::Request;
+use mesh_benches::{
+    Case, machines,
+    stack::{self, Client, Noop, answer, bare},
+};
+use mesh_core::retry;
+use tower_service::Service;
+
+#[global_allocator]
+static HEAP: dhat::Alloc = dhat::Alloc;
+
+const CALLS: u64 = 1_000;
+
+fn main() {
+    let profiler = Profiler::builder().testing().build();
+    the_counter_counts();
+    for case in machines::cases().iter().chain(&machines::picks()) {
+        expect_none(case.name(), |calls| case.run(calls));
+    }
+    let full = stack::build(stack::builder());
+    expect_none("full client stack", |calls| request(&full, bare, calls));
+    let none = stack::build(stack::builder().retry(retry::Config::none()));
+    expect_none("client stack without retries", |calls| request(&none, bare, calls));
+    // What is there for one attempt only is moved, not copied: headers cost nothing then.
+    let alone = allocations(|| headers_alone(CALLS));
+    let wrapped = allocations(|| request(&none, stack::with_headers, CALLS));
+    assert_eq!(alone, wrapped, "headers were copied although nothing is retried");
+    drop(profiler);
+}
+
+/// The broken twin: a case that allocates once a call, which must be seen.
+fn the_counter_counts() {
+    let boxes = Case::shared("boxes", (), |(), calls| {
+        (0..calls).for_each(|call| drop(std::hint::black_box(Box::new(call))));
+    });
+    assert_eq!(allocations(|| boxes.run(CALLS)), CALLS);
+}
+
+fn expect_none(what: &str, run: impl Fn(u64)) {
+    run(CALLS);
+    assert_eq!(allocations(|| run(CALLS)), 0, "{what} allocates, in {CALLS} calls");
+}
+
+fn request(client: &Client, request: fn() -> Request<stack::Body>, calls: u64) {
+    let mut client = client.clone();
+    for _ in 0..calls {
+        let response = answer(client.call(request())).expect("the service answers");
+        assert_eq!(response.status(), 200);
+    }
+}
+
+fn headers_alone(calls: u64) {
+    for _ in 0..calls {
+        let response = answer(Noop.call(stack::with_headers())).expect("the service answers");
+        assert_eq!(response.status(), 200);
+    }
+}
+
+fn allocations(run: impl FnOnce()) -> u64 {
+    let before = HeapStats::get().total_blocks;
+    run();
+    HeapStats::get().total_blocks - before
+}

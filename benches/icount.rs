@@ -1,0 +1,110 @@
+//! Instructions of one call, each with a limit above which the bench fails.
+//!
+//! Run it with `cargo bench -p mesh-benches --bench icount`. It needs valgrind, and a `gungraun-runner` of the version
+//! that Cargo.lock names; where either is missing it says so and passes.
+
+#![allow(unreachable_pub, unused_qualifications, reason = "the macro of the bench harness writes them")]
+
+use std::process::{Command, ExitCode, Stdio};
+
+/// The limits are the project's bars where there is one, else what was measured and a tenth more.
+mod counted {
+    use std::hint::black_box;
+
+    use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group};
+    use http::Request;
+    use mesh_benches::{
+        machines,
+        stack::{self, Body, Client, answer},
+    };
+    use mesh_core::{
+        balance::{Balancer, Config, Weighted},
+        breaker::Breaker,
+        outlier::{Detection, Host},
+        retry,
+    };
+    use tower_service::Service;
+
+    fn limit(instructions: u64) -> LibraryBenchmarkConfig {
+        let mut callgrind = Callgrind::default();
+        callgrind.hard_limits([(gungraun::EventKind::Ir, instructions)]);
+        let mut config = LibraryBenchmarkConfig::default();
+        config.tool(callgrind);
+        config
+    }
+
+    /// A stack that has answered before, and the next request.
+    fn full(request: fn() -> Request<Body>) -> (Client, Request<Body>) {
+        warm(stack::build(stack::builder()), request)
+    }
+
+    fn no_retries(request: fn() -> Request<Body>) -> (Client, Request<Body>) {
+        warm(stack::build(stack::builder().retry(retry::Config::none())), request)
+    }
+
+    fn warm(mut client: Client, request: fn() -> Request<Body>) -> (Client, Request<Body>) {
+        for _ in 0..100 {
+            drop(answer(client.call(request())));
+        }
+        (client, request())
+    }
+
+    #[library_benchmark(config = limit(1_200))]
+    #[bench::full(full(stack::bare))]
+    #[bench::no_retries(no_retries(stack::bare))]
+    #[bench::headers_no_retries(no_retries(stack::with_headers))]
+    fn client((mut client, request): (Client, Request<Body>)) -> Client {
+        drop(black_box(answer(client.call(request))));
+        client
+    }
+
+    #[library_benchmark(config = limit(60))]
+    #[bench::consecutive(machines::consecutive())]
+    fn breaker(breaker: Breaker) -> Breaker {
+        machines::succeed(&breaker, black_box(1));
+        breaker
+    }
+
+    #[library_benchmark(config = limit(40))]
+    #[bench::success(machines::detection())]
+    fn outlier(state: (Detection, Host)) -> (Detection, Host) {
+        machines::record(&state, black_box(1));
+        state
+    }
+
+    #[library_benchmark(config = limit(350))]
+    #[bench::of_10(machines::fleet(10))]
+    #[bench::of_1_000(machines::fleet(1_000))]
+    #[bench::of_10_000(machines::fleet(10_000))]
+    fn pick(fleet: Weighted<machines::Candidacy>) -> Weighted<machines::Candidacy> {
+        machines::pick(&Balancer::new(Config::peak_ewma()), &fleet, black_box(1));
+        fleet
+    }
+
+    library_benchmark_group!(name = hot_paths, benchmarks = [client, breaker, outlier, pick]);
+    gungraun::main!(library_benchmark_groups = hot_paths);
+
+    pub(crate) fn run() {
+        main();
+    }
+}
+
+fn main() -> ExitCode {
+    for (tool, cure) in [
+        ("valgrind", "install the package of that name"),
+        ("gungraun-runner", "cargo install gungraun-runner, in the version of Cargo.lock"),
+    ] {
+        if !is_installed(tool) {
+            eprintln!("icount skipped: no {tool} here ({cure})");
+            return ExitCode::SUCCESS;
+        }
+    }
+    counted::run();
+    ExitCode::SUCCESS
+}
+
+fn is_installed(tool: &str) -> bool {
+    let mut version = Command::new(tool);
+    version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().is_ok()
+}

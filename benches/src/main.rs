@@ -1,0 +1,13 @@
+//! Prints what the mesh costs, as a markdown table: `cargo run -p mesh-benches --release [part of a case's name]`.
+
+use std::time::Duration;
+
+use mesh_benches::{count, report};
+
+fn main() {
+    let argument = std::env::args().nth(1);
+    if argument.as_deref() == Some(count::CHILD) {
+        return report::count();
+    }
+    report::print(argument.as_deref(), 15, Duration::from_millis(30));
+}

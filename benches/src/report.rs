@@ -1,0 +1,219 @@
+//! The table: each figure with its bar, and the peers' in the same run.
+
+use std::time::Duration;
+
+use crate::{
+    Case,
+    count::{self, Count},
+    machines, peers, stack,
+    time::{self, Times},
+};
+
+/// What a section of the report shows.
+#[derive(Debug)]
+struct Section {
+    title: &'static str,
+    cases: Vec<Case>,
+}
+
+/// A bar: a figure of a case that must not be higher.
+struct Bar {
+    case: &'static str,
+    figure: Figure,
+    limit: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Figure {
+    Instructions,
+    Allocations,
+    Nanos,
+    /// Two threads against one.
+    Ratio,
+    /// Nanoseconds against those of another case.
+    NanosOf(&'static str),
+    /// Instructions against those of another case.
+    InstructionsOf(&'static str),
+}
+
+/// What must hold. The sources are the project's own goals.
+const BARS: [Bar; 9] = [
+    bar("full client stack", Figure::Instructions, 1_200.0),
+    bar("full client stack", Figure::Allocations, 0.0),
+    bar("full client stack", Figure::Nanos, 250.0),
+    bar("full client stack", Figure::Ratio, 1.5),
+    bar("full client stack", Figure::NanosOf(PEERS), 0.2),
+    bar("breaker + outlier, and two looks at the clock", Figure::Nanos, 60.0),
+    bar(
+        "breaker + outlier, and two looks at the clock",
+        Figure::NanosOf("tower-resilience breaker + outlier"),
+        0.2,
+    ),
+    bar("pick, 1000 endpoints", Figure::InstructionsOf("pick, 10 endpoints"), 1.1),
+    bar("pick, 10000 endpoints", Figure::InstructionsOf("pick, 10 endpoints"), 1.1),
+];
+
+const PEERS: &str = "tower: all of these, p2c over 10, breaker";
+
+const fn bar(case: &'static str, figure: Figure, limit: f64) -> Bar {
+    Bar { case, figure, limit }
+}
+
+fn sections() -> Vec<Section> {
+    let section = |title, cases| Section { title, cases };
+    vec![
+        section("Client stack around a service that does nothing", stack::cases()),
+        section("Peers: the same from tower's parts", peers::stacks()),
+        section("Decisions of the machines", machines::cases()),
+        section("Peers: breakers and outlier detection", peers::breakers()),
+        section("Pick", machines::picks()),
+        section("Peers: pick", peers::picks()),
+    ]
+}
+
+/// What one case cost.
+struct Row {
+    times: Times,
+    count: Option<Count>,
+}
+
+/// Measures everything and prints it as markdown. With `only`, the cases whose name contains it.
+///
+/// `repetitions` of about `span` each are made for every case on one thread, and as many on two.
+pub fn print(only: Option<&str>, repetitions: usize, span: Duration) {
+    let sections = sections();
+    let titles: Vec<_> = sections.iter().map(|s| (s.title, s.cases.len())).collect();
+    let cases: Vec<Case> = sections.into_iter().flat_map(|section| section.cases).collect();
+    let counts = count::measure(&cases);
+    let wanted: Vec<bool> =
+        cases.iter().map(|case| only.is_none_or(|only| case.name().contains(only))).collect();
+    let (mut names, mut timed) = (Vec::new(), Vec::new());
+    for (case, &wanted) in cases.into_iter().zip(&wanted) {
+        names.push(case.name().to_owned());
+        timed.extend(wanted.then_some(case));
+    }
+    let mut times = time::measure(&timed, repetitions, span).into_iter();
+    let rows: Vec<Option<Row>> = wanted
+        .iter()
+        .enumerate()
+        .map(|(index, &wanted)| {
+            let count = counts.as_ref().ok().map(|counts| counts[index]);
+            if wanted { times.next().map(|times| Row { times, count }) } else { None }
+        })
+        .collect();
+
+    println!(
+        "Medians of {repetitions} repetitions. ns: CPU time of a call on one thread (wall); on"
+    );
+    println!("two threads that share the client: CPU time of a call, against one thread's.");
+    if let Err(why) = &counts {
+        println!("Instructions and allocations were not counted: {why}.");
+    }
+    let mut next = 0;
+    for (title, length) in titles {
+        let range = next..next + length;
+        next += length;
+        if rows[range.clone()].iter().all(Option::is_none) {
+            continue;
+        }
+        println!("\n## {title}\n");
+        println!("| | instructions | allocations | ns (wall) | ns, two threads | ratio |");
+        println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+        for (name, row) in names[range.clone()].iter().zip(&rows[range]) {
+            if let Some(row) = row {
+                print_row(name, row);
+            }
+        }
+    }
+    print_bars(&names, &rows);
+}
+
+fn print_row(name: &str, Row { times, count }: &Row) {
+    let instructions = count.map_or("-".into(), |count| format!("{:.0}", count.instructions));
+    let allocations = count.map_or("-".into(), |count| format!("{:.2}", count.allocations));
+    let one = format!("{:.1} ({:.1})", times.one.cpu, times.one.wall);
+    let two = times.two.map_or_else(|| "-".into(), |two| format!("{:.1}", two.cpu));
+    let ratio = times.two.map_or_else(|| "-".into(), |two| format!("{:.2}", two.cpu / times.one.cpu));
+    println!("| {name} | {instructions} | {allocations} | {one} | {two} | {ratio} |");
+}
+
+fn print_bars(names: &[String], rows: &[Option<Row>]) {
+    let find = |name: &str| {
+        let index = names.iter().position(|known| known == name)?;
+        rows[index].as_ref()
+    };
+    println!("\n## Bars\n");
+    println!("| | figure | bar | measured | |");
+    println!("| --- | --- | ---: | ---: | --- |");
+    for Bar { case, figure, limit } in &BARS {
+        let Some(row) = find(case) else { continue };
+        let (what, value) = match figure {
+            Figure::Instructions => ("instructions".into(), row.count.map(|c| c.instructions)),
+            Figure::Allocations => ("allocations".into(), row.count.map(|c| c.allocations)),
+            Figure::Nanos => ("ns".into(), Some(row.times.one.cpu)),
+            Figure::Ratio => {
+                let ratio = row.times.two.map(|two| two.cpu / row.times.one.cpu);
+                ("two threads / one".into(), ratio)
+            }
+            Figure::NanosOf(other) => {
+                let share = find(other).map(|other| row.times.one.cpu / other.times.one.cpu);
+                (format!("ns / {other}"), share)
+            }
+            Figure::InstructionsOf(other) => {
+                let base = find(other).and_then(|other| other.count);
+                let share =
+                    row.count.zip(base).map(|(own, base)| own.instructions / base.instructions);
+                (format!("instructions / {other}"), share)
+            }
+        };
+        let (measured, verdict) = match value {
+            Some(value) if value <= *limit => (format!("{value:.2}"), "ok"),
+            Some(value) => (format!("{value:.2}"), "**over**"),
+            None => ("-".into(), "not measured"),
+        };
+        println!("| {case} | {what} | {limit} | {measured} | {verdict} |");
+    }
+}
+
+/// Counts under callgrind: what the program does when [`print()`] starts it again.
+pub fn count() {
+    let cases: Vec<Case> = sections().into_iter().flat_map(|section| section.cases).collect();
+    count::child(&cases);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bar_names_a_case() {
+        let sections = sections();
+        let names: Vec<_> =
+            sections.iter().flat_map(|section| &section.cases).map(Case::name).collect();
+        for Bar { case, figure, .. } in &BARS {
+            assert!(names.contains(case), "{case}");
+            if let Figure::NanosOf(other) | Figure::InstructionsOf(other) = figure {
+                assert!(names.contains(other), "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_case_runs() {
+        for case in sections().iter().flat_map(|section| &section.cases) {
+            case.run(3);
+            case.run_on_two_threads(3);
+        }
+    }
+
+    #[test]
+    fn no_two_cases_have_one_name() {
+        let sections = sections();
+        let mut names: Vec<_> =
+            sections.iter().flat_map(|section| &section.cases).map(Case::name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}
