@@ -27,6 +27,7 @@ mod response;
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use mesh_core::{Outcome, limit::Resource, retry::Reset};
+pub(crate) use response::broken_off;
 pub use response::{into_response, response_for};
 
 /// The error type at the seams, as in tower.

@@ -339,7 +339,11 @@ where
             flight.subset().observer.request(result.as_ref().map(Response::status), took);
         }
         match result {
-            Ok(response) => Ok(response.map(|body| MeshBody::new(body, this.flight, now))),
+            Ok(response) => {
+                let grpc =
+                    this.request.grpc && this.shared.plan.load().config.answers() != Answers::None;
+                Ok(response.map(|body| MeshBody::new(body, this.flight, now, grpc)))
+            }
             Err(error) => {
                 let flight = this.flight.take();
                 let error = name_error(error, &this.shared.name, flight.as_ref());
