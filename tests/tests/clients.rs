@@ -1,5 +1,7 @@
 //! Real clients on real sockets: hyper, tonic, reqwest and curl through the client stack, in plain and over mutual TLS.
 
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test's own servers fails it")]
+
 #[path = "clients/bodies.rs"]
 mod bodies;
 #[path = "clients/connection_pool.rs"]

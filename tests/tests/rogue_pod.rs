@@ -1,5 +1,7 @@
 //! "One rogue pod without a mesh certificate": what curl and openssl get from a STRICT server, and what is counted.
 
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test's own servers fails it")]
+
 mod support;
 
 use std::{
@@ -49,7 +51,7 @@ impl Pod {
                     count.fetch_add(1, SeqCst);
                     connection
                         .peer()
-                        .map_or("hello, nobody".into(), |peer| format!("hello, {peer}"))
+                        .map_or_else(|| "hello, nobody".into(), |peer| format!("hello, {peer}"))
                 });
                 let app = Router::new().route("/", hello);
                 let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -110,8 +112,11 @@ async fn ask(
     Some(String::from_utf8_lossy(&said).into_owned())
 }
 
+/// What it is, what it shows, and which count it belongs to.
+type Rogue = (&'static str, Option<DevIdentity>, fn(&Stats) -> u64);
+
 /// All that a pod may be that has no business here, and where it is counted.
-fn rogues(ours: &DevCa) -> Vec<(&'static str, Option<DevIdentity>, fn(&Stats) -> u64)> {
+fn rogues(ours: &DevCa) -> Vec<Rogue> {
     let hour = Duration::from_secs(3_600);
     let now = Duration::from_secs(SystemClock::new().now().as_secs());
     let expired = ours.issue_for("/client", UnixTime::since_unix_epoch(now - 2 * hour), hour);

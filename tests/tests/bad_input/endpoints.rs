@@ -144,7 +144,6 @@ async fn garbage_where_http2_was_agreed_is_a_broken_connection() {
         let http2 = pool::Config::default().with_protocol(Protocol::Http2);
         let channel = channel(builder([&says(bytes).await]).pool(http2));
         let end = end(&channel).await;
-        println!("{what}: {end:?}");
         assert!(
             matches!(end, Err(Reason::Reset | Reason::Unsent | Reason::ConnectFailed)),
             "{what}: {end:?}"

@@ -52,7 +52,7 @@ where
             }
         }
     }
-    version.ok_or("nothing was sent".into())
+    version.ok_or_else(|| "nothing was sent".into())
 }
 
 fn upstream(server: &Server, protocol: Protocol) -> Builder {

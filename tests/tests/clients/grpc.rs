@@ -8,10 +8,15 @@ use http::{
     Request, Response,
     uri::{PathAndQuery, Scheme},
 };
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::Incoming;
 use mesh_core::retry;
-use mesh_tower::{pool::HttpEndpoints, upstream::Upstream};
+use mesh_tower::{
+    BoxError,
+    pool::HttpEndpoints,
+    upstream::{Answers, Upstream},
+};
 use tokio::sync::{Notify, mpsc};
 use tonic::{
     Code, Status, Streaming, client,
@@ -141,7 +146,28 @@ async fn the_status_at_the_end_of_a_stream_is_the_calls_and_the_endpoints() {
     assert_eq!((status.active, status.successes, status.failures), (0, 0, 1));
 }
 
-/// A connection that breaks in the middle of a stream is an error of the endpoint, and a status to the caller.
+/// Calls `server`, whose stream breaks off after the first message once `cut` says so: how it ends for the caller.
+async fn broken_off(server: &Server, answers: Answers, cut: &Notify) -> Status {
+    let upstream = Upstream::builder("echo")
+        .endpoints([server.endpoint()])
+        .answers(answers)
+        .spawn(HttpEndpoints::plain())
+        .unwrap();
+    let mut grpc = client::Grpc::new(upstream.clone());
+    grpc.ready().await.unwrap();
+    let endless = stream::iter([Bytes::from("one")]).chain(stream::pending());
+    let path = PathAndQuery::from_static("/test.Echo/Echo");
+    let call = grpc.streaming(tonic::Request::new(endless), path, Raw);
+    let mut incoming: Streaming<Bytes> = in_time(call).await.unwrap().into_inner();
+    assert_eq!(in_time(incoming.message()).await.unwrap().unwrap(), "one");
+    cut.notify_one();
+    let end = in_time(incoming.message()).await.unwrap_err();
+    let status = &upstream.status()[0];
+    assert_eq!((status.active, status.successes, status.failures), (0, 0, 1));
+    end
+}
+
+/// A connection that breaks under a stream is an error of the endpoint, and a status to the caller.
 #[tokio::test]
 async fn a_connection_that_breaks_under_a_stream_is_unavailable() {
     let cut = Arc::new(Notify::new());
@@ -154,21 +180,36 @@ async fn a_connection_that_breaks_under_a_stream_is_unavailable() {
                 () = until.notified() => {}
             }
         }
-    });
-    let upstream = Upstream::builder("echo")
-        .endpoints([server.await.endpoint()])
-        .spawn(HttpEndpoints::plain())
-        .unwrap();
-    let mut grpc = client::Grpc::new(upstream.clone());
-    grpc.ready().await.unwrap();
-    let endless = stream::iter([Bytes::from("one")]).chain(stream::pending());
-    let path = PathAndQuery::from_static("/test.Echo/Echo");
-    let call = grpc.streaming(tonic::Request::new(endless), path, Raw);
-    let mut incoming: Streaming<Bytes> = in_time(call).await.unwrap().into_inner();
-    assert_eq!(incoming.message().await.unwrap().unwrap(), "one");
-    cut.notify_one();
-    let end = in_time(incoming.message()).await.unwrap_err();
+    })
+    .await;
+    let end = broken_off(&server, Answers::Grpc, &cut).await;
     assert_eq!(end.code(), Code::Unavailable, "{end:?}");
-    let status = &upstream.status()[0];
-    assert_eq!((status.active, status.successes, status.failures), (0, 0, 1));
+    let message = format!("{}: the connection broke before the answer came", server.address);
+    assert_eq!(end.message(), message);
+    assert_eq!(end.metadata().get("x-mesh-flag").unwrap(), "UC");
+    // The broken twin hands the error on, of which tonic can make nothing.
+    let end = broken_off(&server, Answers::None, &cut).await;
+    assert_eq!(end.code(), Code::Unknown, "{end:?}");
+}
+
+/// A server that resets the stream says more than one that is gone.
+#[tokio::test]
+async fn a_stream_that_is_reset_has_the_status_of_the_reset() {
+    let cut = Arc::new(Notify::new());
+    let until = Arc::clone(&cut);
+    let server = Server::http(move |request| {
+        let until = Arc::clone(&until);
+        async move {
+            let failed = stream::once(async move {
+                until.notified().await;
+                Err::<Frame<Bytes>, BoxError>("the disk is gone".into())
+            });
+            let (head, body) = grpc_echo(request).await.into_parts();
+            let frames = BodyStream::new(body).take(1).chain(failed);
+            Response::from_parts(head, StreamBody::new(frames).boxed_unsync())
+        }
+    })
+    .await;
+    let end = broken_off(&server, Answers::Grpc, &cut).await;
+    assert_eq!(end.code(), Code::Internal, "hyper resets with INTERNAL_ERROR: {end:?}");
 }

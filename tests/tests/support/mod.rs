@@ -1,6 +1,7 @@
 //! Servers on loopback that count, identities, and the few words that the tests are written in.
 
 #![allow(dead_code, reason = "each test program uses its own part of it")]
+#![expect(clippy::print_stdout, reason = "what is skipped is said")]
 
 use std::{
     convert::Infallible,
