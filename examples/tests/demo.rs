@@ -1,5 +1,7 @@
 //! The program as it runs without a configuration. In a test program of its own: it needs a good part of the machine.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::{Command, Output, Stdio};
 
 fn run(arguments: &[&str]) -> Output {
