@@ -3,6 +3,8 @@
 //! Run it with `cargo bench -p mesh-benches --bench icount`. It needs valgrind, and a `gungraun-runner` of the version
 //! that Cargo.lock names; where either is missing it says so and passes.
 
+#![allow(unreachable_pub, unused_qualifications, reason = "the macro of the bench harness writes them")]
+
 use std::process::{Command, ExitCode, Stdio};
 
 /// The limits are the project's bars where there is one, else what was measured and a tenth more.
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
 }
 
 fn is_installed(tool: &str) -> bool {
-    let version = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut version = Command::new(tool);
+    version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok()
 }

@@ -57,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
 }
 
 async fn hello(ConnectInfo(connection): ConnectInfo<ConnInfo>) -> String {
-    connection.peer().map_or("hello, nobody".into(), |peer| format!("hello, {peer}"))
+    connection.peer().map_or_else(|| "hello, nobody".into(), |peer| format!("hello, {peer}"))
 }
 
 async fn identity(of: &DevIdentity) -> Result<MeshTls, BoxError> {

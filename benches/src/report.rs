@@ -132,8 +132,8 @@ fn print_row(name: &str, Row { times, count }: &Row) {
     let instructions = count.map_or("-".into(), |count| format!("{:.0}", count.instructions));
     let allocations = count.map_or("-".into(), |count| format!("{:.2}", count.allocations));
     let one = format!("{:.1} ({:.1})", times.one.cpu, times.one.wall);
-    let two = times.two.map_or("-".into(), |two| format!("{:.1}", two.cpu));
-    let ratio = times.two.map_or("-".into(), |two| format!("{:.2}", two.cpu / times.one.cpu));
+    let two = times.two.map_or_else(|| "-".into(), |two| format!("{:.1}", two.cpu));
+    let ratio = times.two.map_or_else(|| "-".into(), |two| format!("{:.2}", two.cpu / times.one.cpu));
     println!("| {name} | {instructions} | {allocations} | {one} | {two} | {ratio} |");
 }
 
