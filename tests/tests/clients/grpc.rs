@@ -1,7 +1,9 @@
 //! gRPC streams in both directions at once, with messages of any size, over mutual TLS.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut, Bytes};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{
     Request, Response,
     uri::{PathAndQuery, Scheme},
@@ -10,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use mesh_core::retry;
 use mesh_tower::{pool::HttpEndpoints, upstream::Upstream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tonic::{
     Code, Status, Streaming, client,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
@@ -135,6 +137,38 @@ async fn the_status_at_the_end_of_a_stream_is_the_calls_and_the_endpoints() {
     assert_eq!(incoming.message().await.unwrap().unwrap(), "one");
     let end = incoming.message().await.unwrap_err();
     assert_eq!((end.code(), end.message()), (Code::Internal, "lost the rest"));
+    let status = &upstream.status()[0];
+    assert_eq!((status.active, status.successes, status.failures), (0, 0, 1));
+}
+
+/// A connection that breaks in the middle of a stream is an error of the endpoint, and a status to the caller.
+#[tokio::test]
+async fn a_connection_that_breaks_under_a_stream_is_unavailable() {
+    let cut = Arc::new(Notify::new());
+    let until = Arc::clone(&cut);
+    let server = Server::raw(move |socket| {
+        let until = Arc::clone(&until);
+        async move {
+            tokio::select! {
+                () = serve(socket, grpc_echo, Arc::default()) => {}
+                () = until.notified() => {}
+            }
+        }
+    });
+    let upstream = Upstream::builder("echo")
+        .endpoints([server.await.endpoint()])
+        .spawn(HttpEndpoints::plain())
+        .unwrap();
+    let mut grpc = client::Grpc::new(upstream.clone());
+    grpc.ready().await.unwrap();
+    let endless = stream::iter([Bytes::from("one")]).chain(stream::pending());
+    let path = PathAndQuery::from_static("/test.Echo/Echo");
+    let call = grpc.streaming(tonic::Request::new(endless), path, Raw);
+    let mut incoming: Streaming<Bytes> = in_time(call).await.unwrap().into_inner();
+    assert_eq!(incoming.message().await.unwrap().unwrap(), "one");
+    cut.notify_one();
+    let end = in_time(incoming.message()).await.unwrap_err();
+    assert_eq!(end.code(), Code::Unavailable, "{end:?}");
     let status = &upstream.status()[0];
     assert_eq!((status.active, status.successes, status.failures), (0, 0, 1));
 }

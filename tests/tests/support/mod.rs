@@ -160,7 +160,7 @@ impl Server {
     }
 }
 
-async fn serve<IO, F, R>(io: IO, handler: F, requests: Arc<AtomicUsize>)
+pub(crate) async fn serve<IO, F, R>(io: IO, handler: F, requests: Arc<AtomicUsize>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
