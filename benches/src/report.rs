@@ -28,6 +28,10 @@ enum Figure {
     Instructions,
     Allocations,
     Nanos,
+    /// Instructions, less those of another case.
+    InstructionsBeyond(&'static str),
+    /// Nanoseconds, less those of another case.
+    NanosBeyond(&'static str),
     /// Two threads against one.
     Ratio,
     /// Nanoseconds against those of another case.
@@ -37,21 +41,23 @@ enum Figure {
 }
 
 /// What must hold. The sources are the project's own goals.
-const BARS: [Bar; 9] = [
+const BARS: [Bar; 13] = [
     bar("full client stack", Figure::Instructions, 1_200.0),
+    bar("full client stack", Figure::InstructionsBeyond(ALONE), 1_200.0),
+    bar("full client stack", Figure::InstructionsOf(PEERS), 0.2),
     bar("full client stack", Figure::Allocations, 0.0),
     bar("full client stack", Figure::Nanos, 250.0),
+    bar("full client stack", Figure::NanosBeyond(ALONE), 250.0),
     bar("full client stack", Figure::Ratio, 1.5),
     bar("full client stack", Figure::NanosOf(PEERS), 0.2),
     bar("breaker + outlier, and two looks at the clock", Figure::Nanos, 60.0),
-    bar(
-        "breaker + outlier, and two looks at the clock",
-        Figure::NanosOf("tower-resilience breaker + outlier"),
-        0.2,
-    ),
+    bar("breaker + outlier, layers", Figure::Nanos, 60.0),
+    bar("breaker + outlier, layers", Figure::NanosOf("tower-resilience breaker + outlier"), 0.2),
     bar("pick, 1000 endpoints", Figure::InstructionsOf("pick, 10 endpoints"), 1.1),
     bar("pick, 10000 endpoints", Figure::InstructionsOf("pick, 10 endpoints"), 1.1),
 ];
+
+const ALONE: &str = "service alone";
 
 const PEERS: &str = "tower: all of these, p2c over 10, breaker";
 
@@ -65,6 +71,7 @@ fn sections() -> Vec<Section> {
         section("Client stack around a service that does nothing", stack::cases()),
         section("Peers: the same from tower's parts", peers::stacks()),
         section("Decisions of the machines", machines::cases()),
+        section("Breaker and outlier detection as layers", vec![stack::layers()]),
         section("Peers: breakers and outlier detection", peers::breakers()),
         section("Pick", machines::picks()),
         section("Peers: pick", peers::picks()),
@@ -151,6 +158,16 @@ fn print_bars(names: &[String], rows: &[Option<Row>]) {
             Figure::Instructions => ("instructions".into(), row.count.map(|c| c.instructions)),
             Figure::Allocations => ("allocations".into(), row.count.map(|c| c.allocations)),
             Figure::Nanos => ("ns".into(), Some(row.times.one.cpu)),
+            Figure::InstructionsBeyond(other) => {
+                let base = find(other).and_then(|other| other.count);
+                let net =
+                    row.count.zip(base).map(|(own, base)| own.instructions - base.instructions);
+                (format!("instructions beyond {other}"), net)
+            }
+            Figure::NanosBeyond(other) => {
+                let net = find(other).map(|other| row.times.one.cpu - other.times.one.cpu);
+                (format!("ns beyond {other}"), net)
+            }
             Figure::Ratio => {
                 let ratio = row.times.two.map(|two| two.cpu / row.times.one.cpu);
                 ("two threads / one".into(), ratio)
@@ -192,7 +209,11 @@ mod tests {
             sections.iter().flat_map(|section| &section.cases).map(Case::name).collect();
         for Bar { case, figure, .. } in &BARS {
             assert!(names.contains(case), "{case}");
-            if let Figure::NanosOf(other) | Figure::InstructionsOf(other) = figure {
+            if let Figure::NanosOf(other)
+            | Figure::InstructionsOf(other)
+            | Figure::NanosBeyond(other)
+            | Figure::InstructionsBeyond(other) = figure
+            {
                 assert!(names.contains(other), "{other}");
             }
         }

@@ -12,12 +12,15 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::Empty;
-use mesh_core::{Endpoint, balance, breaker, retry};
+use mesh_core::{Endpoint, balance, breaker, outlier, retry};
 use mesh_tower::{
     body::ReplayBody,
+    breaker::BreakerLayer,
+    outlier::OutlierSet,
     upstream::{Builder, Origin, Upstream},
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use tower::Layer;
 use tower_service::Service;
 
 use crate::Case;
@@ -55,14 +58,10 @@ impl<B> Service<Request<B>> for Noop {
 ///
 /// It adds no header: a request without headers has no place for one, and to make it is one allocation.
 pub fn builder() -> Builder {
-    let breaker = breaker::Config::builder()
-        .with_consecutive_failures(Some(5))
-        .build()
-        .expect("five failures are a rule");
     Upstream::builder("noop")
         .endpoints((0..10).map(|host| Endpoint::new(format!("10.0.0.{host}:80"))))
         .balance(balance::Config::peak_ewma())
-        .breaker(breaker)
+        .breaker(five_failures())
         .timeout(Duration::from_secs(15))
         .deadline_header(false)
 }
@@ -119,6 +118,13 @@ pub fn cases() -> Vec<Case> {
             Request::new(ReplayBody::once(Body::new()))
         }),
         Case::service("full client stack", build(builder()), bare),
+        Case::shared("+ the client cloned for each request", build(builder()), |client, calls| {
+            crate::case::runtime().block_on(async {
+                for _ in 0..calls {
+                    crate::case::call(client.clone(), bare, 1).await;
+                }
+            });
+        }),
         Case::service("- no retries", build(builder().retry(retry::Config::none())), bare),
         Case::service("- no timeout", build(builder().no_timeout()), bare),
         Case::service(
@@ -144,6 +150,20 @@ pub fn cases() -> Vec<Case> {
             });
         }),
     ]
+}
+
+/// Breaker and outlier detection as layers, under somebody else's balancer.
+pub fn layers() -> Case {
+    let set = OutlierSet::new(outlier::Config::default());
+    let breaker = BreakerLayer::new(five_failures());
+    let service = set.layer("10.0.0.0:80").layer(breaker.layer(Noop));
+    Case::service("breaker + outlier, layers", service, bare)
+}
+
+/// Five failures in a row trip it.
+fn five_failures() -> breaker::Config {
+    let builder = breaker::Config::builder().with_consecutive_failures(Some(5));
+    builder.build().expect("five failures are a rule")
 }
 
 /// One exporter for the whole run. A stack that meets another recorder makes its handles anew.

@@ -65,17 +65,16 @@ fn calls_in(case: &Case, span: Duration) -> u64 {
     }
 }
 
+/// One thread is this one. Two are others, or the workers of a runtime, which only the clock of the whole process sees;
+/// it is less exact by some milliseconds of threads that have just ended.
 fn clocked(calls: u64, threads: u32, run: impl FnOnce()) -> Cost {
+    let clock = if threads == 1 { ClockId::ThreadCPUTime } else { ClockId::ProcessCPUTime };
+    let cpu_time = || Duration::try_from(clock_gettime(clock)).unwrap_or_default();
     let (wall, cpu) = (Instant::now(), cpu_time());
     run();
     let (wall, cpu) = (wall.elapsed(), cpu_time().saturating_sub(cpu));
     let nanos = |span: Duration| span.as_nanos() as f64 / calls as f64;
     Cost { wall: nanos(wall), cpu: nanos(cpu) / f64::from(threads) }
-}
-
-/// CPU time of all threads of this process, those that have ended included.
-fn cpu_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 fn median(costs: &[Cost]) -> Cost {

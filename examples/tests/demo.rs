@@ -1,5 +1,7 @@
 //! The program as it runs without a configuration. In a test program of its own: it needs a good part of the machine.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::{Command, Output, Stdio};
 
 fn run(arguments: &[&str]) -> Output {
@@ -56,4 +58,28 @@ fn the_command_line_is_explained() {
     let output = run(&["--confg"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("there is no such option"));
+}
+
+#[test]
+fn on_a_terminal_it_draws() {
+    let mut script = Command::new("script");
+    script.args(["-qec", concat!(env!("CARGO_BIN_EXE_mesh-proxy"), " --for 2s"), "/dev/null"]);
+    script.env_remove("RUST_LOG").stdin(Stdio::null());
+    for no_colour in [false, true] {
+        if no_colour {
+            script.env("NO_COLOR", "1");
+        } else {
+            script.env_remove("NO_COLOR");
+        }
+        let Ok(output) = script.output() else {
+            eprintln!("skipped: there is no script(1) on this machine");
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains("\x1b[H"), "it redraws: {text}");
+        assert!(text.contains("\x1b[?1049l"), "and leaves the terminal as it was: {text}");
+        assert_eq!(text.contains("\x1b[32m"), !no_colour, "{text}");
+        assert!(text.contains("success rate"), "the summary stays: {text}");
+    }
 }

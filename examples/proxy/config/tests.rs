@@ -47,7 +47,8 @@ fn a_policy_for_nobody_is_told_of() {
 
 #[test]
 fn paths_are_relative_to_the_directory() {
-    let proxy = format!("{PROXY}\nidentity: {{ certificate: a/tls.crt, key: /b/tls.key, bundle: ca }}");
+    let proxy =
+        format!("{PROXY}\nidentity: {{ certificate: a/tls.crt, key: /b/tls.key, bundle: ca }}");
     let settings = read([("proxy.yaml", &proxy), ("endpoints.yaml", "upstreams: {}")]).unwrap();
     let identity = settings.proxy.identity.unwrap();
     assert_eq!(identity.certificate, Path::new("/etc/mesh/a/tls.crt"));
@@ -63,7 +64,9 @@ maxConnections: 0
 ";
     let error = read([("proxy.yaml", proxy), ("endpoints.yaml", "upstreams: {}")]).unwrap_err();
     let text = error.to_string();
-    for path in ["outbound.listen", "inbound.app", "inbound.peers", "inbound.timeout", "maxConnections"] {
+    for path in
+        ["outbound.listen", "inbound.app", "inbound.peers", "inbound.timeout", "maxConnections"]
+    {
         assert!(text.contains(&format!("proxy.yaml: {path}: ")), "{path} in\n{text}");
     }
 }

@@ -46,12 +46,17 @@ async fn what_is_wrong_with_a_directory_is_said_with_its_place() {
     let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
                   metadata: { name: x, namespace: default }\nspec: { mtls: { mode: STRICT } }\n";
     let mutual = "upstreams: { shop: { tls: mutual, endpoints: [] } }";
-    let twice = "upstreams: { shop: { tls: plaintext, endpoints: [{address: 'a:1'}, {address: 'a:1'}] } }";
+    let twice =
+        "upstreams: { shop: { tls: plaintext, endpoints: [{address: 'a:1'}, {address: 'a:1'}] } }";
     let cases: &[(&str, &str, &[&str])] = &[
         ("canary.yaml", "a: [1", &["canary.yaml:"]),
         ("proxy.yaml", "outbound: {", &["proxy.yaml:"]),
         ("proxy.yaml", "outbond: { listen: x }", &["proxy.yaml:1:", "outbond"]),
-        ("proxy.yaml", "outbound: { listen: localhost }", &["proxy.yaml: outbound.listen", "127.0.0.1:15001"]),
+        (
+            "proxy.yaml",
+            "outbound: { listen: localhost }",
+            &["proxy.yaml: outbound.listen", "127.0.0.1:15001"],
+        ),
         ("proxy.yaml", "drain: 30", &["proxy.yaml"]),
         ("proxy.yaml", "admin: { listen: '127.0.0.1:0' }", &["nothing to do"]),
         ("endpoints.yaml", mutual, &["upstreams.shop.tls", "identity"]),
@@ -66,8 +71,16 @@ async fn what_is_wrong_with_a_directory_is_said_with_its_place() {
             "upstreams: { shop: { tls: plaintext, endpoints: [{address: a}] } }",
             &["endpoints[0].address", "host:port"],
         ),
-        ("canary.yaml", &canary("shop", 90, 10).replace("subset: v2", "subset: v3"), &["canary.yaml", "v3"]),
-        ("canary.yaml", &canary("shop", 90, 10).replace("route:", "rout:"), &["canary.yaml:", "rout"]),
+        (
+            "canary.yaml",
+            &canary("shop", 90, 10).replace("subset: v2", "subset: v3"),
+            &["canary.yaml", "v3"],
+        ),
+        (
+            "canary.yaml",
+            &canary("shop", 90, 10).replace("route:", "rout:"),
+            &["canary.yaml:", "rout"],
+        ),
     ];
     for (name, text, said) in cases {
         let directory = good().with(name, text);
@@ -77,7 +90,8 @@ async fn what_is_wrong_with_a_directory_is_said_with_its_place() {
             assert!(errors.contains(words), "{words:?} is not said of {text}:\n{errors}");
         }
     }
-    let directory = good().with("proxy.yaml", &format!("{PROXY}{inbound}")).with("mtls.yaml", strict);
+    let directory =
+        good().with("proxy.yaml", &format!("{PROXY}{inbound}")).with("mtls.yaml", strict);
     let (code, errors) = run(directory.path(), true).await;
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("identity: is missing"), "{errors}");
@@ -127,5 +141,8 @@ async fn a_port_in_use_is_named() {
     let directory = good().with("proxy.yaml", &format!("outbound: {{ listen: '{address}' }}"));
     let (code, errors) = run(directory.path(), false).await;
     assert_eq!(code, Some(1));
-    assert!(errors.contains(&address.to_string()) && errors.contains("choose another port"), "{errors}");
+    assert!(
+        errors.contains(&address.to_string()) && errors.contains("choose another port"),
+        "{errors}"
+    );
 }

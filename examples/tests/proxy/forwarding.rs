@@ -4,7 +4,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 
-use crate::support::{Directory, PROXY, Proxy, application, ask, canary, endpoints, output, send, serve};
+use crate::support::{
+    Directory, PROXY, Proxy, application, ask, canary, endpoints, output, send, serve,
+};
 
 #[tokio::test]
 async fn requests_go_to_the_upstream_that_their_host_names() {
@@ -28,7 +30,9 @@ async fn requests_go_to_the_upstream_that_their_host_names() {
 #[tokio::test]
 async fn both_versions_of_http_come_in_and_go_out() {
     let app = application("app", Duration::ZERO).await;
-    for (protocol, goes_out) in [("", "HTTP/1.1"), ("protocol: http2", "HTTP/2.0"), ("protocol: http1", "HTTP/1.1")] {
+    for (protocol, goes_out) in
+        [("", "HTTP/1.1"), ("protocol: http2", "HTTP/2.0"), ("protocol: http1", "HTTP/1.1")]
+    {
         let directory = Directory::new()
             .with("proxy.yaml", PROXY)
             .with("endpoints.yaml", &endpoints("shop", protocol, &[(app, "v1")]));
@@ -36,10 +40,15 @@ async fn both_versions_of_http_come_in_and_go_out() {
         let outbound = proxy.address("outbound");
         for (version, uri) in [(Version::HTTP_11, "/"), (Version::HTTP_2, "http://shop/")] {
             let request = Request::get(uri).version(version);
-            let request = if version == Version::HTTP_2 { request } else { request.header("host", "shop") };
+            let request =
+                if version == Version::HTTP_2 { request } else { request.header("host", "shop") };
             let answer = send(outbound, request.body(Full::default()).unwrap()).await.unwrap();
             assert_eq!(answer.status, 200, "{protocol} {version:?} {answer:?}");
-            assert!(answer.body.starts_with(&format!("app {goes_out}")), "{protocol}: {}", answer.body);
+            assert!(
+                answer.body.starts_with(&format!("app {goes_out}")),
+                "{protocol}: {}",
+                answer.body
+            );
         }
     }
 }
@@ -61,12 +70,18 @@ async fn curl_is_served() {
         curl.arg(format!("http://{}/", proxy.address("outbound")));
         let output = output(curl).await;
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.starts_with("app "), "{version}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            text.starts_with("app "),
+            "{version}: {text} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
 /// A body that says after its data how it went.
-async fn grpc(request: Request<hyper::body::Incoming>) -> Response<impl hyper::body::Body<Data = Bytes, Error = std::convert::Infallible>> {
+async fn grpc(
+    request: Request<hyper::body::Incoming>,
+) -> Response<impl hyper::body::Body<Data = Bytes, Error = std::convert::Infallible>> {
     let asked = request.into_body().collect().await.unwrap().to_bytes();
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
@@ -117,7 +132,9 @@ async fn what_is_of_one_connection_stays_there() {
         ("upgrade", "websocket"),
         ("x-kept", "1"),
     ] {
-        request.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        request
+            .headers_mut()
+            .insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let answer = send(proxy.address("outbound"), request).await.unwrap();
     assert!(answer.body.contains("x-kept"), "{}", answer.body);
@@ -148,11 +165,15 @@ async fn the_admin_listener_tells_how_things_stand() {
     let (_, config) = proxy.admin("/config").await;
     assert!(config.contains("v1 100 %"), "{config}");
     let (_, metrics) = proxy.admin("/metrics").await;
-    let counted = "mesh_client_requests_total{upstream=\"shop\",subset=\"v1\",status_class=\"2xx\"} 3";
+    let counted =
+        "mesh_client_requests_total{upstream=\"shop\",subset=\"v1\",status_class=\"2xx\"} 3";
     assert!(metrics.contains(counted), "{metrics}");
     assert!(metrics.contains("mesh_client_request_duration_seconds_bucket{"), "{metrics}");
     let (_, page) = proxy.admin("/").await;
     assert!(page.contains("<title>mesh-proxy</title>"));
-    assert!(!page.contains("http://") && !page.contains("https://"), "it needs nothing from elsewhere");
+    assert!(
+        !page.contains("http://") && !page.contains("https://"),
+        "it needs nothing from elsewhere"
+    );
     assert_eq!(proxy.admin("/nothing").await.0, 404);
 }

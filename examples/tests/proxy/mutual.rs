@@ -16,7 +16,8 @@ spec: { mtls: { mode: STRICT } }
 
 /// A proxy before an application, which lets in whom `peers` names.
 async fn payment(ca: &DevCa, app: std::net::SocketAddr, peers: &str) -> (Directory, Proxy) {
-    let inbound = format!("inbound: {{ listen: '127.0.0.1:0', app: '{app}', peers: ['{peers}'] }}\n");
+    let inbound =
+        format!("inbound: {{ listen: '127.0.0.1:0', app: '{app}', peers: ['{peers}'] }}\n");
     let directory = Directory::new()
         .with("proxy.yaml", &format!("{IDENTITY}{inbound}admin: {{ listen: '127.0.0.1:0' }}\n"))
         .with("endpoints.yaml", "upstreams: {}")
@@ -48,7 +49,8 @@ async fn two_proxies_prove_to_one_another_who_they_are() {
     let ca = ca();
     let app = application("app", Duration::ZERO).await;
     let (_pay_files, pay) = payment(&ca, app, "spiffe://shop.example/sa/checkout").await;
-    let (_files, checkout) = checkout(&ca, pay.address("inbound"), "spiffe://shop.example/sa/pay").await;
+    let (_files, checkout) =
+        checkout(&ca, pay.address("inbound"), "spiffe://shop.example/sa/pay").await;
     let forged = Request::get("/")
         .header("host", "pay")
         .header("x-forwarded-client-cert", "URI=spiffe://shop.example/sa/admin")
@@ -59,9 +61,16 @@ async fn two_proxies_prove_to_one_another_who_they_are() {
     let caller = "\"x-forwarded-client-cert\": \"URI=spiffe://shop.example/sa/checkout\"";
     assert!(answer.body.contains(caller), "{}", answer.body);
     assert!(!answer.body.contains("admin"), "{}", answer.body);
-    assert!(answer.body.starts_with("app HTTP/1.1"), "the application need not know HTTP/2: {}", answer.body);
+    assert!(
+        answer.body.starts_with("app HTTP/1.1"),
+        "the application need not know HTTP/2: {}",
+        answer.body
+    );
     let (_, metrics) = pay.admin("/metrics").await;
-    assert!(metrics.contains("mesh_tls_accepted_total{identity=\"proxy\",kind=\"mtls\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains("mesh_tls_accepted_total{identity=\"proxy\",kind=\"mtls\"} 1"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
@@ -79,7 +88,8 @@ async fn strangers_never_reach_the_application() {
     until("the refusals are counted", async || {
         let (_, metrics) = pay.admin("/metrics").await;
         let refused = |reason: &str, count: &str| {
-            let series = format!("mesh_tls_refused_total{{identity=\"proxy\",reason=\"{reason}\"}} ");
+            let series =
+                format!("mesh_tls_refused_total{{identity=\"proxy\",reason=\"{reason}\"}} ");
             let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
             value.is_some_and(|value| value != "0" && (count.is_empty() || value == count))
         };
@@ -87,7 +97,10 @@ async fn strangers_never_reach_the_application() {
     })
     .await;
     let (_, clusters) = pay.admin("/clusters").await;
-    assert!(clusters.contains("::successes::0\n"), "no request reached the application: {clusters}");
+    assert!(
+        clusters.contains("::successes::0\n"),
+        "no request reached the application: {clusters}"
+    );
 
     // The mode is switched while it runs.
     files.write("mtls.yaml", &STRICT.replace("STRICT", "PERMISSIVE"));
@@ -99,7 +112,8 @@ async fn a_server_that_is_somebody_else_gets_no_request() {
     let ca = ca();
     let app = application("app", Duration::ZERO).await;
     let (_pay_files, pay) = payment(&ca, app, "spiffe://shop.example/*").await;
-    let (_files, checkout) = checkout(&ca, pay.address("inbound"), "spiffe://shop.example/sa/other").await;
+    let (_files, checkout) =
+        checkout(&ca, pay.address("inbound"), "spiffe://shop.example/sa/other").await;
     let answer = ask(checkout.address("outbound"), "pay", "/").await.unwrap();
     assert_eq!(answer.status, 503);
     assert_eq!(answer.headers["x-mesh-flag"], "UF");

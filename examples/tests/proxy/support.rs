@@ -96,7 +96,9 @@ impl Proxy {
             let mut sender = Some(sender);
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let addresses = line.split_once("listening: ").map(|(_, rest)| rest.to_owned());
-                if let (Some(addresses), Some(sender)) = (addresses, sender.take_if(|_| line.contains("listening: "))) {
+                if let (Some(addresses), Some(sender)) =
+                    (addresses, sender.take_if(|_| line.contains("listening: ")))
+                {
                     drop(sender.send(addresses));
                 }
                 let mut log = written.lock().unwrap();
@@ -248,9 +250,12 @@ drain: 10s
 
 /// `endpoints.yaml` of one plaintext upstream.
 pub(crate) fn endpoints(name: &str, more: &str, endpoints: &[(SocketAddr, &str)]) -> String {
-    let mut text = format!("upstreams:\n  {name}:\n    tls: plaintext\n    {more}\n    endpoints:\n");
+    let mut text =
+        format!("upstreams:\n  {name}:\n    tls: plaintext\n    {more}\n    endpoints:\n");
     for (address, version) in endpoints {
-        text.push_str(&format!("      - {{ address: '{address}', labels: {{ version: {version} }} }}\n"));
+        text.push_str(&format!(
+            "      - {{ address: '{address}', labels: {{ version: {version} }} }}\n"
+        ));
     }
     text
 }

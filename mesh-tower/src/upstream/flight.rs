@@ -52,8 +52,8 @@ impl Flight {
         now: Timestamp,
     ) -> Result<Self, Full> {
         let subset = &roster.subset;
-        let slot = subset.limits.try_acquire(Resource::Requests)?;
-        subset.budget.on_request(now);
+        let slot = subset.counted.limits.try_acquire(Resource::Requests)?;
+        subset.counted.budget.on_request(now);
         Ok(Self {
             roster: roster.handle(),
             chance: chance.clone(),
@@ -84,7 +84,7 @@ impl Flight {
         endpoint: usize,
         permit: Option<breaker::Permit>,
     ) {
-        let started = roster.endpoints[endpoint].load.on_start(now);
+        let started = roster.endpoints[endpoint].load().on_start(now);
         let same = Arc::ptr_eq(&roster.endpoints, &self.roster.endpoints);
         let roster = (!same).then(|| roster.handle());
         self.attempt =
@@ -117,7 +117,7 @@ impl Flight {
         let outcome = attempt.decided.unwrap_or(outcome);
         // Latency is the time to the head: how long the caller takes to read says nothing of the endpoint.
         let end = attempt.head.unwrap_or(now);
-        endpoint.load.on_end(subset.policy.balance(), end, attempt.started, outcome);
+        endpoint.load().on_end(subset.policy.balance(), end, attempt.started, outcome);
     }
 
     /// A retry was granted, and waits in back-off.
@@ -128,7 +128,7 @@ impl Flight {
     pub(super) fn end_retry(&mut self) {
         if let Some(granted) = self.retry.take() {
             let subset = &self.roster.subset;
-            granted.end(&subset.budget, &subset.limits);
+            granted.end(&subset.counted.budget, &subset.counted.limits);
         }
     }
 
@@ -153,8 +153,8 @@ impl Drop for Flight {
         self.end_retry();
         if let Some(slot) = self.slot.take() {
             let subset = &self.roster.subset;
-            subset.limits.release(slot);
-            subset.budget.on_request_end();
+            subset.counted.limits.release(slot);
+            subset.counted.budget.on_request_end();
         }
     }
 }

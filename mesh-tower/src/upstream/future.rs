@@ -389,8 +389,8 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
     let subset = flight.subset();
     let decision = session.on_answer(
         &subset.retry,
-        &subset.budget,
-        &subset.limits,
+        &subset.counted.budget,
+        &subset.counted.limits,
         now,
         request.deadline,
         &mut flight.rng(),

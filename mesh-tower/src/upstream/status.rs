@@ -80,10 +80,10 @@ pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
         EndpointStatus {
             subset: subset.clone(),
             endpoint: member.endpoint.clone(),
-            active: state.load.active(),
+            active: state.load().active(),
             successes,
             failures,
-            latency: state.load.estimate(policy.balance(), now),
+            latency: state.load().estimate(policy.balance(), now),
             ejection: state.host.ejected_until().map(|until| EjectionStatus {
                 detector: state.host.reason(),
                 left: until.since(now),

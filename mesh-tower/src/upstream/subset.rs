@@ -29,14 +29,24 @@ pub(crate) struct Subset {
     pub(crate) policy: Policy,
     /// The upstream's: a request is retried by the rules under which it began.
     pub(crate) retry: retry::Config,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) counted: Arc<Counted>,
     pub(crate) detection: Arc<Detection>,
-    pub(crate) budget: Arc<Budget>,
     pub(crate) group: Group,
     pub(crate) balancer: Arc<Balancer>,
     pub(crate) observer: Arc<Observer>,
     /// Wakes the driver: an endpoint was ejected, and is to come back.
     changed: Arc<Notify>,
+}
+
+/// What every request writes when it begins and when it ends: requests and retries in flight, and the budget.
+///
+/// Side by side on one cache line, which then comes from another core once and not twice. (Connections and what waits
+/// for them are counted by the [`Group`].)
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Counted {
+    pub(crate) limits: Limits,
+    pub(crate) budget: Budget,
 }
 
 impl Subset {
@@ -47,16 +57,18 @@ impl Subset {
         turn: u64,
         now: Timestamp,
     ) -> Self {
-        let limits = Arc::new(Limits::new(*policy.limits()));
+        let counted = Counted {
+            limits: Limits::new(*policy.limits()),
+            budget: Budget::new(*policy.budget(), now),
+        };
         Self {
             name: name.into(),
             labels: labels.clone(),
             policy: policy.clone(),
             retry: upstream.retry().clone(),
-            group: Group::new(limits.clone(), policy.pool().clone()),
-            limits,
+            group: Group::new(Arc::new(Limits::new(*policy.limits())), policy.pool().clone()),
+            counted: Arc::new(counted),
             detection: Arc::new(Detection::new(*policy.outlier(), now)),
-            budget: Arc::new(Budget::new(*policy.budget(), now)),
             balancer: Arc::new(Balancer::starting_at(*policy.balance(), turn)),
             observer: Arc::new(Observer::new(upstream.name(), name)),
             changed: changed.clone(),
@@ -71,9 +83,10 @@ impl Subset {
         policy: &Policy,
         now: Timestamp,
     ) -> Self {
-        self.limits.set_config(policy.limits());
+        self.counted.limits.set_config(policy.limits());
+        self.group.limits().set_config(policy.limits());
         self.detection.set_config(*policy.outlier(), now);
-        self.budget.set_config(*policy.budget(), now);
+        self.counted.budget.set_config(*policy.budget(), now);
         self.group.set_config(policy.pool().clone());
         self.balancer.set_config(policy.balance());
         Self {
@@ -81,9 +94,8 @@ impl Subset {
             labels: labels.clone(),
             policy: policy.clone(),
             retry: upstream.retry().clone(),
-            limits: self.limits.clone(),
+            counted: self.counted.clone(),
             detection: self.detection.clone(),
-            budget: self.budget.clone(),
             group: self.group.clone(),
             balancer: self.balancer.clone(),
             observer: self.observer.clone(),
@@ -131,7 +143,14 @@ pub(crate) struct EndpointState {
     pub(crate) address: Arc<str>,
     pub(crate) host: Host,
     pub(crate) breaker: Option<Breaker>,
-    pub(crate) load: Load,
+    written: Written,
+}
+
+/// What every attempt writes, on one cache line, apart from what every pick reads.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Written {
+    load: Load,
     successes: AtomicU64,
     failures: AtomicU64,
 }
@@ -143,20 +162,27 @@ impl EndpointState {
             address,
             host: Host::new(),
             breaker: policy.breaker().map(|config| Breaker::new(*config, now)),
-            load: Load::new(),
-            successes: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            written: Written {
+                load: Load::new(),
+                successes: AtomicU64::new(0),
+                failures: AtomicU64::new(0),
+            },
         }
     }
 
+    pub(crate) fn load(&self) -> &Load {
+        &self.written.load
+    }
+
     fn count(&self, outcome: Outcome) {
-        let counter = if outcome.is_failure() { &self.failures } else { &self.successes };
+        let Written { successes, failures, .. } = &self.written;
+        let counter = if outcome.is_failure() { failures } else { successes };
         counter.fetch_add(1, Relaxed);
     }
 
     /// Attempts answered well, and attempts failed, since the endpoint was listed.
     pub(super) fn counts(&self) -> (u64, u64) {
-        (self.successes.load(Relaxed), self.failures.load(Relaxed))
+        (self.written.successes.load(Relaxed), self.written.failures.load(Relaxed))
     }
 }
 
@@ -170,7 +196,7 @@ pub(super) struct Member<S> {
 
 impl<S> Candidate for Member<S> {
     fn load(&self) -> &Load {
-        &self.state.load
+        self.state.load()
     }
 
     fn weight(&self) -> Weight {
