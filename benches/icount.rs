@@ -3,7 +3,11 @@
 //! Run it with `cargo bench -p mesh-benches --bench icount`. It needs valgrind, and a `gungraun-runner` of the version
 //! that Cargo.lock names; where either is missing it says so and passes.
 
-#![allow(unreachable_pub, unused_qualifications, reason = "the macro of the bench harness writes them")]
+#![allow(
+    unreachable_pub,
+    unused_qualifications,
+    reason = "the macro of the bench harness writes them"
+)]
 
 use std::process::{Command, ExitCode, Stdio};
 

@@ -140,7 +140,8 @@ fn print_row(name: &str, Row { times, count }: &Row) {
     let allocations = count.map_or("-".into(), |count| format!("{:.2}", count.allocations));
     let one = format!("{:.1} ({:.1})", times.one.cpu, times.one.wall);
     let two = times.two.map_or_else(|| "-".into(), |two| format!("{:.1}", two.cpu));
-    let ratio = times.two.map_or_else(|| "-".into(), |two| format!("{:.2}", two.cpu / times.one.cpu));
+    let ratio =
+        times.two.map_or_else(|| "-".into(), |two| format!("{:.2}", two.cpu / times.one.cpu));
     println!("| {name} | {instructions} | {allocations} | {one} | {two} | {ratio} |");
 }
 

@@ -20,11 +20,7 @@ use tower::{ServiceExt, service_fn};
 type Series = (String, Vec<(String, String)>, f64);
 
 /// The sum of a counter over all series that have these labels.
-fn sum(
-    snapshot: &[Series],
-    name: &str,
-    label: Option<(&str, &str)>,
-) -> f64 {
+fn sum(snapshot: &[Series], name: &str, label: Option<(&str, &str)>) -> f64 {
     snapshot
         .iter()
         .filter(|(key, labels, _)| {
