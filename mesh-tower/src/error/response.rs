@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_grpc_caller_sees_a_trailers_only_status() {
-        let mut request = http::HeaderMap::new();
+        let mut request = HeaderMap::new();
         request.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
         let error = MeshError::new(Reason::DeadlineExceeded).with_upstream("zahlung-50%-ü");
         let response = response_for::<String>(&request, &error);
