@@ -17,7 +17,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -456,7 +456,7 @@ async fn never_more_than_the_share_is_ejected_and_one_always_may_be() {
 /// (influxdb_iox#6508); or takes a dead one for ready (grpc-rust#2839).
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_go_and_endpoints_that_fail_to_get_ready() {
-    let world = World::new(|_| Act::Status(200));
+    let world = World::new(|_| Act::After(Duration::from_millis(1), 200));
     let addresses = ["a:1", "b:1", "c:1"];
     let mut upstream = Upstream::builder("shop")
         .endpoints(addresses.map(Endpoint::new))
@@ -470,7 +470,9 @@ async fn endpoints_that_go_and_endpoints_that_fail_to_get_ready() {
         assert_eq!(world.count("a:1"), before, "it is gone");
         upstream.insert_endpoint(Endpoint::new("a:1"));
         // Chosen, removed, and still finished where it was begun.
-        let begun = upstream.call(request(0));
+        let mut begun = Box::pin(upstream.call(request(0)));
+        let polled = begun.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
         for address in addresses {
             upstream.remove_endpoint(address);
         }

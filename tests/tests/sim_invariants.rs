@@ -165,7 +165,7 @@ async fn simulate(seed: u64, twin: Twin) -> Result<Story, String> {
         if now >= tick {
             let status = upstream.status();
             ejections = ejections.max(status.iter().map(|endpoint| endpoint.ejections).sum());
-            ledger.lock().unwrap().check(&world, &status)?;
+            ledger.lock().unwrap().check(&world, &upstream)?;
             tick = now + TICK;
         }
         if now >= fault {
@@ -196,8 +196,8 @@ async fn simulate(seed: u64, twin: Twin) -> Result<Story, String> {
     // Everybody comes to an end, and gives everything back.
     tokio::time::sleep(TIMEOUT + TICK).await;
     let mut ledger = ledger.lock().unwrap();
-    ledger.check(&world, &upstream.status())?;
-    ledger.check_idle(&world, &upstream.status())?;
+    ledger.check(&world, &upstream)?;
+    ledger.check_idle(&world, &upstream)?;
     let (requests, attempts) = ledger.totals();
     Ok(Story { requests, attempts, ended: ledger.ended(), ejections, digest: ledger.digest() })
 }

@@ -144,7 +144,7 @@ impl Service {
             return Err(format!("{} endpoints are not in order", self.trouble()));
         }
         let active: u32 = self.upstream.status().iter().map(|endpoint| endpoint.active).sum();
-        let slots = Resource::ALL.map(|resource| self.world.in_use(resource));
+        let slots = Resource::ALL.map(|resource| self.upstream.in_use(resource));
         if active > 0 || self.world.live() > 0 || slots != [0; 4] {
             return Err(format!("{active} active, {} live, slots {slots:?}", self.world.live()));
         }

@@ -79,7 +79,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use mesh_core::{Endpoint, InvalidConfig};
+use mesh_core::{Endpoint, InvalidConfig, limit::Resource};
 use tower_service::Service;
 
 pub use builder::Builder;
@@ -209,6 +209,13 @@ where
     /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows.
     pub fn status(&self) -> Vec<EndpointStatus> {
         status::of(&self.shared.plan.load())
+    }
+
+    /// How much of a limit is in use now, over all subsets: requests in flight, retries, connections, requests that wait
+    /// for one.
+    pub fn in_use(&self, resource: Resource) -> u32 {
+        let plan = self.shared.plan.load();
+        plan.subsets.iter().map(|cluster| cluster.roster.subset.in_use(resource)).sum()
     }
 
     /// The stack and its settings in words, in the order in which a request meets them.

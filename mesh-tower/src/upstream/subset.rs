@@ -8,7 +8,7 @@ use mesh_core::{
     balance::{Balancer, Candidate, Load},
     breaker::{self, Breaker},
     budget::Budget,
-    limit::Limits,
+    limit::{Limits, Resource},
     outlier::{Detection, Event, Host},
     retry,
 };
@@ -100,6 +100,14 @@ impl Subset {
             balancer: self.balancer.clone(),
             observer: self.observer.clone(),
             changed: self.changed.clone(),
+        }
+    }
+
+    /// How much of that limit is in use.
+    pub(super) fn in_use(&self, resource: Resource) -> u32 {
+        match resource {
+            Resource::Requests | Resource::Retries => self.counted.limits.in_use(resource),
+            Resource::Connections | Resource::Pending => self.group.limits().in_use(resource),
         }
     }
 

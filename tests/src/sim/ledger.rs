@@ -5,7 +5,10 @@ use std::{
 };
 
 use mesh_core::{Ratio, Timestamp, limit::Resource};
-use mesh_tower::{Clock, upstream::EndpointStatus};
+use mesh_tower::{
+    Clock,
+    upstream::{EndpointStatus, Upstream},
+};
 
 use super::World;
 
@@ -128,7 +131,8 @@ impl Ledger {
     /// # Errors
     ///
     /// What does not.
-    pub fn check(&mut self, world: &World, status: &[EndpointStatus]) -> Result<(), String> {
+    pub fn check(&mut self, world: &World, upstream: &Upstream<World>) -> Result<(), String> {
+        let status = &upstream.status();
         world.log(|log| {
             let new = &log[self.entered..];
             self.entered = log.len();
@@ -139,7 +143,7 @@ impl Ledger {
             })
         })?;
         self.check_budget()?;
-        self.check_in_flight(world, status)?;
+        self.check_in_flight(world, upstream, status)?;
         self.check_ejections(status)
     }
 
@@ -148,9 +152,9 @@ impl Ledger {
     /// # Errors
     ///
     /// What is left.
-    pub fn check_idle(&self, world: &World, status: &[EndpointStatus]) -> Result<(), String> {
-        let active = active(status);
-        let slots = Resource::ALL.map(|resource| world.in_use(resource));
+    pub fn check_idle(&self, world: &World, upstream: &Upstream<World>) -> Result<(), String> {
+        let active = active(&upstream.status());
+        let slots = Resource::ALL.map(|resource| upstream.in_use(resource));
         if self.live.is_empty() && active == 0 && slots == [0; 4] && world.live() == 0 {
             return Ok(());
         }
@@ -220,12 +224,17 @@ impl Ledger {
         Ok(())
     }
 
-    fn check_in_flight(&self, world: &World, status: &[EndpointStatus]) -> Result<(), String> {
+    fn check_in_flight(
+        &self,
+        world: &World,
+        upstream: &Upstream<World>,
+        status: &[EndpointStatus],
+    ) -> Result<(), String> {
         let (active, live) = (active(status), world.live());
         if active != live {
             return Err(format!("{active} attempts are said to be active, {live} are"));
         }
-        let slots = u64::from(world.in_use(Resource::Requests));
+        let slots = u64::from(upstream.in_use(Resource::Requests));
         let over: u64 = self.ended.iter().sum();
         if over + slots != self.requests.len() as u64 {
             let (started, ended) = (self.requests.len(), self.ended);

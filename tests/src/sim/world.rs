@@ -14,10 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
-use mesh_core::{
-    Timestamp,
-    limit::{Limits, Resource},
-};
+use mesh_core::Timestamp;
 use mesh_tower::{
     BoxError, Clock, MeshError,
     error::Reason,
@@ -44,8 +41,6 @@ struct Books {
     log: Vec<Seen>,
     counts: BTreeMap<Arc<str>, u64>,
     nodes: Vec<Listed>,
-    /// The limits of each subset that has ever had an endpoint.
-    limits: Vec<Arc<Limits>>,
 }
 
 /// A service that the upstream has asked for, and whether it still has it.
@@ -113,11 +108,6 @@ impl World {
         listed.map(|node| node.live.load(Relaxed)).sum()
     }
 
-    /// The slots in use among the upstream's limits, over all its subsets.
-    pub fn in_use(&self, resource: Resource) -> u32 {
-        self.books().limits.iter().map(|limits| limits.in_use(resource)).sum()
-    }
-
     fn books(&self) -> MutexGuard<'_, Books> {
         self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,13 +135,7 @@ impl MakeEndpoint for World {
     fn make(&self, origin: &Origin<'_>) -> Node {
         let (member, live) = (Arc::new(()), Arc::default());
         let listed = Listed { member: Arc::downgrade(&member), live: Arc::clone(&live) };
-        let limits = origin.group().limits();
-        let mut books = self.books();
-        books.nodes.push(listed);
-        if !books.limits.iter().any(|known| Arc::ptr_eq(known, limits)) {
-            books.limits.push(limits.clone());
-        }
-        drop(books);
+        self.books().nodes.push(listed);
         Node {
             world: self.clone(),
             address: origin.endpoint().address().clone(),
