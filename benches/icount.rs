@@ -3,11 +3,16 @@
 //! Run it with `cargo bench -p mesh-benches --bench icount`. It needs valgrind, and a `gungraun-runner` of the version
 //! that Cargo.lock names; where either is missing it says so and passes.
 
+#![allow(
+    unreachable_pub,
+    unused_qualifications,
+    reason = "the macro of the bench harness writes them"
+)]
+
 use std::process::{Command, ExitCode, Stdio};
 
 /// The limits are what was measured and a tenth more: they catch what makes it worse. The bars, which are where it should
 /// be, stand in the report.
-#[expect(unused_qualifications, unreachable_pub, reason = "the attributes' own code")]
 mod counted {
     use std::hint::black_box;
 

@@ -24,7 +24,7 @@ mod run;
 mod serve;
 mod transport;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use args::Args;
 use run::Failure;
@@ -69,10 +69,9 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
 fn log(args: &Args) {
     let quiet = if args.config.is_some() { "info" } else { "error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(colours)
+        .with_ansi(false)
         .init();
 }

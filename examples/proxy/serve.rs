@@ -51,15 +51,15 @@ impl ListenError {
 
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
         let Self { what, address, error } = self;
-        let cure = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another program listens there; stop it, or choose another port"
-            }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-            io::ErrorKind::PermissionDenied => "a port below 1024 needs privileges; choose another",
-            _ => "choose another address",
-        };
+        let cures = [
+            (AddrInUse, "another program listens there; stop it, or choose another port"),
+            (AddrNotAvailable, "this machine has no such address"),
+            (PermissionDenied, "a port below 1024 needs privileges; choose another"),
+        ];
+        let cure = cures.iter().find(|(kind, _)| *kind == error.kind());
+        let cure = cure.map_or("choose another address", |(_, cure)| cure);
         write!(f, "cannot listen on {address} ({what}.listen): {error}; {cure}")
     }
 }

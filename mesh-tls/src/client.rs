@@ -97,7 +97,8 @@ impl<C> MtlsConnector<C> {
     }
 
     /// Chooses the policy by target, for one client of many upstreams. A target without one deserves
-    /// [`PeerPolicy::nobody`].
+    /// [`PeerPolicy::nobody`]. Choose by host and port alone: clients pool connections by them, and a pooled
+    /// connection serves every path.
     #[must_use]
     pub fn with_policy_for<F>(self, policy: F) -> Self
     where
@@ -114,8 +115,9 @@ impl<C> MtlsConnector<C> {
 
     /// The protocols offered by ALPN, best first. Default: `h2`, `http/1.1`.
     ///
-    /// Where HTTP/2 is spoken without asking (tonic), offer `h2` alone, so that another server is an error and not
-    /// a garbled connection. A permissive Istio sidecar terminates only clients that also offer `istio-h2` or `istio`.
+    /// Where HTTP/2 is spoken without asking (tonic), offer `h2` alone, so that a server of another protocol is an
+    /// error and not a garbled connection. A server that does not know ALPN is let pass, and
+    /// [`TlsInfo::alpn`](crate::TlsInfo::alpn) is `None`. A permissive Istio sidecar terminates only clients that also offer `istio-h2` or `istio`.
     #[must_use]
     pub fn with_alpn<I>(self, protocols: I) -> Self
     where

@@ -46,9 +46,15 @@ pub fn conn_info(extensions: &Extensions) -> Option<&ConnInfo> {
 }
 
 /// The peer that has proved its identity on the connection of a request.
+///
+/// A [`PeerIdentity`] among the extensions counts only where there is no [`ConnInfo`]: a connection that is known to
+/// have no peer is not given one.
 #[must_use]
 pub fn peer(extensions: &Extensions) -> Option<&PeerIdentity> {
-    conn_info(extensions).and_then(ConnInfo::peer).or_else(|| extensions.get::<PeerIdentity>())
+    match conn_info(extensions) {
+        Some(connection) => connection.peer(),
+        None => extensions.get(),
+    }
 }
 
 /// Lets only requests of allowed peers through. See the [module](self).

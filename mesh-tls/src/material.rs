@@ -105,6 +105,8 @@ impl Origin {
             | MaterialErrorKind::UnexpectedId { .. } => error.in_file(self.cert),
             MaterialErrorKind::Unreadable
             | MaterialErrorKind::Unsettled
+            | MaterialErrorKind::TwoBundles(_)
+            | MaterialErrorKind::DriverEnded
             | MaterialErrorKind::Provider(_)
             | MaterialErrorKind::Timeout
             | MaterialErrorKind::Withdrawn

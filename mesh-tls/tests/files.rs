@@ -263,3 +263,43 @@ async fn one_file_may_hold_both_certificate_and_key() {
     let mut source = FileSource::new(&both, &both, dir.join("ca.crt"));
     assert!(matches!(source.next().await, Ok(SourceEvent::Update(_))));
 }
+
+#[tokio::test]
+async fn what_is_back_after_an_error_in_the_second_reading_is_delivered_again() {
+    let ours = ca();
+    let dir = TempDir::new("second");
+    let first = ours.issue("/server").unwrap();
+    first.write_to(dir.path()).unwrap();
+    let mut source = FileSource::in_directory(dir.path())
+        .poll_interval(Duration::from_millis(1))
+        .settle(Duration::from_millis(400));
+    assert!(matches!(source.next().await, Ok(SourceEvent::Update(_))));
+    ours.issue("/server").unwrap().write_to(dir.path()).unwrap();
+    let breaking = async {
+        time::sleep(Duration::from_millis(200)).await;
+        fs::remove_file(dir.join("ca.crt")).unwrap();
+    };
+    let (next, ()) = tokio::join!(source.next(), breaking);
+    assert_eq!(next.unwrap_err().kind(), &MaterialErrorKind::Unreadable);
+    first.write_to(dir.path()).unwrap();
+    let again = time::timeout(Duration::from_secs(5), source.next()).await;
+    let again = again.expect("or the error would be shown for ever");
+    assert!(matches!(again, Ok(SourceEvent::Update(_))));
+}
+
+#[tokio::test]
+async fn a_federated_bundle_does_not_take_the_place_of_our_own() {
+    let (ours, rogue) = (ca(), ca());
+    let dir = TempDir::new("federated");
+    ours.issue("/server").unwrap().write_to(dir.path()).unwrap();
+    fs::write(dir.join("other.crt"), rogue.bundle_pem()).unwrap();
+    let domain = |name: &str| name.parse::<mesh_tls::TrustDomain>().unwrap();
+    let with =
+        |name: &str| source(dir.path()).federated_bundle(domain(name), dir.join("other.crt"));
+    assert!(matches!(with("other.test").next().await, Ok(SourceEvent::Update(_))));
+    let error = with("test.local").next().await.unwrap_err();
+    assert_eq!(error.kind(), &MaterialErrorKind::TwoBundles(domain("test.local")));
+    let twice = with("other.test").federated_bundle(domain("other.test"), dir.join("ca.crt"));
+    let error = { twice }.next().await.unwrap_err();
+    assert_eq!(error.kind(), &MaterialErrorKind::TwoBundles(domain("other.test")));
+}

@@ -144,7 +144,11 @@ async fn reqwest_takes_the_lent_configuration() {
     let addr = serve(server.acceptor(only("/caller"))).await;
     let client = |policy: PeerPolicy| {
         let config = caller.reqwest_config(&policy).unwrap();
-        reqwest::Client::builder().tls_backend_preconfigured(config).build().unwrap()
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            .https_only(true)
+            .build()
+            .unwrap()
     };
     let url = format!("https://{addr}/");
     let response = client(only("/server")).get(&url).send().await.unwrap();
@@ -227,4 +231,19 @@ fn the_streams_fit_everywhere() {
     axum_listener::<mesh_tls::MtlsListener>();
     future::<mesh_tls::MeshStream<TcpStream>>();
     future::<mesh_tls::client::Connecting<TcpStream>>();
+}
+
+#[tokio::test]
+async fn a_connection_without_a_peer_is_not_given_one_by_another_extension() {
+    let ours = ca();
+    let server = mesh(&ours, "/server").await;
+    let (io, _other_end) = tokio::io::duplex(64);
+    let acceptor = server.acceptor(only("/caller")).with_mode(ServerMode::Disabled);
+    let plain = acceptor.accept_io(io).await.unwrap().info().clone();
+    let mut request = Request::new(());
+    let identity = server.status().identity.unwrap();
+    request.extensions_mut().insert(identity.clone());
+    assert_eq!(mesh_tls::peer(request.extensions()).unwrap().id(), identity.id(), "by hand");
+    request.extensions_mut().insert(plain);
+    assert!(mesh_tls::peer(request.extensions()).is_none());
 }

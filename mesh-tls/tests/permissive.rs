@@ -6,7 +6,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use mesh_tls::{DevCa, MtlsAcceptor, PeerPolicy, ServerMode};
+use mesh_tls::{AcceptErrorKind, DevCa, MtlsAcceptor, PeerPolicy, ServerMode, Untrusted};
 use rustls::pki_types::ServerName;
 use support::{
     AnyServer, Echo, PATIENCE, ca, eventually, id, mesh, mesh_of, only, ping, provider, tcp,
@@ -32,18 +32,21 @@ async fn plain(echo: &Echo) -> bool {
 
 /// TLS without a certificate, echoed or not.
 async fn anonymous(echo: &Echo) -> bool {
+    let name = ServerName::try_from("server.test").unwrap();
+    match anonymous_client().connect(name, tcp(echo.addr).await).await {
+        Ok(mut stream) => ping(&mut stream).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+fn anonymous_client() -> tokio_rustls::TlsConnector {
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer))
         .with_no_client_auth();
-    let client = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let name = ServerName::try_from("server.test").unwrap();
-    match client.connect(name, tcp(echo.addr).await).await {
-        Ok(mut stream) => ping(&mut stream).await.is_ok(),
-        Err(_) => false,
-    }
+    Arc::new(config).into()
 }
 
 /// Mutual TLS as `path`, signed by `by`, echoed or not.
@@ -109,6 +112,43 @@ async fn the_mode_is_switched_live() {
     assert!(plain(&echo).await);
     let stats = server.stats();
     assert_eq!((stats.accepted_plaintext, stats.accepted, stats.refused_plaintext), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn who_was_slow_while_the_mode_became_strict_is_refused() {
+    let server = mesh(&ca(), "/server").await;
+    // Both begin under the permissive mode, and go on after the switch.
+    for (hello, expected) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], AcceptErrorKind::PlaintextRefused),
+        (&[], AcceptErrorKind::PeerUntrusted(Untrusted::NoCertificate)),
+    ] {
+        let acceptor = server.acceptor(only("/client")).with_mode(ServerMode::Permissive);
+        let mode = acceptor.mode_handle();
+        let (mut client_end, server_end) = tokio::io::duplex(16 * 1024);
+        let accepting = tokio::spawn(async move { acceptor.accept_io(server_end).await });
+        tokio::task::yield_now().await;
+        mode.set(ServerMode::Strict);
+        if hello.is_empty() {
+            let name = ServerName::try_from("server.test").unwrap();
+            drop(anonymous_client().connect(name, client_end).await);
+        } else {
+            client_end.write_all(hello).await.unwrap();
+        }
+        let refused = accepting.await.unwrap().expect_err("strict lets in no one without proof");
+        assert_eq!(refused.kind(), &expected);
+    }
+    assert_eq!((server.stats().accepted_plaintext, server.stats().accepted), (0, 0));
+}
+
+#[tokio::test]
+async fn the_mode_of_one_acceptor_is_not_changed_by_building_another() {
+    let strict = mesh(&ca(), "/server").await.acceptor(only("/client"));
+    let permissive = strict.clone().with_mode(ServerMode::Permissive);
+    assert_eq!(permissive.mode_handle().get(), ServerMode::Permissive);
+    assert_eq!(strict.mode_handle().get(), ServerMode::Strict);
+    // Plain clones are one acceptor.
+    strict.clone().mode_handle().set(ServerMode::Disabled);
+    assert_eq!(strict.mode_handle().get(), ServerMode::Disabled);
 }
 
 #[tokio::test]

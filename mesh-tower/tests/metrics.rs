@@ -16,12 +16,11 @@ use mesh_tower::{
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tower::{ServiceExt, service_fn};
 
+/// Name, labels and value.
+type Series = (String, Vec<(String, String)>, f64);
+
 /// The sum of a counter over all series that have these labels.
-fn sum(
-    snapshot: &[(String, Vec<(String, String)>, f64)],
-    name: &str,
-    label: Option<(&str, &str)>,
-) -> f64 {
+fn sum(snapshot: &[Series], name: &str, label: Option<(&str, &str)>) -> f64 {
     snapshot
         .iter()
         .filter(|(key, labels, _)| {
@@ -31,7 +30,7 @@ fn sum(
         .sum()
 }
 
-fn read(snapshotter: &Snapshotter) -> Vec<(String, Vec<(String, String)>, f64)> {
+fn read(snapshotter: &Snapshotter) -> Vec<Series> {
     let of = |value: DebugValue| match value {
         DebugValue::Counter(count) => count as f64,
         DebugValue::Gauge(value) => value.0,

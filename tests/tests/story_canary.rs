@@ -1,5 +1,7 @@
 //! The canary: 95/5 and 90/10 as the `VirtualService` documents say, over subsets that are found by their labels.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::BTreeMap,
     task::{Context, Poll, Waker},

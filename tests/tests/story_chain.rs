@@ -4,6 +4,8 @@
 //! mark into an `Inbound`, and what a service sends on behalf of it is not tried again. Budgets are off here: the mark
 //! alone must do.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     convert::Infallible,
     future::Future,

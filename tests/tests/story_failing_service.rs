@@ -1,5 +1,7 @@
 //! The failing service: three failures in a row, and no traffic for 30 s, as the `DestinationRule` says.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use mesh_core::{Endpoint, Timestamp, outlier};

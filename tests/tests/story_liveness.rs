@@ -7,6 +7,8 @@
 //! The requests come one after the other, because a half-open breaker admits just its probe; and the offered load is far
 //! below what the endpoints can do.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use mesh_core::{

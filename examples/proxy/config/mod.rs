@@ -55,14 +55,14 @@ impl Settings {
             return Err(problems);
         };
         let mut warnings = policies.warnings();
-        warnings.extend(policies.hosts_without(listed.keys().map(String::as_str)).into_iter().map(
-            |host| {
+        warnings.extend(
+            policies.hosts_without(&listed.keys().map(String::as_str)).into_iter().map(|host| {
                 format!(
                     "{host} has policies but no endpoints in {}: they have no effect",
                     endpoints::FILE
                 )
-            },
-        ));
+            }),
+        );
         let mut upstreams = Vec::new();
         for (name, listed) in listed {
             if !policies.mention(&name) {

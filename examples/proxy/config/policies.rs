@@ -57,7 +57,7 @@ impl Policies {
     /// The hosts of which a document speaks and none of `listed` is.
     pub(super) fn hosts_without<'a>(
         &self,
-        listed: impl Iterator<Item = &'a str> + Clone,
+        listed: &(impl Iterator<Item = &'a str> + Clone),
     ) -> Vec<String> {
         let mut hosts: Vec<String> = self
             .hosts()

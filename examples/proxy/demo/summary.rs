@@ -16,8 +16,8 @@ pub(super) struct Summary {
     pub(super) age: Duration,
     pub(super) caller: Seen,
     pub(super) attempts_per_request: f64,
-    pub(super) retries: f64,
-    pub(super) ejections: f64,
+    pub(super) retries: u64,
+    pub(super) ejections: u64,
     pub(super) rogue_tried: u64,
     pub(super) let_in: u64,
     /// As the endpoints counted them, by reason.
@@ -35,7 +35,7 @@ impl Summary {
         Self {
             age,
             caller: caller.seen(),
-            attempts_per_request: attempts / requests,
+            attempts_per_request: attempts as f64 / requests as f64,
             retries: sum(&metrics, "mesh_retry_total", ""),
             ejections: sum(&metrics, "mesh_outlier_ejections_total", "enforced=\"yes\""),
             rogue_tried,
@@ -91,13 +91,13 @@ fn refused(world: &World) -> Vec<(&'static str, u64)> {
 }
 
 /// The sum of a counter of the payment service over all its series with this label.
-fn sum(metrics: &str, name: &str, label: &str) -> f64 {
+fn sum(metrics: &str, name: &str, label: &str) -> u64 {
     let of_service = format!("upstream=\"{SERVICE}\"");
     metrics
         .lines()
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')))
         .filter(|line| line.contains(&of_service) && line.contains(label))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
         .sum()
 }
 
@@ -147,8 +147,8 @@ mesh_retry_total{upstream=\"payment-service\",subset=\"v2\"} 3
 mesh_retry_total{upstream=\"other\",subset=\"\"} 100
 mesh_retry_total_other{upstream=\"payment-service\"} 100
 ";
-        assert_eq!(sum(metrics, "mesh_retry_total", ""), 5.0);
-        assert_eq!(sum(metrics, "mesh_retry_total", "subset=\"v2\""), 3.0);
-        assert_eq!(sum(metrics, "mesh_nothing", ""), 0.0);
+        assert_eq!(sum(metrics, "mesh_retry_total", ""), 5);
+        assert_eq!(sum(metrics, "mesh_retry_total", "subset=\"v2\""), 3);
+        assert_eq!(sum(metrics, "mesh_nothing", ""), 0);
     }
 }

@@ -180,7 +180,7 @@ impl View {
         line(&self.paint(
             DIM,
             &format!(
-                "{:<14} {:<16} {:<6} {:<38} {:>6} {:>7} {:>7} {:>9}",
+                "{:<14} {:<16} {:<6} {:<42} {:>6} {:>7} {:>7} {:>9}",
                 "endpoint", "address", "subset", "state", "active", "ok", "failed", "latency"
             ),
         ));
@@ -213,7 +213,7 @@ impl View {
             self.names.get(&**address).copied().unwrap_or(""),
             address,
             status.subset,
-            self.paint(colour, &format!("{state:<38}")),
+            self.paint(colour, &format!("{state:<42}")),
             status.active,
             status.successes,
             status.failures,

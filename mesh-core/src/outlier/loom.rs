@@ -114,7 +114,7 @@ fn an_ejection_during_a_sweep_is_not_forgotten() {
 fn a_removal_and_an_ejection_at_once_leave_no_count_behind() {
     model(|| {
         let set = Set::new(2, 2);
-        let removal = spawn(&set, |set| set.detection.on_host_removed(&set.hosts[0]));
+        let removal = spawn(&set, |set| _ = set.detection.on_host_removed(&set.hosts[0]));
         set.fail(0);
         removal.join().unwrap();
         assert_eq!((set.detection.ejected(), set.out()), (0, 0));

@@ -269,12 +269,16 @@ impl Detection {
 
     /// `host` leaves the set: it no longer counts as ejected, and attempts still on their way cannot eject it.
     /// Final: an endpoint that comes back is a new [`Host`].
-    pub fn on_host_removed(&self, host: &Host) {
+    ///
+    /// Returns whether it was out until now, for those who count along.
+    pub fn on_host_removed(&self, host: &Host) -> bool {
         let mut history = host.history();
         history.remove();
-        if host.uneject(&mut history, Timestamp::ZERO).is_some() {
+        let was_ejected = host.uneject(&mut history, Timestamp::ZERO).is_some();
+        if was_ejected {
             self.ejected.fetch_sub(1, AcqRel);
         }
+        was_ejected
     }
 
     /// Hosts that are out.

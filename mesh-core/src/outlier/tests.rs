@@ -253,8 +253,8 @@ fn the_cap_follows_the_number_of_hosts_for_new_ejections() {
 fn a_removed_host_frees_its_place_for_good() {
     let mut rig = Rig::new(Config::default(), 2);
     rig.calls(0, Outcome::ServerError, 5);
-    rig.detection.on_host_removed(&rig.hosts[0]);
-    rig.detection.on_host_removed(&rig.hosts[0]);
+    assert!(rig.detection.on_host_removed(&rig.hosts[0]));
+    assert!(!rig.detection.on_host_removed(&rig.hosts[0]), "once");
     assert_eq!(rig.detection.ejected(), 0);
     // Attempts that were still on their way.
     assert_eq!(rig.calls(0, Outcome::ServerError, 50), None);
@@ -262,7 +262,7 @@ fn a_removed_host_frees_its_place_for_good() {
     assert!(is_ejected(rig.calls(1, Outcome::ServerError, 5)));
     // A host in rotation leaves without a trace.
     rig.detection.uneject(rig.now, &rig.hosts[1]);
-    rig.detection.on_host_removed(&rig.hosts[1]);
+    assert!(!rig.detection.on_host_removed(&rig.hosts[1]));
     assert_eq!(rig.detection.ejected(), 0);
 }
 

@@ -84,7 +84,7 @@ fn ejections_returns_and_removals_at_once_keep_count_and_flags_together() {
                         clock.fetch_add(10, SeqCst);
                         let host = &hosts[rng.below(16) as usize];
                         match rng.below(200) {
-                            0 => detection.on_host_removed(&hosts[15]),
+                            0 => _ = detection.on_host_removed(&hosts[15]),
                             1..=10 => drop(detection.uneject(now(), host)),
                             11..=20 => {
                                 detection.on_outcome(now(), &mut rng, host, Outcome::Success);

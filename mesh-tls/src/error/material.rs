@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, path::PathBuf};
 
 use super::{BoxError, Untrusted};
-use crate::id::SpiffeId;
+use crate::id::{SpiffeId, TrustDomain};
 
 /// Key material that was not taken. What was in use before stays in use.
 ///
@@ -42,12 +42,16 @@ pub enum MaterialErrorKind {
     },
     /// A certificate of the bundle, counted from one, cannot be a root; the text says why.
     BadBundle(usize, String),
+    /// Two files hold a bundle for this one trust domain.
+    TwoBundles(TrustDomain),
     /// The cryptography provider does not work with TLS 1.3, or there is none.
     Provider(String),
     /// Nothing was delivered in time.
     Timeout,
     /// The source has withdrawn the identity.
     Withdrawn,
+    /// The [`Driver`](crate::Driver) was dropped or has panicked, so nothing rotates any more.
+    DriverEnded,
     /// A source of another kind failed; the cause is behind [`source`](std::error::Error::source).
     Source,
 }
@@ -127,12 +131,18 @@ impl fmt::Display for MaterialError {
             MaterialErrorKind::BadBundle(number, why) => {
                 write!(f, "certificate {number} of the bundle cannot be a root: {why}")
             }
+            MaterialErrorKind::TwoBundles(domain) => {
+                write!(f, "this is a second bundle for the trust domain {domain}; keep one")
+            }
             MaterialErrorKind::Provider(why) => write!(
                 f,
                 "no usable cryptography ({why}); enable feature aws-lc-rs or ring, or pass a provider",
             ),
             MaterialErrorKind::Timeout => f.write_str("no identity was delivered in time"),
             MaterialErrorKind::Withdrawn => f.write_str("the source has withdrawn the identity"),
+            MaterialErrorKind::DriverEnded => {
+                f.write_str("the driver has ended; the identity rotates no more")
+            }
             MaterialErrorKind::Source => f.write_str("the identity source failed"),
         }
     }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use rustls::crypto::CryptoProvider;
 use tokio::{sync::watch, time};
 
-use super::{Counters, Driver, MeshTls, Shared};
+use super::{Counters, Driver, MeshTls, PAUSE, Shared};
 use crate::{
     backend::{Provider, default_provider},
     clock::{Clock, SystemClock},
@@ -98,6 +98,14 @@ impl<S: IdentitySource> MeshTlsBuilder<S> {
                 Ok(()) => break,
                 Err(error) if self.first_material_timeout.is_zero() => return Err(error),
                 Err(error) => last = Some(error),
+            }
+            // Patience is asked here too: a source that always has an answer would be heard first for ever.
+            tokio::select! {
+                biased;
+                () = &mut patience => {
+                    return Err(last.unwrap_or_else(|| MaterialError::new(MaterialErrorKind::Timeout)));
+                }
+                () = time::sleep(PAUSE) => {}
             }
         }
         let driver = Driver::new(&shared, self.source);

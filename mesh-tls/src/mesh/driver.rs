@@ -3,28 +3,44 @@
 use std::{
     fmt,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Weak},
     task::{Context, Poll},
+    time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{self, MissedTickBehavior},
+};
 
 use super::Shared;
-use crate::source::{IdentitySource, SourceEvent};
+use crate::{
+    error::{MaterialError, MaterialErrorKind, Untrusted},
+    material::Material,
+    source::{IdentitySource, SourceEvent},
+};
+
+/// Between an error and the next question: a source that fails at once must not spin.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+/// How often material that came too early is tried again. Clocks are seconds apart, not milliseconds.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The job of a [`MeshTls`](crate::MeshTls): without it, the identity never rotates.
 ///
-/// It is a future for the caller to spawn. It ends when the last handle, connector and acceptor are gone.
+/// It is a future for the caller to spawn. It ends when the last handle, connector and acceptor are gone. When it is
+/// dropped before them, or its source panics, [`MeshTls::status`](crate::MeshTls::status) says so.
 #[must_use = "without its driver an identity never rotates; spawn it"]
 pub struct Driver {
     job: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _alarm: Alarm,
 }
 
 impl Driver {
     pub(super) fn new(shared: &Arc<Shared>, source: impl IdentitySource) -> Self {
         let handles = shared.published.subscribe();
-        Self { job: Box::pin(run(Arc::downgrade(shared), handles, source)) }
+        let job = Box::pin(run(Arc::downgrade(shared), handles, source));
+        Self { job, _alarm: Alarm(Arc::downgrade(shared)) }
     }
 }
 
@@ -42,28 +58,69 @@ impl fmt::Debug for Driver {
     }
 }
 
+/// Tells the handles when the job ends before them.
+struct Alarm(Weak<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.report(&MaterialError::new(MaterialErrorKind::DriverEnded));
+        }
+    }
+}
+
 /// Holds the handle weakly: a job that kept its own handle alive would never end.
 async fn run(
     shared: Weak<Shared>,
     mut handles: watch::Receiver<u64>,
     mut source: impl IdentitySource,
 ) {
+    // Refused for its dates alone. The source has said its word and will not repeat it.
+    let mut early = None;
+    let mut retry = time::interval(RETRY);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let event = tokio::select! {
-            event = source.next() => event,
-            () = all_dropped(&mut handles) => return,
+        let event = {
+            // Pinned, because the retries must not drop it.
+            let mut next = pin!(source.next());
+            loop {
+                tokio::select! {
+                    event = &mut next => break event,
+                    () = all_dropped(&mut handles) => return,
+                    _ = retry.tick(), if early.is_some() => {
+                        let Some(shared) = shared.upgrade() else { return };
+                        early = early.take().and_then(|material| publish(&shared, material));
+                    }
+                }
+            }
         };
         let Some(shared) = shared.upgrade() else { return };
         match event {
-            // A refusal has been counted and reported; the next update may be better.
-            Ok(SourceEvent::Update(material)) => drop(shared.publish(material)),
-            Ok(SourceEvent::Withdrawn) => shared.withdraw(),
+            Ok(SourceEvent::Update(material)) => {
+                early = publish(&shared, material);
+                retry.reset();
+            }
+            Ok(SourceEvent::Withdrawn) => {
+                early = None;
+                shared.withdraw();
+            }
             Err(error) => {
                 shared.counters.add(super::Counter::SourceErrors);
                 shared.report(&error);
+                drop(shared);
+                time::sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// The material again, if it was refused only because its time has not come.
+fn publish(shared: &Shared, material: Material) -> Option<Material> {
+    let again = material.duplicate();
+    // A refusal has been counted and reported; the next update may be better.
+    let error = shared.publish(material).err()?;
+    let too_early = MaterialErrorKind::OwnCertificate(Untrusted::NotYetValid);
+    (*error.kind() == too_early).then_some(again)
 }
 
 async fn all_dropped(handles: &mut watch::Receiver<u64>) {

@@ -20,7 +20,8 @@
 //! | every root can be a root | refused |
 //! | the leaf leads to our own bundle | refused, unless only the bundle changed: less trust must take effect at once |
 //!
-//! What was refused is counted and shown by [`MeshTls::status`]; the last good generation stays. An empty bundle
+//! What was refused is counted and shown by [`MeshTls::status`]; the last good generation stays, and with it the
+//! last good bundle. A certificate from the future is tried again every 5 s, and counted each time. An empty bundle
 //! is no mistake, it revokes: nobody is trusted from then on.
 
 mod builder;
@@ -43,6 +44,7 @@ pub use builder::MeshTlsBuilder;
 pub use driver::Driver;
 pub use stats::Stats;
 
+use driver::PAUSE;
 pub(crate) use generation::Generation;
 pub(crate) use stats::{Counter, Counters};
 
@@ -145,6 +147,9 @@ impl MeshTls {
     /// resumption is off and must stay off, or a session would outlive the trust that it was made under. The host
     /// name of the URL plays no part; `policy` decides.
     ///
+    /// Build the client with `https_only(true)`. To an `http://` URL, also one that a server redirects to, reqwest
+    /// speaks plaintext, and this configuration is never asked.
+    ///
     /// # Errors
     ///
     /// When the cryptography provider does not do TLS 1.3.
@@ -239,7 +244,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Stops using the identity: every handshake fails from now on.
+    /// Stops using the identity: every handshake that starts from now on fails.
     pub(crate) fn withdraw(&self) {
         self.current.store(None);
         self.report(&MaterialError::new(MaterialErrorKind::Withdrawn));
@@ -252,7 +257,11 @@ impl Shared {
             None => error.to_string(),
         };
         if self.set_last_error(Some(text.clone())).as_deref() != Some(&*text) {
-            tracing::warn!(error = %text, "identity not updated; the last good one stays in use");
+            if self.current().is_some() {
+                tracing::warn!(error = %text, "identity not updated; the last good one stays in use");
+            } else {
+                tracing::warn!(error = %text, "no identity; every handshake fails");
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{MtlsAcceptor, ServerMode};
 use crate::{
     backend::{capture, classify, tls_info},
-    error::{AcceptError, AcceptErrorKind},
+    error::{AcceptError, AcceptErrorKind, Untrusted},
     info::ConnInfo,
     mesh::Counter,
     prefixed::Prefixed,
@@ -44,6 +44,8 @@ where
         ServerMode::Permissive => detect(acceptor, io, addresses).await,
         ServerMode::Disabled => Ok(plain(io, addresses)),
     };
+    // A client may take its time, and the mode may have become strict meanwhile.
+    let result = result.and_then(|stream| held_to(acceptor.mode.get(), stream));
     let counters = &acceptor.mesh.shared().counters;
     match &result {
         Ok(stream) if stream.info().tls().is_some() => counters.add(Counter::Accepted),
@@ -54,6 +56,20 @@ where
         }
     }
     result
+}
+
+/// What strict promises, checked last and for every way in: no stream without a peer.
+fn held_to<IO>(mode: ServerMode, stream: MeshStream<IO>) -> Result<MeshStream<IO>, AcceptError> {
+    let (peer, tls) = (stream.info().peer(), stream.info().tls());
+    let refusal = match (mode, peer, tls) {
+        (ServerMode::Strict, None, None) => AcceptErrorKind::PlaintextRefused,
+        (ServerMode::Strict, None, Some(_)) => {
+            AcceptErrorKind::PeerUntrusted(Untrusted::NoCertificate)
+        }
+        (ServerMode::Strict, Some(_), _)
+        | (ServerMode::Permissive | ServerMode::Disabled, _, _) => return Ok(stream),
+    };
+    Err(AcceptError::new(refusal))
 }
 
 async fn detect<IO>(

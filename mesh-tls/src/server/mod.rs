@@ -97,6 +97,9 @@ pub struct MtlsAcceptor {
 }
 
 /// Switches the mode of an acceptor while it runs. New connections follow; those that exist are not touched.
+///
+/// A connection is new until a handler has it: who was still on the way when the mode became strict, and has proved
+/// nothing, is refused.
 #[derive(Clone, Default)]
 pub struct ModeHandle(Arc<AtomicU8>);
 
@@ -123,10 +126,13 @@ impl MtlsAcceptor {
     }
 
     /// Starts in this mode. Default: [`ServerMode::Strict`].
+    ///
+    /// From here on the mode is this acceptor's own: clones made before keep theirs, and so do handles taken before.
     #[must_use]
     pub fn with_mode(self, mode: ServerMode) -> Self {
-        self.mode.set(mode);
-        self
+        let handle = ModeHandle::default();
+        handle.set(mode);
+        Self { mode: handle, ..self }
     }
 
     /// How long a TLS handshake may take. Default: 10 s.

@@ -105,7 +105,8 @@ impl FileSource {
         Self::new(directory.join("tls.crt"), directory.join("tls.key"), directory.join("ca.crt"))
     }
 
-    /// Also trusts the roots in this file for another trust domain.
+    /// Also trusts the roots in this file for another trust domain. A second file for one domain, our own included,
+    /// is an error at every update: to remove a root from one of two files would change nothing.
     #[must_use]
     pub fn federated_bundle(mut self, domain: TrustDomain, file: impl Into<PathBuf>) -> Self {
         let mut files = Files::clone(&self.files);
@@ -126,10 +127,16 @@ impl FileSource {
         Self { settle, ..self }
     }
 
-    async fn read(&self) -> Result<Contents, MaterialError> {
+    async fn read(&mut self) -> Result<Contents, MaterialError> {
         let files = Arc::clone(&self.files);
         let reading = task::spawn_blocking(move || files.read());
-        reading.await.unwrap_or_else(|panicked| Err(MaterialError::from_source(panicked)))
+        let read =
+            reading.await.unwrap_or_else(|panicked| Err(MaterialError::from_source(panicked)));
+        if read.is_err() {
+            // What can be read again is delivered again, so that the error is known to be over.
+            self.delivered = None;
+        }
+        read
     }
 }
 
@@ -139,14 +146,7 @@ impl IdentitySource for FileSource {
             if std::mem::replace(&mut self.started, true) {
                 time::sleep(self.poll_interval).await;
             }
-            let contents = match self.read().await {
-                Ok(contents) => contents,
-                Err(error) => {
-                    // What can be read again is delivered again, so that the error is known to be over.
-                    self.delivered = None;
-                    return Err(error);
-                }
-            };
+            let contents = self.read().await?;
             if self.delivered.as_ref() == Some(&contents) {
                 continue;
             }
@@ -210,6 +210,10 @@ impl Files {
         let roots = bundle(roots).map_err(|e| e.in_file(&self.bundle))?;
         let mut material = Material::new(chain, key).with_bundle(own.id().trust_domain(), roots);
         for ((domain, path), pem) in self.federated.iter().zip(federated) {
+            if material.bundles.contains_key(domain) {
+                let kind = MaterialErrorKind::TwoBundles(domain.clone());
+                return Err(MaterialError::new(kind).in_file(path));
+            }
             let roots = bundle(pem).map_err(|e| e.in_file(path))?;
             material = material.with_bundle(domain.clone(), roots);
         }

@@ -50,7 +50,7 @@ impl MaterialHandle {
         let _gone = self.updates.send(SourceEvent::Update(material));
     }
 
-    /// Takes the identity away: every handshake fails from then on.
+    /// Takes the identity away: every handshake that starts after it fails.
     pub fn withdraw(&self) {
         let _gone = self.updates.send(SourceEvent::Withdrawn);
     }

@@ -16,7 +16,7 @@ use crate::{error::MaterialError, material::Material};
 /// Delivers an identity, and each later state of it.
 ///
 /// The first call returns what there is at the start; every later one waits until something has changed. After an
-/// error it is called again at once, so the source itself must wait before it tries again.
+/// error it is called again in 100 ms; a source that should try less often waits by itself.
 ///
 /// # Cancel safety
 ///

@@ -1,7 +1,7 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use mesh_core::Timestamp;
 use pin_project_lite::pin_project;
 
-use crate::{Clock, upstream::Flight};
+use crate::{BoxError, Clock, error::broken_off, upstream::Flight};
 
 pin_project! {
     /// The body of a response that came through the mesh.
@@ -18,21 +18,26 @@ pin_project! {
     /// It holds what the request holds (its slot, its share of the retry budget, its place in the endpoint's load)
     /// until the body has ended or is dropped, and takes the outcome of a gRPC call from the trailers. Its default is
     /// empty: the body of an answer that the mesh gave itself.
+    ///
+    /// Where it breaks off, its reader gets the error. A gRPC caller gets trailers with a status instead, unless
+    /// [`Answers::None`](crate::upstream::Answers::None) is set: an error would reach it as `UNKNOWN`.
     pub struct MeshBody<B> {
         #[pin]
         inner: Option<B>,
         flight: Option<Flight>,
+        // Whether the reader wants a gRPC status in the place of an error.
+        grpc: bool,
     }
 }
 
 impl<B: Body> MeshBody<B> {
     /// The body of a response whose head came `now`. Takes the flight along, or ends it where it stands if nothing
     /// follows the head.
-    pub(crate) fn new(inner: B, flight: &mut Option<Flight>, now: Timestamp) -> Self {
+    pub(crate) fn new(inner: B, flight: &mut Option<Flight>, now: Timestamp, grpc: bool) -> Self {
         if inner.is_end_stream() {
             end(flight, now, None, false);
         }
-        Self { inner: Some(inner), flight: flight.take() }
+        Self { inner: Some(inner), flight: flight.take(), grpc }
     }
 }
 
@@ -43,7 +48,10 @@ fn end(flight: &mut Option<Flight>, now: Timestamp, trailers: Option<&HeaderMap>
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for MeshBody<B> {
+impl<B> Body for MeshBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
     type Data = Bytes;
     type Error = B::Error;
 
@@ -51,20 +59,25 @@ impl<B: Body<Data = Bytes>> Body for MeshBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        let Some(mut inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
-        let polled = inner.as_mut().poll_frame(cx);
+        let mut this = self.project();
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let polled = ready!(inner.as_mut().poll_frame(cx));
         match &polled {
-            Poll::Pending => {}
-            Poll::Ready(None) => end(this.flight, Clock.now(), None, false),
-            Poll::Ready(Some(Err(_))) => end(this.flight, Clock.now(), None, true),
-            Poll::Ready(Some(Ok(frame))) => {
+            None => end(this.flight, Clock.now(), None, false),
+            Some(Ok(frame)) => {
                 if frame.is_trailers() || inner.is_end_stream() {
                     end(this.flight, Clock.now(), frame.trailers_ref(), false);
                 }
             }
+            Some(Err(_)) => end(this.flight, Clock.now(), None, true),
         }
-        polled
+        Poll::Ready(match polled {
+            Some(Err(error)) if *this.grpc => {
+                this.inner.set(None);
+                Some(Ok(Frame::trailers(broken_off(error.into()))))
+            }
+            polled => polled,
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -78,7 +91,7 @@ impl<B: Body<Data = Bytes>> Body for MeshBody<B> {
 
 impl<B> Default for MeshBody<B> {
     fn default() -> Self {
-        Self { inner: None, flight: None }
+        Self { inner: None, flight: None, grpc: false }
     }
 }
 

@@ -220,6 +220,10 @@ impl<B: Body<Data = Bytes> + Unpin> Recording<B> {
                 if frame.is_trailers() || rest.is_end_stream() {
                     record.rest = None;
                 }
+                if frame.is_trailers() {
+                    // They are kept for the next attempt, not to be sent once more in this one.
+                    self.hand_back();
+                }
             }
             // A body that failed has no end, and is not to be sent again.
             Poll::Ready(Some(Err(_))) => self.back = None,
@@ -257,7 +261,10 @@ impl<B: Body<Data = Bytes> + Unpin> Recording<B> {
 
 impl<B> Recording<B> {
     fn hand_back(&mut self) {
-        if let (Some(record), Some(back)) = (self.record.take(), self.back.take()) {
+        if let (Some(record), Some(back)) = (self.record.take(), self.back.take())
+            // The last chunk may be the one that is too much.
+            && record.len <= record.cap
+        {
             // Nobody waits for it if no retry can follow.
             drop(back.send(record));
         }

@@ -1,4 +1,4 @@
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 use mesh_core::{
     Outcome,
     retry::{Answer, Pushback},
@@ -20,6 +20,12 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// Whether a gRPC server has answered. It says 200 or it says `grpc-status`; what else has the `content-type` was made
+/// by a proxy, and there will be no trailers.
+pub(super) fn is_answer(status: StatusCode, headers: &HeaderMap) -> bool {
+    is_grpc(headers) && (status == StatusCode::OK || headers.contains_key("grpc-status"))
 }
 
 /// The verdict on a gRPC response's headers: the status if it is there (trailers-only), else later.

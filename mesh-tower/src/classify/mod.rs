@@ -92,7 +92,8 @@ impl Verdict {
 
 /// The classification of HTTP and gRPC by the table in the [module's docs](self).
 ///
-/// gRPC is told from HTTP by the response's `content-type`.
+/// gRPC is told from HTTP by the response's `content-type`. An answer of that type without `grpc-status` whose HTTP
+/// status is not 200 comes from something on the way, and is judged as HTTP.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "a unit by design: it has no settings")]
 pub struct Standard;
@@ -100,7 +101,9 @@ pub struct Standard;
 impl<B> Classify<Response<B>> for Standard {
     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Verdict {
         match result {
-            Ok(response) if is_grpc(response.headers()) => grpc::verdict(response.headers()),
+            Ok(response) if grpc::is_answer(response.status(), response.headers()) => {
+                grpc::verdict(response.headers())
+            }
             Ok(response) => http_status::verdict(response.status(), response.headers()),
             Err(error) => of_error(error),
         }

@@ -27,6 +27,7 @@ mod response;
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use mesh_core::{Outcome, limit::Resource, retry::Reset};
+pub(crate) use response::broken_off;
 pub use response::{into_response, response_for};
 
 /// The error type at the seams, as in tower.
@@ -202,7 +203,7 @@ pub enum Reason {
     Overflow(Resource),
     /// A circuit breaker is open.
     BreakerOpen,
-    /// The subset has no endpoint, or all of them are ejected.
+    /// The subset has no endpoint, or all of them are ejected or refused by their breakers.
     NoEndpoint,
     /// No route leads anywhere.
     NoRoute,

@@ -1,8 +1,8 @@
 use std::error::Error;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::MeshError;
+use super::{BoxError, MeshError, Reason};
 use crate::classify::is_grpc;
 
 /// Turns an error into the response that a caller should see: a trailers-only gRPC response if the request was gRPC,
@@ -18,10 +18,7 @@ use crate::classify::is_grpc;
 /// assert_eq!(response.status(), 503);
 /// assert_eq!(response.headers()["x-mesh-flag"], "UH");
 /// ```
-pub fn response_for<B: Default>(
-    request: &http::HeaderMap,
-    error: &(dyn Error + 'static),
-) -> Response<B> {
+pub fn response_for<B: Default>(request: &HeaderMap, error: &(dyn Error + 'static)) -> Response<B> {
     into_response(is_grpc(request), error)
 }
 
@@ -41,12 +38,45 @@ pub fn into_response<B: Default>(grpc: bool, error: &(dyn Error + 'static)) -> R
     }
     if grpc {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(u16::from(code)));
-        headers.insert("grpc-message", grpc_message(&error.to_string()));
+        set_status(headers, code, error);
     } else {
         *response.status_mut() = status;
     }
     response
+}
+
+/// The trailers of a gRPC response whose body broke off with `error`.
+#[cold]
+pub(crate) fn broken_off(error: BoxError) -> HeaderMap {
+    let code = status_of_broken_stream(&*error);
+    let error = match error.downcast::<MeshError>() {
+        Ok(error) => *error,
+        Err(error) => MeshError::new(Reason::Reset).with_source(error),
+    };
+    let mut trailers = HeaderMap::with_capacity(3);
+    trailers.insert("x-mesh-flag", HeaderValue::from_static(error.flag()));
+    set_status(&mut trailers, code, &error);
+    trailers
+}
+
+/// What a reset stream says (gRPC over HTTP/2, "Errors"); a connection that is lost is `UNAVAILABLE`.
+fn status_of_broken_stream(error: &(dyn Error + 'static)) -> u8 {
+    #[cfg(feature = "client")]
+    if let Some(reset) = super::find_cause::<h2::Error>(error).filter(|error| error.is_reset()) {
+        return match reset.reason() {
+            Some(h2::Reason::CANCEL) => 1,
+            Some(h2::Reason::INADEQUATE_SECURITY) => 7,
+            Some(h2::Reason::ENHANCE_YOUR_CALM) => 8,
+            Some(h2::Reason::REFUSED_STREAM) | None => 14,
+            Some(_) => 13,
+        };
+    }
+    MeshError::find(error).map_or(14, MeshError::grpc_code)
+}
+
+fn set_status(headers: &mut HeaderMap, code: u8, error: &(dyn Error + 'static)) {
+    headers.insert("grpc-status", HeaderValue::from(u16::from(code)));
+    headers.insert("grpc-message", grpc_message(&error.to_string()));
 }
 
 /// `grpc-message` is percent-encoded: printable ASCII but `%` stands for itself.
@@ -66,11 +96,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::Reason;
 
     #[test]
     fn a_grpc_caller_sees_a_trailers_only_status() {
-        let mut request = http::HeaderMap::new();
+        let mut request = HeaderMap::new();
         request.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
         let error = MeshError::new(Reason::DeadlineExceeded).with_upstream("zahlung-50%-ü");
         let response = response_for::<String>(&request, &error);
@@ -86,6 +115,19 @@ mod tests {
             MeshError::new(Reason::BreakerOpen).with_retry_after(Duration::from_millis(1_001));
         let response = into_response::<String>(false, &error);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn a_broken_stream_has_the_status_of_its_reset() {
+        let code = |error: BoxError| broken_off(error)["grpc-status"].clone();
+        assert_eq!(code("the disk is gone".into()), "14");
+        assert_eq!(code(MeshError::new(Reason::Reset).into()), "14");
+        assert_eq!(code(MeshError::new(Reason::AttemptTimeout).into()), "4");
+        // An error of h2 that is no reset of a stream: the connection is gone.
+        let gone = h2::Error::from(h2::Reason::CANCEL);
+        assert!(!gone.is_reset());
+        assert_eq!(code(MeshError::new(Reason::Reset).with_source(gone).into()), "14");
     }
 
     #[test]

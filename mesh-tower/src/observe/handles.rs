@@ -1,6 +1,9 @@
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use arc_swap::ArcSwapOption;
@@ -24,6 +27,9 @@ use super::names;
 pub(super) struct Cache {
     upstream: SharedString,
     subset: SharedString,
+    /// How things stand, for recorders to come.
+    endpoints: AtomicUsize,
+    ejected: AtomicI64,
     usual: [OnceLock<Handles>; 2],
     /// Of whoever came after them.
     other: ArcSwapOption<Handles>,
@@ -37,7 +43,7 @@ pub(super) struct Handles {
     requests: [Counter; 5],
     attempts: [Counter; 8],
     pub(super) retries: Counter,
-    pub(super) endpoints: Gauge,
+    endpoints: Gauge,
     pub(super) request_duration: Histogram,
     ejected: Gauge,
 }
@@ -51,7 +57,14 @@ impl Cache {
         let upstream = SharedString::from(upstream.to_owned());
         let subset = SharedString::from(subset.to_owned());
         let first = OnceLock::from(Handles::new(&upstream, &subset, recorder()));
-        Self { upstream, subset, usual: [first, OnceLock::new()], other: ArcSwapOption::empty() }
+        Self {
+            upstream,
+            subset,
+            endpoints: AtomicUsize::new(0),
+            ejected: AtomicI64::new(0),
+            usual: [first, OnceLock::new()],
+            other: ArcSwapOption::empty(),
+        }
     }
 
     #[inline]
@@ -73,7 +86,8 @@ impl Cache {
         }
         let fresh = Handles::new(&self.upstream, &self.subset, current);
         // What is a state, and not a sum, is told to the new recorder too.
-        fresh.adopt();
+        fresh.endpoints.set(self.endpoints.load(Relaxed) as f64);
+        fresh.ejected.set(self.ejected.load(Relaxed) as f64);
         match self.usual[1].set(fresh) {
             Ok(()) => self.with(record),
             Err(fresh) => {
@@ -82,6 +96,26 @@ impl Cache {
                 record(&fresh);
             }
         }
+    }
+
+    pub(super) fn endpoints(&self, count: usize) {
+        self.endpoints.store(count, Relaxed);
+        self.with(|handles| handles.endpoints.set(count as f64));
+    }
+
+    pub(super) fn outlier(&self, event: Event) {
+        // The handles first: were the new state noted before, a new recorder would hear of the event twice.
+        self.with(|handles| handles.outlier(event));
+        match event {
+            Event::Ejected { .. } => self.ejected.fetch_add(1, Relaxed),
+            Event::Unejected { .. } => self.ejected.fetch_sub(1, Relaxed),
+            Event::NotEjected { .. } => return,
+        };
+    }
+
+    pub(super) fn removed_while_ejected(&self) {
+        self.with(|handles| handles.ejected.decrement(1.0));
+        self.ejected.fetch_sub(1, Relaxed);
     }
 }
 
@@ -118,10 +152,6 @@ impl Handles {
             request_duration: histogram!(names::REQUEST_DURATION, &labels()),
             ejected: gauge!(names::EJECTED, &labels()),
         }
-    }
-
-    fn adopt(&self) {
-        self.ejected.increment(0.0);
     }
 
     #[inline]

@@ -86,7 +86,7 @@ impl Observer {
     /// The subset has so many endpoints.
     pub(crate) fn endpoints(&self, count: usize) {
         #[cfg(feature = "metrics")]
-        self.handles.with(|handles| handles.endpoints.set(count as f64));
+        self.handles.endpoints(count);
         #[cfg(not(feature = "metrics"))]
         let _ = count;
     }
@@ -124,6 +124,12 @@ impl Observer {
             }
         }
         #[cfg(feature = "metrics")]
-        self.handles.with(|handles| handles.outlier(event));
+        self.handles.outlier(event);
+    }
+
+    /// An endpoint was removed while it was ejected: it is out no longer, though it does not come back.
+    pub(crate) fn removed_while_ejected(&self) {
+        #[cfg(feature = "metrics")]
+        self.handles.removed_while_ejected();
     }
 }

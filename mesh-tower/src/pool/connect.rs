@@ -143,14 +143,14 @@ impl<B> Dialing<B> {
     }
 
     fn http1(mut self, lane: super::http1::Lane<B>) -> Ticket<B> {
-        let (pool, ticket) = self.take();
-        pool.on_http1(self.owner, lane);
+        let (pool, mut ticket) = self.take();
+        pool.on_http1(self.owner, &mut ticket, lane);
         ticket
     }
 
     fn http2(mut self, connection: Arc<shared_http2::Connection<B>>) -> Ticket<B> {
-        let (pool, ticket) = self.take();
-        pool.on_http2(self.owner, connection);
+        let (pool, mut ticket) = self.take();
+        pool.on_http2(self.owner, &mut ticket, connection);
         ticket
     }
 
@@ -173,13 +173,27 @@ impl<B> Drop for Dialing<B> {
 pub(super) struct Ticket<B> {
     limits: Arc<Limits>,
     permit: Option<Permit>,
+    /// What the connection speaks, or while it is being made, is to speak.
+    pub(super) kind: Kind,
     /// Weak, or a connection would keep the pool alive that keeps it open.
     pool: Weak<Shared<B>>,
 }
 
+/// What a connection speaks: it is of no use to a request of the other kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Http1,
+    Http2,
+}
+
 impl<B> Ticket<B> {
-    pub(super) fn new(limits: Arc<Limits>, permit: Permit, pool: Weak<Shared<B>>) -> Self {
-        Self { limits, permit: Some(permit), pool }
+    pub(super) fn new(
+        limits: Arc<Limits>,
+        permit: Permit,
+        kind: Kind,
+        pool: Weak<Shared<B>>,
+    ) -> Self {
+        Self { limits, permit: Some(permit), kind, pool }
     }
 
     /// Frees the slot without looking for somebody who waits for it.
@@ -195,7 +209,7 @@ impl<B> Drop for Ticket<B> {
         let Some(permit) = self.permit.take() else { return };
         self.limits.release(permit);
         if let Some(pool) = self.pool.upgrade() {
-            pool.on_closed();
+            pool.on_closed(self.kind);
         }
     }
 }

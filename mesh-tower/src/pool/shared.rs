@@ -12,7 +12,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     Config, Group, Protocol,
-    connect::{Connect, Dialing, Ticket},
+    connect::{Connect, Dialing, Kind, Ticket},
     error,
     http1::{self, Lane},
     http2::{self, Reserved},
@@ -54,8 +54,8 @@ pub(super) struct Shared<B> {
     http2: ArcSwapOption<http2::Connection<B>>,
     /// Whether TLS has negotiated HTTP/2 with this endpoint.
     negotiated: AtomicBool,
-    /// Connections of this endpoint, and those that are being made.
-    connections: AtomicU32,
+    /// Connections of this endpoint, and those that are being made: HTTP/1, HTTP/2.
+    connections: [AtomicU32; 2],
     waiting: AtomicUsize,
     waiters: Mutex<Waiters<B>>,
 }
@@ -87,7 +87,7 @@ impl<B> Shared<B> {
             idle: Idle::new(),
             http2: ArcSwapOption::empty(),
             negotiated: AtomicBool::new(false),
-            connections: AtomicU32::new(0),
+            connections: [AtomicU32::new(0), AtomicU32::new(0)],
             waiting: AtomicUsize::new(0),
             waiters: Mutex::new(Waiters::new()),
         }
@@ -137,7 +137,7 @@ impl<B> Shared<B> {
             }
         }
         drop(config);
-        self.wait(want)
+        self.wait(version)
     }
 
     /// Takes a connection back.
@@ -211,7 +211,7 @@ impl<B> Shared<B> {
 // === Waiting ===
 
 impl<B> Shared<B> {
-    fn wait(self: &Arc<Self>, want: Want) -> Checkout<B> {
+    fn wait(self: &Arc<Self>, version: Version) -> Checkout<B> {
         if let Ok(runtime) = Handle::try_current() {
             self.runtime.get_or_init(|| runtime);
         }
@@ -219,6 +219,8 @@ impl<B> Shared<B> {
         let mut work = Work::new();
         let mut slot = None;
         let mut waiters = self.lock();
+        // Asked anew: what is negotiated changes under the mutex, and who waits for the wrong kind waits in vain.
+        let want = self.want(&self.config(), version);
         let number = waiters.push(want, sender);
         self.settle(&mut waiters, &mut work);
         if waiters.is_pending(number) {
@@ -272,7 +274,7 @@ impl<B> Shared<B> {
             work.handovers.push((sender, Handover::Http1(lane)));
         }
         while !waiters.pending.is_empty()
-            && let Some(ticket) = self.try_open()
+            && let Some(ticket) = self.try_open(Kind::Http1)
             && let Some((number, sender)) = waiters.pending.pop_first()
         {
             waiters.dialing.insert(number, sender);
@@ -286,7 +288,7 @@ impl<B> Shared<B> {
         }
         if !waiters.dialing_http2
             && let Some((_, &(_, prior_knowledge))) = waiters.sharing.first_key_value()
-            && let Some(ticket) = self.try_open()
+            && let Some(ticket) = self.try_open(Kind::Http2)
         {
             waiters.dialing_http2 = true;
             let owner = Owner::Http2 { prior_knowledge };
@@ -295,21 +297,39 @@ impl<B> Shared<B> {
         self.waiting.store(waiters.len(), Ordering::SeqCst);
     }
 
-    /// A slot for a connection. An endpoint without a connection always gets one (Envoy's `max_connections` may be
-    /// exceeded so): with more endpoints than connections some could otherwise never be reached.
+    /// A slot for a connection. An endpoint without a connection of that kind always gets one (Envoy's
+    /// `max_connections` may be exceeded so): with more endpoints than connections some could otherwise never be
+    /// reached, and a request could wait for ever behind a connection that speaks another protocol than it does.
     ///
     /// Called under the mutex only, so that two requests cannot both be the first.
-    fn try_open(self: &Arc<Self>) -> Option<Ticket<B>> {
+    fn try_open(self: &Arc<Self>, kind: Kind) -> Option<Ticket<B>> {
         let limits = self.group.limits();
         let permit = match limits.try_acquire(Resource::Connections) {
             Ok(permit) => permit,
-            Err(_) if self.connections.load(Ordering::SeqCst) == 0 => {
+            Err(_) if self.connections(kind).load(Ordering::SeqCst) == 0 => {
                 limits.force_acquire(Resource::Connections)
             }
             Err(_) => return None,
         };
-        self.connections.fetch_add(1, Ordering::SeqCst);
-        Some(Ticket::new(Arc::clone(limits), permit, Arc::downgrade(self)))
+        self.connections(kind).fetch_add(1, Ordering::SeqCst);
+        Some(Ticket::new(Arc::clone(limits), permit, kind, Arc::downgrade(self)))
+    }
+
+    fn connections(&self, kind: Kind) -> &AtomicU32 {
+        let [http1, http2] = &self.connections;
+        match kind {
+            Kind::Http1 => http1,
+            Kind::Http2 => http2,
+        }
+    }
+
+    /// The connection turned out to be of that kind. Under the mutex, as in [`try_open`](Self::try_open).
+    fn count_as(&self, ticket: &mut Ticket<B>, kind: Kind) {
+        if ticket.kind != kind {
+            self.connections(kind).fetch_add(1, Ordering::SeqCst);
+            self.connections(ticket.kind).fetch_sub(1, Ordering::SeqCst);
+            ticket.kind = kind;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiters<B>> {
@@ -321,10 +341,16 @@ impl<B> Shared<B> {
 
 impl<B> Shared<B> {
     /// An HTTP/1 connection was made.
-    pub(super) fn on_http1(self: &Arc<Self>, owner: Owner, mut lane: Lane<B>) {
+    pub(super) fn on_http1(
+        self: &Arc<Self>,
+        owner: Owner,
+        ticket: &mut Ticket<B>,
+        mut lane: Lane<B>,
+    ) {
         http1::rest(&mut lane, Clock.now());
         let mut work = Work::new();
         let mut waiters = self.lock();
+        self.count_as(ticket, Kind::Http1);
         let sender = match owner {
             Owner::Http1(number) => waiters.dialing.remove(&number),
             Owner::Http2 { .. } => {
@@ -345,10 +371,16 @@ impl<B> Shared<B> {
     }
 
     /// An HTTP/2 connection was made.
-    pub(super) fn on_http2(self: &Arc<Self>, owner: Owner, connection: Arc<http2::Connection<B>>) {
+    pub(super) fn on_http2(
+        self: &Arc<Self>,
+        owner: Owner,
+        ticket: &mut Ticket<B>,
+        connection: Arc<http2::Connection<B>>,
+    ) {
         let max = self.config().max_requests_per_connection();
         let mut work = Work::new();
         let mut waiters = self.lock();
+        self.count_as(ticket, Kind::Http2);
         match owner {
             Owner::Http1(_) => {
                 self.negotiated.store(true, Ordering::Relaxed);
@@ -365,8 +397,8 @@ impl<B> Shared<B> {
         work.run(self);
     }
 
-    /// A connection could not be made. With no other left, there is nothing that the others could wait for: they
-    /// fail with it, as in Envoy, instead of trying one after the other.
+    /// A connection could not be made. With no other of its kind left, there is nothing that the others could wait
+    /// for: they fail with it, as in Envoy, instead of trying one after the other.
     pub(super) fn on_failed(
         self: &Arc<Self>,
         owner: Owner,
@@ -374,20 +406,23 @@ impl<B> Shared<B> {
         reason: Reason,
         cause: BoxError,
     ) {
+        let kind = ticket.kind;
         ticket.release();
-        let left = self.connections.fetch_sub(1, Ordering::SeqCst) - 1;
+        let left = self.connections(kind).fetch_sub(1, Ordering::SeqCst) - 1;
         let mut work = Work::new();
         let mut waiters = self.lock();
         let mut failed = Vec::new();
         match owner {
-            Owner::Http1(number) => failed.extend(waiters.dialing.remove(&number)),
+            Owner::Http1(number) => {
+                failed.extend(waiters.dialing.remove(&number));
+                if left == 0 {
+                    failed.extend(waiters.take_http1());
+                }
+            }
             Owner::Http2 { .. } => {
                 waiters.dialing_http2 = false;
                 failed.extend(waiters.take_http2());
             }
-        }
-        if left == 0 {
-            failed.extend(waiters.take_http1());
         }
         if failed.len() == 1 {
             let error = self.error(reason).with_source(cause);
@@ -402,8 +437,8 @@ impl<B> Shared<B> {
     }
 
     /// A connection was closed, and its slot given back.
-    pub(super) fn on_closed(self: &Arc<Self>) {
-        self.connections.fetch_sub(1, Ordering::SeqCst);
+    pub(super) fn on_closed(self: &Arc<Self>, kind: Kind) {
+        self.connections(kind).fetch_sub(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.pump();

@@ -51,6 +51,7 @@ pin_project! {
         Calling { #[pin] future: F },
         Waiting { until: Timestamp },
         Readying,
+        Done,
     }
 }
 
@@ -77,7 +78,7 @@ where
         let mut request = Outgoing::new(request);
         request.read(now, limit, config.retries() > 0, shared.replay_cap);
         let limit = attempt_limit(&request, &shared, now);
-        let state = match request.next(now, false) {
+        let state = match request.next(None) {
             Some(first) => State::Calling { future: service.call(first) },
             None => State::Readying,
         };
@@ -121,7 +122,7 @@ where
                 }
                 StateProj::Readying => match this.service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
-                        let Some(next) = this.request.next(Clock.now(), false) else {
+                        let Some(next) = this.request.next(None) else {
                             return Poll::Ready(Err(MeshError::new(Reason::InvalidRequest).into()));
                         };
                         let future = this.service.call(next);
@@ -132,6 +133,7 @@ where
                     Poll::Pending => Poll::Pending,
                 },
                 StateProj::Calling { future } => future.poll(cx),
+                StateProj::Done => panic!("polled after it was ready"),
             };
             let result = match polled {
                 Poll::Ready(result) => result.map_err(Into::into),
@@ -145,6 +147,8 @@ where
                     Err(MeshError::new(reason).into())
                 }
             };
+            // The attempt lets go of the request's body, which a retry may need.
+            this.state.set(State::Done);
             let answer = this.classify.classify(result.as_ref()).answer();
             match this.held.decide(this.request, this.session, answer) {
                 Some(until) => this.state.set(State::Waiting { until }),

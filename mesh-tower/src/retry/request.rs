@@ -1,4 +1,4 @@
-use std::mem;
+use std::{mem, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use http_body::Body;
@@ -89,13 +89,9 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
         }
     }
 
-    /// The request of the next attempt; `None` if it cannot be sent again. With `propagate` it tells how long it has.
+    /// The request of the next attempt, which says that it has so long; `None` if it cannot be sent again.
     #[inline]
-    pub(crate) fn next(
-        &mut self,
-        now: Timestamp,
-        propagate: bool,
-    ) -> Option<Request<ReplayBody<B>>> {
+    pub(crate) fn next(&mut self, time: Option<Duration>) -> Option<Request<ReplayBody<B>>> {
         let body = self.next_body()?;
         let mut head = match (&self.body, &self.head) {
             (Stored::Fresh { .. } | Stored::Kept(_), Some(head)) => head.clone(),
@@ -105,8 +101,8 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             mark_retry(&mut head.headers, self.attempts.saturating_add(1), self.grpc);
         }
         self.attempts += 1;
-        if propagate && let Some(left) = self.deadline.remaining(now) {
-            deadline::write_headers(&mut head.headers, left);
+        if let Some(time) = time {
+            deadline::write_headers(&mut head.headers, time);
         }
         Some(Request::from_parts(head, body))
     }

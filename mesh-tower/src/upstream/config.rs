@@ -64,8 +64,8 @@ impl Config {
         }
     }
 
-    /// The time for a whole request, all its attempts and waits included; `None` for as long as it takes. Default
-    /// 15 s (Envoy's route `timeout`).
+    /// The time until the head of the response, all attempts and waits included; `None` for as long as it takes. Default
+    /// 15 s (Envoy's route `timeout`). How long the caller may read the body is not bounded: a stream may last.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.timeout = timeout;

@@ -13,7 +13,6 @@ use http::{Request, Response};
 use http_body::Body;
 use mesh_core::{
     Outcome, Timestamp,
-    breaker::Rejected,
     deadline::Deadline,
     retry::{Answer, Decision, GiveUp, Granted, Session},
 };
@@ -23,8 +22,8 @@ use tower_service::Service;
 use super::{
     MakeEndpoint,
     flight::Flight,
+    pick::pick,
     plan::{Cluster, Plan, Shared},
-    subset::Member,
     tried::Tried,
 };
 use crate::{
@@ -36,9 +35,6 @@ use crate::{
     striped::Handle,
     timer::Timer,
 };
-
-/// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
-const PICKS: usize = 3;
 
 pin_project! {
     /// The response of an [`Upstream`](super::Upstream).
@@ -136,8 +132,12 @@ fn begin<S: Clone>(
 ) -> Result<S, MeshError> {
     let index = *plan.split.pick(&mut chance.rng());
     let cluster = plan.subsets.get(index).ok_or(Reason::NoRoute)?;
-    let begun = Flight::begin(&cluster.roster, chance, now)
-        .map_err(|full| Reason::Overflow(full.resource()))?;
+    let begun = Flight::begin(&cluster.roster, chance, now).map_err(|full| {
+        let reason = Reason::Overflow(full.resource());
+        // Without a flight nobody else knows whose refusal it is.
+        cluster.roster.subset.observer.refused(reason);
+        reason
+    })?;
     begin_attempt(plan, cluster, chance, flight.insert(begun), attempt, deadline, now)
 }
 
@@ -169,58 +169,6 @@ impl<S, F, R> State<S, F, R> {
             Err(error) => Self::Refused { error },
         }
     }
-}
-
-/// Chooses an endpoint and takes its breaker's permit.
-fn pick<S: Clone>(
-    cluster: &Cluster<S>,
-    chance: &Chance,
-    (tried, avoid): (&mut Tried, bool),
-    flight: &mut Flight,
-    now: Timestamp,
-) -> Result<S, MeshError> {
-    let Cluster { roster, members } = cluster;
-    let subset = &roster.subset;
-    let rng = &mut chance.rng();
-    let mut rejected: Option<Rejected> = None;
-    for _ in 0..PICKS {
-        let avoid = |member: &Member<S>| avoid && tried.contains(&member.state);
-        let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
-        let member = &members[index];
-        let state = &member.state;
-        let permit = match &state.breaker {
-            None => None,
-            Some(breaker) => match breaker.try_acquire(now, rng) {
-                Ok(permit) => {
-                    subset.observer.breaker(&state.address, permit.transition());
-                    Some(permit)
-                }
-                Err(refusal) => {
-                    subset.observer.breaker(&state.address, refusal.transition);
-                    rejected = Some(refusal);
-                    continue;
-                }
-            },
-        };
-        tried.push(state);
-        flight.start(now, roster, index, permit);
-        return Ok(member.service.clone());
-    }
-    let (reason, retry_after) = match rejected {
-        Some(refusal) => (Reason::BreakerOpen, refusal.retry_after),
-        None => (Reason::NoEndpoint, next_return(cluster, now)),
-    };
-    let error = MeshError::new(reason);
-    Err(match retry_after {
-        Some(after) => error.with_retry_after(after),
-        None => error,
-    })
-}
-
-/// How long until the first ejected endpoint comes back.
-fn next_return<S>(cluster: &Cluster<S>, now: Timestamp) -> Option<std::time::Duration> {
-    let members = cluster.members.iter();
-    members.filter_map(|member| member.state.host.ejected_until()).min().map(|at| at.since(now))
 }
 
 impl<M, C, B, RB> Future for ResponseFuture<M, C, B>
@@ -255,8 +203,11 @@ where
                 }
                 StateProj::Readying { service, propagate } => match service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
-                        let began = this.attempt.began;
-                        let Some(request) = this.request.next(began, *propagate) else {
+                        // What the attempt has, not the whole request (Envoy too): beyond it the endpoint would work
+                        // for nobody.
+                        let Attempt { began, limit, .. } = *this.attempt;
+                        let time = limit.filter(|_| *propagate).map(|limit| limit.since(began));
+                        let Some(request) = this.request.next(time) else {
                             let error = Reason::InvalidRequest.into();
                             this.state.set(State::Refused { error });
                             continue;
@@ -338,6 +289,8 @@ where
             (State::Refused { error }, Some(last)) => {
                 if let Some(flight) = this.flight {
                     flight.subset().observer.refused(error.reason());
+                    // It is not sent, and the answer's body may last.
+                    flight.end_retry();
                 }
                 Some(self.answer(now, last))
             }
@@ -386,7 +339,11 @@ where
             flight.subset().observer.request(result.as_ref().map(Response::status), took);
         }
         match result {
-            Ok(response) => Ok(response.map(|body| MeshBody::new(body, this.flight, now))),
+            Ok(response) => {
+                let grpc =
+                    this.request.grpc && this.shared.plan.load().config.answers() != Answers::None;
+                Ok(response.map(|body| MeshBody::new(body, this.flight, now, grpc)))
+            }
             Err(error) => {
                 let flight = this.flight.take();
                 let error = name_error(error, &this.shared.name, flight.as_ref());

@@ -55,8 +55,8 @@
 //!
 //! # Without an endpoint
 //!
-//! A subset that has no endpoint, or whose endpoints are all ejected, answers at once: 503, flag `UH`, with the time
-//! when the first of them comes back. There is no fall-back to other subsets, as in Istio.
+//! A subset that has no endpoint, or whose endpoints are all ejected or refused by their breakers, answers at once: 503,
+//! flag `UH`, with the time when the first of them comes back. There is no fall-back to other subsets, as in Istio.
 
 mod builder;
 mod config;
@@ -64,6 +64,7 @@ mod driver;
 mod flight;
 pub mod future;
 mod make;
+mod pick;
 mod plan;
 mod status;
 mod subset;
@@ -162,8 +163,12 @@ where
     ///
     /// # Errors
     ///
-    /// A configuration that [`Config::build`] would refuse; the one in force stays.
+    /// A configuration that [`Config::build`] would refuse, or one of another name; the one in force stays.
     pub fn set_config(&self, config: Config) -> Result<(), InvalidConfig> {
+        if config.name() != self.name() {
+            let expected = "the name that the upstream has";
+            return Err(InvalidConfig::new("name", config.name(), expected));
+        }
         self.shared.update_config(|_| config.build())
     }
 

@@ -110,6 +110,12 @@ where
         let now = Clock.now();
         let old = std::mem::take(&mut writer.subsets);
         writer.subsets = subsets_of(&config, &old, &self.changed, &self.chance, now);
+        for Members { subset, members } in &old {
+            if !writer.subsets.iter().any(|kept| kept.subset.name == subset.name) {
+                members.values().for_each(|member| subset.on_removed(&member.state));
+                subset.observer.endpoints(0);
+            }
+        }
         writer.config = config;
         writer.follow(&self.make, now);
         self.publish(writer.plan()?);
@@ -142,9 +148,12 @@ impl<M: MakeEndpoint> fmt::Debug for Shared<M> {
 // === impl Plan ===
 
 impl<S> Plan<S> {
-    /// The subset of that number as it is now. A configuration that came in between may have fewer.
+    /// The subset as it is now, if a configuration that came in between still has it. One of the same name that was
+    /// added anew is another: its endpoints must not be told to the machines of the old one.
     pub(super) fn cluster(&self, subset: &Subset) -> Option<&Cluster<S>> {
-        self.subsets.iter().find(|cluster| cluster.roster.subset.name == subset.name)
+        self.subsets
+            .iter()
+            .find(|cluster| Arc::ptr_eq(&cluster.roster.subset.detection, &subset.detection))
     }
 
     /// The next moment at which the driver has something to do.
@@ -188,7 +197,7 @@ impl<S: Clone> Writer<S> {
                         .get(address)
                         .is_some_and(|endpoint| endpoint.labels().matches(&subset.labels));
                 if !stays {
-                    subset.detection.on_host_removed(&member.state.host);
+                    subset.on_removed(&member.state);
                 }
                 stays
             });

@@ -126,6 +126,13 @@ impl Subset {
         }
         self.observer.attempt(outcome);
     }
+
+    /// The endpoint leaves the subset.
+    pub(super) fn on_removed(&self, endpoint: &EndpointState) {
+        if self.detection.on_host_removed(&endpoint.host) {
+            self.observer.removed_while_ejected();
+        }
+    }
 }
 
 /// What the mesh remembers of one endpoint of a subset, for as long as it is listed.

@@ -6,5 +6,6 @@ mod cancel;
 mod http1;
 mod http2;
 mod limits;
+mod protocols;
 mod stress;
 mod support;

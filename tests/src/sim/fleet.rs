@@ -79,7 +79,7 @@ impl Fleet {
             Mode::Failing(share) => Act::After(latency, if rng.chance(share) { 503 } else { 200 }),
             Mode::Flapping(turn) => {
                 let turns = since.as_nanos() / turn.as_nanos().max(1);
-                Act::After(latency, if turns % 2 == 0 { 503 } else { 200 })
+                Act::After(latency, if turns.is_multiple_of(2) { 503 } else { 200 })
             }
         }
     }

@@ -104,8 +104,10 @@ impl Bundle {
         let below = path.intermediate_certificates().count();
         let is_ours = |anchor: &TrustAnchor<'_>| std::ptr::eq(anchor, path.anchor());
         let limit = self.anchors.iter().position(is_ours).and_then(|at| self.path_lengths.get(at));
+        // An anchor that is not found has an unknown limit, and an unknown limit allows nothing.
+        let limit = limit.ok_or(webpki::Error::UnknownIssuer)?;
         match limit {
-            Some(Some(limit)) if below > usize::try_from(*limit).unwrap_or(usize::MAX) => {
+            Some(limit) if below > usize::try_from(*limit).unwrap_or(usize::MAX) => {
                 Err(webpki::Error::PathLenConstraintViolated)
             }
             Some(_) | None => Ok(()),

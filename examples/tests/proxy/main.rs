@@ -1,0 +1,10 @@
+//! The proxy as its users run it: the built program, real sockets, real signals.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod config;
+mod drain;
+mod forwarding;
+mod mutual;
+mod reload;
+mod support;

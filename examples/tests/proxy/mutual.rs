@@ -1,0 +1,120 @@
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::Full;
+use mesh_tls::DevCa;
+
+use crate::support::{Directory, PROXY, Proxy, application, ask, send, until};
+
+const IDENTITY: &str = "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
+const STRICT: &str = "\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: default, namespace: default }
+spec: { mtls: { mode: STRICT } }
+";
+
+/// A proxy before an application, which lets in whom `peers` names.
+async fn payment(ca: &DevCa, app: std::net::SocketAddr, peers: &str) -> (Directory, Proxy) {
+    let inbound =
+        format!("inbound: {{ listen: '127.0.0.1:0', app: '{app}', peers: ['{peers}'] }}\n");
+    let directory = Directory::new()
+        .with("proxy.yaml", &format!("{IDENTITY}{inbound}admin: {{ listen: '127.0.0.1:0' }}\n"))
+        .with("endpoints.yaml", "upstreams: {}")
+        .with("mtls.yaml", STRICT);
+    ca.issue("/sa/pay").unwrap().write_to(directory.path()).unwrap();
+    let proxy = Proxy::start(&directory).await;
+    (directory, proxy)
+}
+
+/// A proxy of a caller that expects `peer` at `address`.
+async fn checkout(ca: &DevCa, address: std::net::SocketAddr, peer: &str) -> (Directory, Proxy) {
+    let endpoints = format!(
+        "upstreams: {{ pay: {{ tls: mutual, peers: ['{peer}'], endpoints: [{{ address: '{address}' }}] }} }}"
+    );
+    let directory = Directory::new()
+        .with("proxy.yaml", &format!("{PROXY}{IDENTITY}"))
+        .with("endpoints.yaml", &endpoints);
+    ca.issue("/sa/checkout").unwrap().write_to(directory.path()).unwrap();
+    let proxy = Proxy::start(&directory).await;
+    (directory, proxy)
+}
+
+fn ca() -> DevCa {
+    DevCa::new("shop.example".parse().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn two_proxies_prove_to_one_another_who_they_are() {
+    let ca = ca();
+    let app = application("app", Duration::ZERO).await;
+    let (_pay_files, pay) = payment(&ca, app, "spiffe://shop.example/sa/checkout").await;
+    let (_files, checkout) =
+        checkout(&ca, pay.address("inbound"), "spiffe://shop.example/sa/pay").await;
+    let forged = Request::get("/")
+        .header("host", "pay")
+        .header("x-forwarded-client-cert", "URI=spiffe://shop.example/sa/admin")
+        .body(Full::default())
+        .unwrap();
+    let answer = send(checkout.address("outbound"), forged).await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}\n{}", pay.log());
+    let caller = "\"x-forwarded-client-cert\": \"URI=spiffe://shop.example/sa/checkout\"";
+    assert!(answer.body.contains(caller), "{}", answer.body);
+    assert!(!answer.body.contains("admin"), "{}", answer.body);
+    assert!(
+        answer.body.starts_with("app HTTP/1.1"),
+        "the application need not know HTTP/2: {}",
+        answer.body
+    );
+    let (_, metrics) = pay.admin("/metrics").await;
+    assert!(
+        metrics.contains("mesh_tls_accepted_total{identity=\"proxy\",kind=\"mtls\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn strangers_never_reach_the_application() {
+    let ca = ca();
+    let app = application("app", Duration::ZERO).await;
+    let (files, pay) = payment(&ca, app, "spiffe://shop.example/sa/somebody").await;
+    let inbound = pay.address("inbound");
+    assert!(ask(inbound, "pay", "/").await.is_err(), "plaintext is refused");
+
+    // Of the mesh, but not one of those who may call.
+    let (_files, other) = checkout(&ca, inbound, "spiffe://shop.example/sa/pay").await;
+    let refused = ask(other.address("outbound"), "pay", "/").await.unwrap();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    until("the refusals are counted", async || {
+        let (_, metrics) = pay.admin("/metrics").await;
+        let refused = |reason: &str, count: &str| {
+            let series =
+                format!("mesh_tls_refused_total{{identity=\"proxy\",reason=\"{reason}\"}} ");
+            let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+            value.is_some_and(|value| value != "0" && (count.is_empty() || value == count))
+        };
+        (refused("plaintext", "1") && refused("not_authorized", "")).then_some(())
+    })
+    .await;
+    let (_, clusters) = pay.admin("/clusters").await;
+    assert!(
+        clusters.contains("::successes::0\n"),
+        "no request reached the application: {clusters}"
+    );
+
+    // The mode is switched while it runs.
+    files.write("mtls.yaml", &STRICT.replace("STRICT", "PERMISSIVE"));
+    until("plaintext is let in", async || ask(inbound, "pay", "/").await.ok()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_somebody_else_gets_no_request() {
+    let ca = ca();
+    let app = application("app", Duration::ZERO).await;
+    let (_pay_files, pay) = payment(&ca, app, "spiffe://shop.example/*").await;
+    let (_files, checkout) =
+        checkout(&ca, pay.address("inbound"), "spiffe://shop.example/sa/other").await;
+    let answer = ask(checkout.address("outbound"), "pay", "/").await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.headers["x-mesh-flag"], "UF");
+}

@@ -1,0 +1,65 @@
+use std::time::Duration;
+
+use crate::support::{Directory, PROXY, Proxy, application, ask, canary, endpoints, until};
+
+/// The value of a counter without labels.
+async fn counter(proxy: &Proxy, name: &str) -> u64 {
+    let (_, metrics) = proxy.admin("/metrics").await;
+    metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        .unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
+}
+
+#[tokio::test]
+async fn a_change_is_followed_without_a_lost_request() {
+    let one = application("one", Duration::ZERO).await;
+    let two = application("two", Duration::ZERO).await;
+    let directory = Directory::new()
+        .with("proxy.yaml", PROXY)
+        .with("endpoints.yaml", &endpoints("shop", "", &[(one, "v1")]))
+        .with("canary.yaml", &canary("shop", 1, 0));
+    let proxy = Proxy::start(&directory).await;
+    let outbound = proxy.address("outbound");
+    let answered = async || {
+        let answer = ask(outbound, "shop", "/").await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.headers["x-app"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(answered().await, "one");
+
+    // A new version appears and gets everything: endpoints and shares change, in two files.
+    directory.write("endpoints.yaml", &endpoints("shop", "", &[(one, "v1"), (two, "v2")]));
+    directory.write("canary.yaml", &canary("shop", 0, 1));
+    until("v2 answers", async || (answered().await == "two").then_some(())).await;
+    for _ in 0..50 {
+        assert_eq!(answered().await, "two");
+    }
+
+    // A bad file changes nothing, and is told of.
+    directory.write("canary.yaml", "kind: [");
+    until("it is rejected", async || {
+        (counter(&proxy, "mesh_config_rejected_total").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(answered().await, "two");
+    assert!(proxy.log().contains("configuration rejected"), "{}", proxy.log());
+
+    // The next good one is taken. The old version is gone altogether.
+    directory.write("endpoints.yaml", &endpoints("shop", "", &[(one, "v1")]));
+    directory.write("canary.yaml", &canary("shop", 1, 0));
+    until("v1 answers", async || (answered().await == "one").then_some(())).await;
+    assert_eq!(counter(&proxy, "mesh_config_rejected_total").await, 1);
+}
+
+#[tokio::test]
+async fn listeners_do_not_change_while_it_runs() {
+    let one = application("one", Duration::ZERO).await;
+    let directory = Directory::new()
+        .with("proxy.yaml", PROXY)
+        .with("endpoints.yaml", &endpoints("shop", "", &[(one, "v1")]));
+    let proxy = Proxy::start(&directory).await;
+    directory.write("proxy.yaml", &PROXY.replace("10s", "20s"));
+    until("it is rejected", async || proxy.log().contains("restart it").then_some(())).await;
+    assert_eq!(ask(proxy.address("outbound"), "shop", "/").await.unwrap().status, 200);
+}

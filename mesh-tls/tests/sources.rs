@@ -1,0 +1,134 @@
+//! Sources that misbehave, and material that comes too early.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(feature = "dev-ca")]
+
+mod support;
+
+use std::{sync::Arc, thread, time::Duration};
+
+use mesh_tls::{
+    IdentitySource, Material, MaterialError, MaterialErrorKind, MeshTls, SourceEvent, StaticSource,
+    clock::{Clock, ManualClock, SystemClock},
+    pki_types::UnixTime,
+};
+use support::{PATIENCE, ca, eventually, material};
+use tokio::{sync::oneshot, time};
+
+/// One good delivery, or none; then the same trouble for ever, without a pause.
+struct Broken {
+    first: Option<Material>,
+    trouble: fn() -> MaterialError,
+}
+
+impl IdentitySource for Broken {
+    async fn next(&mut self) -> Result<SourceEvent, MaterialError> {
+        match self.first.take() {
+            Some(material) => Ok(SourceEvent::Update(material)),
+            None => Err((self.trouble)()),
+        }
+    }
+}
+
+fn broken() -> MaterialError {
+    MaterialError::from_source("broken")
+}
+
+/// Runs a test on a thread of its own: what spins there would never give back the test's runtime.
+fn within_patience<F: Future<Output = ()> + Send + 'static>(test: F) {
+    let (done, finished) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(test);
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(PATIENCE).expect("it must end");
+}
+
+#[test]
+fn a_source_that_fails_at_once_does_not_outlast_the_time_for_the_first_material() {
+    within_patience(async {
+        let source = Broken { first: None, trouble: broken };
+        let builder = MeshTls::builder(source).first_material_timeout(Duration::from_millis(50));
+        let error = builder.spawn().await.unwrap_err();
+        assert_eq!(error.kind(), &MaterialErrorKind::Source);
+    });
+}
+
+#[test]
+fn a_source_that_fails_at_once_does_not_take_the_runtime() {
+    within_patience(async {
+        let source = Broken { first: Some(material(&ca(), "/server")), trouble: broken };
+        let mesh = MeshTls::builder(source).spawn().await.unwrap();
+        eventually("the error is counted", || mesh.stats().source_errors > 0).await;
+        assert!(mesh.stats().source_errors < 10, "it must not spin");
+    });
+}
+
+#[tokio::test]
+async fn a_driver_that_panics_or_is_dropped_is_no_secret() {
+    let first = || Some(material(&ca(), "/server"));
+    let panicking = Broken { first: first(), trouble: || panic!("a panic that the test wants") };
+    let mesh = MeshTls::builder(panicking).spawn().await.unwrap();
+    let told = |mesh: &MeshTls| {
+        let error = mesh.status().last_error.unwrap_or_default();
+        error.contains("driver has ended")
+    };
+    eventually("the panic shows in the status", || told(&mesh)).await;
+    assert_eq!(mesh.status().generation, 1, "what there is stays in use");
+
+    let (source, _handle) = StaticSource::new(first().unwrap());
+    let (mesh, driver) = MeshTls::builder(source).build().await.unwrap();
+    assert!(!told(&mesh));
+    drop(driver);
+    assert!(told(&mesh));
+}
+
+#[tokio::test(start_paused = true)]
+async fn material_that_comes_too_early_is_used_when_its_time_has_come() {
+    let ours = ca();
+    let start = SystemClock::new().now();
+    let clock = Arc::new(ManualClock::new(start));
+    let (source, hand) = StaticSource::new(material(&ours, "/server"));
+    let mesh = MeshTls::builder(source).clock(Arc::clone(&clock)).spawn().await.unwrap();
+    let later = UnixTime::since_unix_epoch(Duration::from_secs(start.as_secs() + 120));
+    let early = ours.issue_for("/server", later, Duration::from_secs(7200)).unwrap();
+    // Once: a source delivers what has changed, not what was refused.
+    hand.set(early.material().unwrap());
+    eventually("it is refused", || mesh.stats().updates_refused > 0).await;
+    time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(mesh.stats().generation, 1, "its time has not come");
+    clock.advance(Duration::from_secs(120));
+    let reached = time::timeout(Duration::from_secs(60), mesh.reached(2)).await;
+    reached.expect("it must be tried again");
+    assert_eq!(mesh.status().last_error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn material_that_came_too_early_does_not_come_back_after_a_later_word() {
+    let ours = ca();
+    let start = SystemClock::new().now();
+    let clock = Arc::new(ManualClock::new(start));
+    let (source, hand) = StaticSource::new(material(&ours, "/server"));
+    let mesh = MeshTls::builder(source).clock(Arc::clone(&clock)).spawn().await.unwrap();
+    let later = UnixTime::since_unix_epoch(Duration::from_secs(start.as_secs() + 120));
+    let early = ours.issue_for("/server", later, Duration::from_secs(7200)).unwrap();
+    hand.set(early.material().unwrap());
+    hand.withdraw();
+    eventually("withdrawn", || mesh.status().generation == 0).await;
+    clock.advance(Duration::from_secs(120));
+    time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(mesh.status().generation, 0);
+}
+
+#[tokio::test]
+async fn the_control_an_idle_driver_ends_without_a_word() {
+    let (source, _handle) = StaticSource::new(material(&ca(), "/server"));
+    let (mesh, driver) = MeshTls::builder(source).build().await.unwrap();
+    let (done, ended) = oneshot::channel();
+    tokio::spawn(async move {
+        driver.await;
+        done.send(()).unwrap();
+    });
+    drop(mesh);
+    time::timeout(PATIENCE, ended).await.unwrap().unwrap();
+}

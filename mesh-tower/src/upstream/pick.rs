@@ -1,0 +1,75 @@
+use std::time::Duration;
+
+use mesh_core::{
+    Timestamp,
+    breaker::{Rejected, State},
+};
+
+use super::{flight::Flight, plan::Cluster, subset::Member, tried::Tried};
+use crate::{Chance, MeshError, error::Reason};
+
+/// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
+const PICKS: usize = 3;
+
+/// Chooses an endpoint and takes its breaker's permit.
+pub(super) fn pick<S: Clone>(
+    cluster: &Cluster<S>,
+    chance: &Chance,
+    (tried, avoid): (&mut Tried, bool),
+    flight: &mut Flight,
+    now: Timestamp,
+) -> Result<S, MeshError> {
+    let Cluster { roster, members } = cluster;
+    let subset = &roster.subset;
+    let rng = &mut chance.rng();
+    let mut rejected: Option<Rejected> = None;
+    for _ in 0..PICKS {
+        let avoid = |member: &Member<S>| avoid && tried.contains(&member.state);
+        let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
+        let member = &members[index];
+        let state = &member.state;
+        let permit = match &state.breaker {
+            None => None,
+            Some(breaker) => match breaker.try_acquire(now, rng) {
+                Ok(permit) => {
+                    subset.observer.breaker(&state.address, permit.transition());
+                    Some(permit)
+                }
+                Err(refusal) => {
+                    subset.observer.breaker(&state.address, refusal.transition);
+                    rejected = Some(refusal);
+                    continue;
+                }
+            },
+        };
+        tried.push(state);
+        flight.start(now, roster, index, permit);
+        return Ok(member.service.clone());
+    }
+    let (reason, retry_after) = match rejected {
+        Some(refusal) => (Reason::BreakerOpen, refusal.retry_after),
+        None => (Reason::NoEndpoint, next_return(cluster, now)),
+    };
+    let error = MeshError::new(reason);
+    Err(match retry_after {
+        Some(after) => error.with_retry_after(after),
+        None => error,
+    })
+}
+
+/// How long until the first endpoint may be available: the balancer has passed over those that are ejected, and those
+/// whose breaker refuses.
+fn next_return<S>(cluster: &Cluster<S>, now: Timestamp) -> Option<Duration> {
+    let returns = |Member { state, .. }: &Member<S>| {
+        let probe = match state.breaker.as_ref().map(|breaker| breaker.state(now)) {
+            Some(State::Open { until }) => Some(until),
+            Some(
+                State::Closed | State::HalfOpen { .. } | State::ForcedOpen | State::ForcedClosed,
+            )
+            | None => None,
+        };
+        // One that is out for both reasons has to wait for both.
+        state.host.ejected_until().max(probe)
+    };
+    cluster.members.iter().filter_map(returns).min().map(|at| at.since(now))
+}
