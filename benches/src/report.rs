@@ -136,12 +136,12 @@ pub fn print(only: Option<&str>, repetitions: usize, span: Duration) {
 }
 
 fn print_row(name: &str, Row { times, count }: &Row) {
-    let instructions = count.map_or("-".into(), |count| format!("{:.0}", count.instructions));
-    let allocations = count.map_or("-".into(), |count| format!("{:.2}", count.allocations));
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let instructions = or_dash(count.map(|count| format!("{:.0}", count.instructions)));
+    let allocations = or_dash(count.map(|count| format!("{:.2}", count.allocations)));
     let one = format!("{:.1} ({:.1})", times.one.cpu, times.one.wall);
-    let two = times.two.map_or_else(|| "-".into(), |two| format!("{:.1}", two.cpu));
-    let ratio =
-        times.two.map_or_else(|| "-".into(), |two| format!("{:.2}", two.cpu / times.one.cpu));
+    let two = or_dash(times.two.map(|two| format!("{:.1}", two.cpu)));
+    let ratio = or_dash(times.two.map(|two| format!("{:.2}", two.cpu / times.one.cpu)));
     println!("| {name} | {instructions} | {allocations} | {one} | {two} | {ratio} |");
 }
 
@@ -155,41 +155,51 @@ fn print_bars(names: &[String], rows: &[Option<Row>]) {
     println!("| --- | --- | ---: | ---: | --- |");
     for Bar { case, figure, limit } in &BARS {
         let Some(row) = find(case) else { continue };
-        let (what, value) = match figure {
-            Figure::Instructions => ("instructions".into(), row.count.map(|c| c.instructions)),
-            Figure::Allocations => ("allocations".into(), row.count.map(|c| c.allocations)),
-            Figure::Nanos => ("ns".into(), Some(row.times.one.cpu)),
-            Figure::InstructionsBeyond(other) => {
-                let base = find(other).and_then(|other| other.count);
-                let net =
-                    row.count.zip(base).map(|(own, base)| own.instructions - base.instructions);
-                (format!("instructions beyond {other}"), net)
-            }
-            Figure::NanosBeyond(other) => {
-                let net = find(other).map(|other| row.times.one.cpu - other.times.one.cpu);
-                (format!("ns beyond {other}"), net)
-            }
-            Figure::Ratio => {
-                let ratio = row.times.two.map(|two| two.cpu / row.times.one.cpu);
-                ("two threads / one".into(), ratio)
-            }
-            Figure::NanosOf(other) => {
-                let share = find(other).map(|other| row.times.one.cpu / other.times.one.cpu);
-                (format!("ns / {other}"), share)
-            }
-            Figure::InstructionsOf(other) => {
-                let base = find(other).and_then(|other| other.count);
-                let share =
-                    row.count.zip(base).map(|(own, base)| own.instructions / base.instructions);
-                (format!("instructions / {other}"), share)
-            }
-        };
+        let (what, value) = figure.of(row, find);
         let (measured, verdict) = match value {
             Some(value) if value <= *limit => (format!("{value:.2}"), "ok"),
             Some(value) => (format!("{value:.2}"), "**over**"),
-            None => ("-".into(), "not measured"),
+            None => ("-".to_owned(), "not measured"),
         };
         println!("| {case} | {what} | {limit} | {measured} | {verdict} |");
+    }
+}
+
+impl Figure {
+    /// What it is called, and its value in this row.
+    fn of<'a>(self, row: &Row, find: impl Fn(&str) -> Option<&'a Row>) -> (String, Option<f64>) {
+        let instructions = |row: &Row| row.count.map(|count| count.instructions);
+        let nanos = |row: &Row| Some(row.times.one.cpu);
+        let against = |other, figure: &dyn Fn(&Row) -> Option<f64>| {
+            figure(row).zip(find(other).and_then(figure))
+        };
+        match self {
+            Self::Instructions => ("instructions".to_owned(), instructions(row)),
+            Self::Allocations => {
+                ("allocations".to_owned(), row.count.map(|count| count.allocations))
+            }
+            Self::Nanos => ("ns".to_owned(), nanos(row)),
+            Self::Ratio => {
+                let ratio = row.times.two.map(|two| two.cpu / row.times.one.cpu);
+                ("two threads / one".to_owned(), ratio)
+            }
+            Self::InstructionsBeyond(other) => {
+                let net = against(other, &instructions).map(|(own, other)| own - other);
+                (format!("instructions beyond {other}"), net)
+            }
+            Self::NanosBeyond(other) => {
+                let net = against(other, &nanos).map(|(own, other)| own - other);
+                (format!("ns beyond {other}"), net)
+            }
+            Self::InstructionsOf(other) => {
+                let share = against(other, &instructions).map(|(own, other)| own / other);
+                (format!("instructions / {other}"), share)
+            }
+            Self::NanosOf(other) => {
+                let share = against(other, &nanos).map(|(own, other)| own / other);
+                (format!("ns / {other}"), share)
+            }
+        }
     }
 }
 
