@@ -6,7 +6,6 @@ use super::{
     DestinationRule, Errors, PeerAuthentication, VirtualService, WHOLE,
     host::is_asked,
     problem::{Cause, Origin, Problem},
-    traffic_policy::TrafficPolicy,
     virtual_service::Rule,
     yaml::{Place, shorten},
 };
@@ -110,7 +109,8 @@ impl Documents {
         if service.is_none() && rules.is_empty() {
             return Err(self.unknown(host));
         }
-        let top = rules.first().map_or_else(TrafficPolicy::default, |rule| rule.policy.clone());
+        let top = rules.iter().map(|rule| &rule.policy).find(|policy| !policy.is_empty());
+        let top = top.cloned().unwrap_or_default();
         let mut config = upstream::Config::new(host)
             .with_timeout(rule.and_then(|rule| rule.timeout))
             .with_retry(rule.map_or_else(retry::Config::istio, |rule| rule.retry.clone()))

@@ -24,6 +24,12 @@ struct ConnectionPool {
 }
 
 impl TrafficPolicy {
+    /// Whether no block is named: such a rule leaves the policy to the next one for its host.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { connection_pool, outlier, balance, budget } = self;
+        connection_pool.is_none() && outlier.is_none() && balance.is_none() && budget.is_none()
+    }
+
     pub(super) fn read(field: &Field<'_>, report: &mut Report<'_>) -> Self {
         let mut policy = Self::default();
         let Some(mut fields) = field.fields(report) else { return policy };

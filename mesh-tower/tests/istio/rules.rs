@@ -198,6 +198,21 @@ fn the_most_specific_host_wins_and_equals_are_merged() {
     assert_eq!(names, ["cart", "shop"]);
 }
 
+/// Otherwise a rule that only names subsets would silently switch the limits and the ejection of the other one off.
+#[test]
+fn a_rule_without_a_policy_takes_none_from_the_next() {
+    let subsets = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: subsets}\n\
+                   spec: {host: shop, subsets: [{name: v1, labels: {version: v1}}]}\n---\n";
+    for text in [
+        [subsets, &max("shop", "default", 7)].concat(),
+        [&max("shop", "default", 7), subsets].concat(),
+    ] {
+        let config = read(&text).upstream("shop").unwrap();
+        assert_eq!(config.policy().limits().max_connections(), 7);
+        assert!(config.subset("v1").is_some());
+    }
+}
+
 #[test]
 fn a_short_name_must_be_clear() {
     let documents = read(&[max("shop", "sales", 1), max("shop", "test", 2)].concat());
