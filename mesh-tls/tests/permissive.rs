@@ -110,8 +110,11 @@ async fn the_mode_is_switched_live() {
     ping(&mut from_before).await.expect("what exists is not touched");
     mode.set(ServerMode::Permissive);
     assert!(plain(&echo).await);
-    let stats = server.stats();
-    assert_eq!((stats.accepted_plaintext, stats.accepted, stats.refused_plaintext), (2, 1, 1));
+    eventually("all counted", || {
+        let stats = server.stats();
+        (stats.accepted_plaintext, stats.accepted, stats.refused_plaintext) == (2, 1, 1)
+    })
+    .await;
 }
 
 #[tokio::test]
