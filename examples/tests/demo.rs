@@ -46,7 +46,8 @@ fn without_arguments_it_shows_what_the_mesh_does() {
     );
     assert!(tried >= 3.0, "{text}");
     assert_eq!(let_in, 0.0, "{text}");
-    assert!(refused >= tried, "{text}");
+    // The last one may have been turned away and not be counted yet: its endpoint lets it read why first.
+    assert!(refused + 1.0 >= tried, "{text}");
 }
 
 #[test]
