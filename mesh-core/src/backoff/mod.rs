@@ -161,6 +161,8 @@ enum Rule {
 }
 
 /// Envoy `JitteredExponentialBackOffStrategy`: at most 64 doublings, since it stops at `max`.
+///
+/// Envoy halves `max` in whole milliseconds, so an odd one is reached a step earlier there; here nothing is rounded.
 fn envoy_next(base: u64, max: u64, retry: u32) -> u64 {
     let mut next = base;
     for _ in 1..retry {

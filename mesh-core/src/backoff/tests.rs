@@ -89,8 +89,9 @@ fn check_envoy(
         if in_lower < 10 || in_upper < 10 {
             return Err(format!("retry {retry}: {in_lower} and {in_upper} of 400 at the ends"));
         }
-        // Envoy's line, as it is written there.
-        next = if next < max / 2 { next * 2 } else { max };
+        // Envoy's line, less its rounding: there `max / 2` is in whole milliseconds, here time is in nanoseconds. They
+        // differ by a millisecond, where an odd maximum is one more than twice the bound before it.
+        next = if next * 2 < max { next * 2 } else { max };
     }
     Ok(())
 }
@@ -102,6 +103,13 @@ proptest! {
         let config = Config::envoy(MS(base), MS(max)).unwrap();
         prop_assert_eq!(check_envoy(base, max, |retry, rng| config.delay(retry, rng)), Ok(()));
     }
+}
+
+#[test]
+fn half_of_an_odd_maximum_is_not_rounded() {
+    let config = Config::envoy(MS(1), MS(3)).unwrap();
+    let bounds: Vec<_> = (1..=4).map(|retry| config.bounds(retry).1).collect();
+    assert_eq!(bounds, [MS(1), MS(2), MS(3), MS(3)]);
 }
 
 #[test]
