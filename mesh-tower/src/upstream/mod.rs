@@ -123,7 +123,8 @@ pub type HttpUpstream<B, C = hyper_util::client::legacy::connect::HttpConnector>
 
 /// The client stack of one upstream. Cheap to clone; all clones share everything. See the [module's docs](self).
 ///
-/// It is always ready: what may have to wait or be refused waits and is refused in the response future.
+/// It is always ready: what may have to wait or be refused waits and is refused in the response future. A request begins
+/// when that is polled first: until then it holds nothing, and its time does not run.
 pub struct Upstream<M: MakeEndpoint, C = Standard> {
     // Two counts, so that the requests of one thread do not write what another's read: the outer one counts clones of
     // the upstream, the inner ones requests.
