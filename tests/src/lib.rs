@@ -1,5 +1,7 @@
 //! Shared parts of the workspace's tests.
 
+pub mod parsers;
+
 pub mod reference;
 
 pub mod sim;
