@@ -18,7 +18,7 @@ impl Set {
     fn new(hosts: u32, cap: u32) -> Arc<Self> {
         let share = Ratio::from_ppm((1_000_000 * cap).div_ceil(hosts));
         let config =
-            Config::envoy().with_consecutive_5xx(1).with_max_ejection_percent(share).unwrap();
+            Config::istio().with_consecutive_5xx(1).with_max_ejection_percent(share).unwrap();
         let detection = Detection::new(config, START);
         detection.set_hosts(hosts);
         assert_eq!(detection.cap(), cap);
@@ -27,7 +27,7 @@ impl Set {
 
     fn fail(&self, host: usize) -> Option<Event> {
         let mut rng = SplitMix64::new(1);
-        self.detection.on_outcome(START, &mut rng, &self.hosts[host], Outcome::ServerError)
+        self.detection.on_outcome(START, &mut rng, &self.hosts[host], Outcome::ServerError).last()
     }
 
     fn out(&self) -> u32 {
@@ -79,7 +79,7 @@ fn a_return_and_an_ejection_at_once_keep_the_count() {
         assert!(is_ejected(set.fail(0)));
         let sweep = spawn(&set, |set| {
             let mut returned = 0;
-            set.detection.sweep(LATER, &set.hosts, |_, _| returned += 1);
+            set.detection.sweep(LATER, &mut SplitMix64::new(1), &set.hosts, |_, _| returned += 1);
             returned
         });
         let back =
@@ -100,7 +100,7 @@ fn an_ejection_during_a_sweep_is_not_forgotten() {
         let set = Set::new(2, 2);
         let sweep = spawn(&set, |set| {
             let due = START + set.detection.config().interval();
-            set.detection.sweep(due, &set.hosts, |_, _| {});
+            set.detection.sweep(due, &mut SplitMix64::new(1), &set.hosts, |_, _| {});
         });
         set.fail(0);
         sweep.join().unwrap();

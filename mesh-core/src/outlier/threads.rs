@@ -47,7 +47,7 @@ fn all_hosts_fail_on_all_threads_and_the_cap_holds() {
                         let host = &hosts[rng.below(20) as usize];
                         let event = detection.on_outcome(START, &mut rng, host, Outcome::Timeout);
                         ejections.fetch_add(
-                            u32::from(matches!(event, Some(Event::Ejected { .. }))),
+                            u32::from(matches!(event.last(), Some(Event::Ejected { .. }))),
                             SeqCst,
                         );
                         assert!(detection.ejected() <= cap);
@@ -69,10 +69,11 @@ fn ejections_returns_and_removals_at_once_keep_count_and_flags_together() {
     let now = || START + Duration::from_micros(u64::from(clock.load(SeqCst)));
     thread::scope(|scope| {
         scope.spawn(|| {
+            let mut rng = SplitMix64::new(99);
             while !done.load(SeqCst) {
                 // Flags first: between the two looks a place may be taken, but never given away twice.
                 assert!(detection.ejected() <= 4);
-                detection.sweep(now(), &hosts, |_, _| {});
+                detection.sweep(now(), &mut rng, &hosts, |_, _| {});
             }
         });
         let callers: Vec<_> = (0..3)
@@ -87,10 +88,10 @@ fn ejections_returns_and_removals_at_once_keep_count_and_flags_together() {
                             0 => _ = detection.on_host_removed(&hosts[15]),
                             1..=10 => drop(detection.uneject(now(), host)),
                             11..=20 => {
-                                detection.on_outcome(now(), &mut rng, host, Outcome::Success);
+                                _ = detection.on_outcome(now(), &mut rng, host, Outcome::Success);
                             }
                             _ => {
-                                detection.on_outcome(now(), &mut rng, host, Outcome::Reset);
+                                _ = detection.on_outcome(now(), &mut rng, host, Outcome::Reset);
                             }
                         }
                     }
@@ -104,7 +105,8 @@ fn ejections_returns_and_removals_at_once_keep_count_and_flags_together() {
     });
     assert_eq!(detection.ejected(), out(&hosts));
     assert!(hosts.iter().any(|host| host.ejections() > 1), "the test has ejected");
-    detection.sweep(now() + Duration::from_secs(600), &hosts, |_, _| {});
+    let rng = &mut SplitMix64::new(1);
+    detection.sweep(now() + Duration::from_secs(600), rng, &hosts, |_, _| {});
     assert_eq!((detection.ejected(), out(&hosts)), (0, 0));
 }
 
@@ -126,7 +128,7 @@ fn a_cap_that_is_checked_before_it_is_taken_would_be_caught() {
 
 #[test]
 fn no_failure_is_lost_and_none_counts_twice() {
-    let config = Config::envoy().with_consecutive_5xx(7);
+    let config = Config::istio().with_consecutive_5xx(7);
     let detection = Detection::new(config.with_max_ejection_percent(Ratio::ZERO).unwrap(), START);
     let (host, detections) = (Host::new(), AtomicU32::new(0));
     thread::scope(|scope| {
@@ -135,8 +137,8 @@ fn no_failure_is_lost_and_none_counts_twice() {
             scope.spawn(move || {
                 let mut rng = SplitMix64::new(seed);
                 for _ in 0..7_000 {
-                    let event = detection.on_outcome(START, &mut rng, host, Outcome::ServerError);
-                    detections.fetch_add(u32::from(event.is_some()), SeqCst);
+                    let events = detection.on_outcome(START, &mut rng, host, Outcome::ServerError);
+                    detections.fetch_add(events.into_iter().count() as u32, SeqCst);
                 }
             });
         }
