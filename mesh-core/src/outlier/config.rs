@@ -187,7 +187,7 @@ impl Config {
     /// assert_eq!(config.with_consecutive_5xx(3).enforcing(Detector::Consecutive5xx), Ratio::ONE);
     ///
     /// let error = config.with_enforcing(Detector::SuccessRate, Ratio::from_percent(101)).unwrap_err();
-    /// assert_eq!(error.to_string(), "enforcing is 101%, expected 0% to 100%");
+    /// assert_eq!(error.to_string(), "enforcing: 101% is not allowed, expected 0% to 100%");
     /// # Ok::<(), mesh_core::InvalidConfig>(())
     /// ```
     ///

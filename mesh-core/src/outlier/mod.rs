@@ -125,6 +125,9 @@ mod sweep;
 mod tally;
 
 #[cfg(test)]
+#[cfg(not(loom))]
+mod comparisons;
+#[cfg(test)]
 #[cfg(loom)]
 mod loom;
 #[cfg(test)]

@@ -113,18 +113,17 @@ impl Sweep<'_> {
     ) -> Comparison {
         let (rate, share) = (self.config.success_rate(), self.config.failure_percentage());
         let mut comparison = Comparison::default();
-        let minimum = rate.map(|rate| rate.minimum_hosts());
-        let minimum = minimum.into_iter().chain(share.map(|share| share.minimum_hosts())).min();
-        if self.config.rules().counts_hosts_first() {
-            let count = u32::try_from(hosts.clone().count()).unwrap_or(u32::MAX);
-            if minimum.is_none_or(|minimum| count < minimum) {
-                return Comparison { rated: count, judged: count, rates: None };
-            }
-        }
+        // Envoy looks at the set before it looks at anybody in it.
+        let minimum =
+            [rate.map(|rate| rate.minimum_hosts()), share.map(|share| share.minimum_hosts())];
+        let minimum =
+            minimum.into_iter().flatten().min().map_or(usize::MAX, |hosts| hosts as usize);
+        let is_compared =
+            !self.config.rules().counts_hosts_first() || hosts.clone().count() >= minimum;
 
         let mut sum = 0.0;
         for host in hosts.clone() {
-            let Some(tally) = self.mark(host) else { continue };
+            let Some(tally) = self.candidate(host, is_compared) else { continue };
             if is_rated(rate, tally) {
                 comparison.rated = comparison.rated.saturating_add(1);
                 sum += tally.rate();
@@ -164,8 +163,8 @@ impl Sweep<'_> {
         comparison
     }
 
-    /// Decides whether the host is compared at all.
-    fn mark(&self, host: &Host) -> Option<Tally> {
+    /// The host's tally if it is a candidate, which is marked if there is a comparison.
+    fn candidate(&self, host: &Host, is_compared: bool) -> Option<Tally> {
         let tally = host.tallies().last(self.origin);
         let mark = if self.config.rules().skips_ejected() && host.is_ejected() {
             Mark::WasOut
@@ -174,7 +173,9 @@ impl Sweep<'_> {
         } else {
             Mark::None
         };
-        host.tallies().set_mark(self.origin, mark);
+        if is_compared {
+            host.tallies().set_mark(self.origin, mark);
+        }
         (mark == Mark::Compared).then_some(tally)
     }
 

@@ -145,3 +145,37 @@ fn no_failure_is_lost_and_none_counts_twice() {
     });
     assert_eq!(detections.into_inner(), 4_000, "one for each seven failures");
 }
+
+/// However the sweeps fall between the answers, each answer is counted in one interval.
+#[test]
+fn each_answer_counts_in_one_interval() {
+    let config =
+        Config::off().with_success_rate(Some(SuccessRate::default().with_minimum_hosts(9)));
+    let config = config.with_interval(Duration::from_nanos(1)).unwrap();
+    let detection = Detection::new(config, START);
+    let hosts = [Host::new(), Host::new()];
+    let (mut counted, mut now, done) = (0, START, AtomicU32::new(0));
+    thread::scope(|scope| {
+        for seed in 0..3 {
+            let (detection, hosts, done) = (&detection, &hosts, &done);
+            scope.spawn(move || {
+                let mut rng = SplitMix64::new(seed);
+                for call in 0..20_000 {
+                    let outcome = if call % 3 == 0 { Outcome::Reset } else { Outcome::Success };
+                    let events = detection.on_outcome(START, &mut rng, &hosts[call % 2], outcome);
+                    assert!(events.is_empty());
+                }
+                done.fetch_add(1, SeqCst);
+            });
+        }
+        let mut last_round = false;
+        while !last_round {
+            last_round = done.load(SeqCst) == 3;
+            now = now + Duration::from_nanos(1);
+            detection.sweep(now, &mut SplitMix64::new(1), &hosts, |_, _| {});
+            counted +=
+                hosts.iter().map(|host| host.tallies().last(Origin::External).total()).sum::<u64>();
+        }
+    });
+    assert_eq!(counted, 60_000);
+}
