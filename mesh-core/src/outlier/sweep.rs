@@ -13,10 +13,10 @@ impl Detection {
     /// Brings back the hosts whose time is over; at each interval compares the hosts with each other, and lets the
     /// times of healthy ones shrink.
     ///
-    /// Does nothing before it is due. `hosts` are all hosts of the set, walked up to ten times in the order given: the
-    /// first ones take the places under the cap, so an order that is always the same makes it repeatable. `on_event` gets the
-    /// index of the host in it. After a long pause it makes up for the returns, not for missed intervals (a timer of Envoy
-    /// would not either). No allocation.
+    /// Does nothing before it is due. `hosts` are all hosts of the set, walked several times in the order given: the first
+    /// ones take the places under the cap, so an order that is always the same makes it repeatable. `on_event` gets the
+    /// index of the host in it. After a long pause it makes up for the returns, not for missed intervals (a timer of
+    /// Envoy would not either). O(hosts), without allocation.
     pub fn sweep<'a, H>(
         &self,
         now: Timestamp,
