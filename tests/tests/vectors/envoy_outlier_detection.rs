@@ -2,10 +2,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use http::{Response, StatusCode};
 use mesh_core::{
-    Outcome, Ratio, Rng, Timestamp,
-    outlier::{
-        Config, Detection, Detector, Event, FailurePercentage, Host, Origin, SuccessRate, WhyNot,
-    },
+    InvalidConfig, Outcome, Ratio, Rng, Timestamp,
+    outlier::{Config, Detection, Detector, Event, Host, Origin, WhyNot},
 };
 use mesh_tower::{
     BoxError,
@@ -66,75 +64,90 @@ struct Settings {
 impl Settings {
     /// Envoy's defaults with these.
     fn applied(&self) -> Result<Config, String> {
+        self.try_applied().map_err(|error| error.to_string())
+    }
+
+    fn try_applied(&self) -> Result<Config, InvalidConfig> {
         let preset = Config::envoy();
-        let millis = Duration::from_millis;
-        let or = |value: Option<u32>, default: u32| value.unwrap_or(default);
-        let rate = preset.success_rate().unwrap_or_default();
-        let factor = self.success_rate_stdev_factor.map(|factor| Ratio::from_ppm(factor * 1_000));
-        let rate = SuccessRate::default()
-            .with_minimum_hosts(or(self.success_rate_minimum_hosts, rate.minimum_hosts()))
-            .with_request_volume(or(self.success_rate_request_volume, rate.request_volume()))
-            .with_stdev_factor(factor.unwrap_or(rate.stdev_factor()));
-        let share = preset.failure_percentage().unwrap_or_default();
-        let threshold = self.failure_percentage_threshold.map(Ratio::from_percent);
-        let share = FailurePercentage::default()
-            .with_minimum_hosts(or(self.failure_percentage_minimum_hosts, share.minimum_hosts()))
-            .with_request_volume(or(self.failure_percentage_request_volume, share.request_volume()))
-            .with_threshold(threshold.unwrap_or(share.threshold()))
-            .map_err(|error| error.to_string())?;
-        let config = preset
-            .with_consecutive_5xx(or(self.consecutive_5xx, preset.consecutive_5xx()))
-            .with_consecutive_gateway_errors(or(
-                self.consecutive_gateway_failure,
-                preset.consecutive_gateway_errors(),
-            ))
-            .with_consecutive_local_origin(or(
-                self.consecutive_local_origin_failure,
-                preset.consecutive_local_origin(),
-            ))
-            .with_split_local_origin(
-                self.split_external_local_origin_errors.unwrap_or(preset.split_local_origin()),
-            )
-            .with_success_rate(Some(rate))
-            .with_failure_percentage(Some(share))
-            .with_always_eject_one(self.always_eject_one_host.unwrap_or(preset.always_eject_one()))
-            .with_uneject_on_health_check(
-                self.successful_active_health_check_uneject_host
-                    .unwrap_or(preset.uneject_on_health_check()),
-            )
-            .with_max_ejection_jitter(
-                self.max_ejection_time_jitter_ms.map_or(preset.max_ejection_jitter(), millis),
-            );
-        let built = (|| {
-            let mut config = config
-                .with_interval(self.interval_ms.map_or(preset.interval(), millis))?
-                .with_base_ejection_time(
-                    self.base_ejection_time_ms.map_or(preset.base_ejection_time(), millis),
-                )?;
-            if let Some(max) = self.max_ejection_time_ms {
-                config = config.with_max_ejection_time(millis(max))?;
-            }
-            if let Some(percent) = self.max_ejection_percent {
-                config = config.with_max_ejection_percent(Ratio::from_percent(percent))?;
-            }
-            for (detector, percent) in [
-                (Detector::Consecutive5xx, self.enforcing_consecutive_5xx),
-                (Detector::ConsecutiveGatewayErrors, self.enforcing_consecutive_gateway_failure),
-                (Detector::ConsecutiveLocalOrigin, self.enforcing_consecutive_local_origin_failure),
-                (Detector::SuccessRate, self.enforcing_success_rate),
-                (Detector::SuccessRateLocalOrigin, self.enforcing_local_origin_success_rate),
-                (Detector::FailurePercentage, self.enforcing_failure_percentage),
-                (
-                    Detector::FailurePercentageLocalOrigin,
-                    self.enforcing_failure_percentage_local_origin,
-                ),
-            ] {
-                let share = percent.map_or(preset.enforcing(detector), Ratio::from_percent);
-                config = config.with_enforcing(detector, share)?;
-            }
-            Ok(config)
-        })();
-        built.map_err(|error: mesh_core::InvalidConfig| error.to_string())
+        let mut config = preset;
+        if let Some(errors) = self.consecutive_5xx {
+            config = config.with_consecutive_5xx(errors);
+        }
+        if let Some(errors) = self.consecutive_gateway_failure {
+            config = config.with_consecutive_gateway_errors(errors);
+        }
+        if let Some(failures) = self.consecutive_local_origin_failure {
+            config = config.with_consecutive_local_origin(failures);
+        }
+        if let Some(split) = self.split_external_local_origin_errors {
+            config = config.with_split_local_origin(split);
+        }
+        config = self.with_rates(config)?;
+        if let Some(interval) = self.interval_ms {
+            config = config.with_interval(Duration::from_millis(interval))?;
+        }
+        if let Some(base) = self.base_ejection_time_ms {
+            config = config.with_base_ejection_time(Duration::from_millis(base))?;
+        }
+        if let Some(max) = self.max_ejection_time_ms {
+            config = config.with_max_ejection_time(Duration::from_millis(max))?;
+        }
+        if let Some(jitter) = self.max_ejection_time_jitter_ms {
+            config = config.with_max_ejection_jitter(Duration::from_millis(jitter));
+        }
+        if let Some(percent) = self.max_ejection_percent {
+            config = config.with_max_ejection_percent(Ratio::from_percent(percent))?;
+        }
+        if let Some(always) = self.always_eject_one_host {
+            config = config.with_always_eject_one(always);
+        }
+        if let Some(unejects) = self.successful_active_health_check_uneject_host {
+            config = config.with_uneject_on_health_check(unejects);
+        }
+        // A detector that is set is enforced, hence at the end; unset shares are the preset's.
+        for (detector, percent) in [
+            (Detector::Consecutive5xx, self.enforcing_consecutive_5xx),
+            (Detector::ConsecutiveGatewayErrors, self.enforcing_consecutive_gateway_failure),
+            (Detector::ConsecutiveLocalOrigin, self.enforcing_consecutive_local_origin_failure),
+            (Detector::SuccessRate, self.enforcing_success_rate),
+            (Detector::SuccessRateLocalOrigin, self.enforcing_local_origin_success_rate),
+            (Detector::FailurePercentage, self.enforcing_failure_percentage),
+            (
+                Detector::FailurePercentageLocalOrigin,
+                self.enforcing_failure_percentage_local_origin,
+            ),
+        ] {
+            let share = match percent {
+                Some(percent) => Ratio::from_percent(percent),
+                None => preset.enforcing(detector),
+            };
+            config = config.with_enforcing(detector, share)?;
+        }
+        Ok(config)
+    }
+
+    fn with_rates(&self, config: Config) -> Result<Config, InvalidConfig> {
+        let mut rate = config.success_rate().unwrap_or_default();
+        if let Some(hosts) = self.success_rate_minimum_hosts {
+            rate = rate.with_minimum_hosts(hosts);
+        }
+        if let Some(requests) = self.success_rate_request_volume {
+            rate = rate.with_request_volume(requests);
+        }
+        if let Some(thousandths) = self.success_rate_stdev_factor {
+            rate = rate.with_stdev_factor(Ratio::from_ppm(thousandths.saturating_mul(1_000)));
+        }
+        let mut share = config.failure_percentage().unwrap_or_default();
+        if let Some(hosts) = self.failure_percentage_minimum_hosts {
+            share = share.with_minimum_hosts(hosts);
+        }
+        if let Some(requests) = self.failure_percentage_request_volume {
+            share = share.with_request_volume(requests);
+        }
+        if let Some(percent) = self.failure_percentage_threshold {
+            share = share.with_threshold(Ratio::from_percent(percent))?;
+        }
+        Ok(config.with_success_rate(Some(rate)).with_failure_percentage(Some(share)))
     }
 }
 
@@ -273,12 +286,17 @@ impl Rig {
         Ok(match (result, code, self.split) {
             // Without split, a code that comes with the result counts instead of it.
             (_, Some(code), false) => vec![Fact::Answer(outcome(code)?)],
-            (Kind::LocalOriginTimeout, _, _) => vec![Fact::Answer(Outcome::Timeout)],
-            (Kind::LocalOriginConnectFailed, _, _) => vec![Fact::Answer(Outcome::ConnectFailed)],
-            (Kind::LocalOriginConnectSuccess, ..) => vec![Fact::Connect],
-            (Kind::LocalOriginConnectSuccessFinal, _, true) => vec![Fact::Connect],
-            (Kind::LocalOriginConnectSuccessFinal, _, false) => vec![Fact::Answer(Outcome::Success)],
-            (Kind::ExtOriginRequestSuccess, ..) => vec![Fact::Connect, Fact::Answer(Outcome::Success)],
+            (Kind::LocalOriginTimeout, ..) => vec![Fact::Answer(Outcome::Timeout)],
+            (Kind::LocalOriginConnectFailed, ..) => vec![Fact::Answer(Outcome::ConnectFailed)],
+            (Kind::LocalOriginConnectSuccessFinal, _, false) => {
+                vec![Fact::Answer(Outcome::Success)]
+            }
+            (Kind::LocalOriginConnectSuccess | Kind::LocalOriginConnectSuccessFinal, ..) => {
+                vec![Fact::Connect]
+            }
+            (Kind::ExtOriginRequestSuccess, ..) => {
+                vec![Fact::Connect, Fact::Answer(Outcome::Success)]
+            }
             (Kind::ExtOriginRequestFailed, _, true) => vec![Fact::Answer(Outcome::GatewayError)],
             (Kind::ExtOriginRequestFailed, _, false) => vec![Fact::Answer(Outcome::ServerError)],
         })

@@ -54,24 +54,33 @@ impl Settings {
     fn config(&self) -> Result<Config, InvalidConfig> {
         let mut config = self.without_algorithms()?;
         if let Some(ejection) = &self.success_rate_ejection {
-            let rate = SuccessRate::default();
-            let factor = ejection.stdev_factor.map(|factor| Ratio::from_ppm(factor * 1_000));
-            let rate = rate
-                .with_stdev_factor(factor.unwrap_or(rate.stdev_factor()))
-                .with_minimum_hosts(ejection.minimum_hosts.unwrap_or(rate.minimum_hosts()))
-                .with_request_volume(ejection.request_volume.unwrap_or(rate.request_volume()));
+            let mut rate = SuccessRate::default();
+            if let Some(thousandths) = ejection.stdev_factor {
+                rate = rate.with_stdev_factor(Ratio::from_ppm(thousandths.saturating_mul(1_000)));
+            }
+            if let Some(hosts) = ejection.minimum_hosts {
+                rate = rate.with_minimum_hosts(hosts);
+            }
+            if let Some(calls) = ejection.request_volume {
+                rate = rate.with_request_volume(calls);
+            }
             config = config.with_success_rate(Some(rate));
             if let Some(percent) = ejection.enforcement_percentage {
-                config =
-                    config.with_enforcing(Detector::SuccessRate, Ratio::from_percent(percent))?;
+                let percent = Ratio::from_percent(percent);
+                config = config.with_enforcing(Detector::SuccessRate, percent)?;
             }
         }
         if let Some(ejection) = &self.failure_percentage_ejection {
-            let share = FailurePercentage::default();
-            let share = share
-                .with_threshold(ejection.threshold.map_or(share.threshold(), Ratio::from_percent))?
-                .with_minimum_hosts(ejection.minimum_hosts.unwrap_or(share.minimum_hosts()))
-                .with_request_volume(ejection.request_volume.unwrap_or(share.request_volume()));
+            let mut share = FailurePercentage::default();
+            if let Some(percent) = ejection.threshold {
+                share = share.with_threshold(Ratio::from_percent(percent))?;
+            }
+            if let Some(hosts) = ejection.minimum_hosts {
+                share = share.with_minimum_hosts(hosts);
+            }
+            if let Some(calls) = ejection.request_volume {
+                share = share.with_request_volume(calls);
+            }
             config = config.with_failure_percentage(Some(share));
             if let Some(percent) = ejection.enforcement_percentage {
                 let percent = Ratio::from_percent(percent);
@@ -215,6 +224,7 @@ fn unenforced(event: Event) -> u32 {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "most are made for the comparison")]
 fn same<T: PartialEq + std::fmt::Debug>(
     what: &str,
     ours: T,

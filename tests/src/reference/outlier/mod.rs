@@ -373,6 +373,7 @@ impl Pair {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "either side is made for the comparison")]
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: T, theirs: T) -> Result<(), String> {
     if ours == theirs {
         Ok(())

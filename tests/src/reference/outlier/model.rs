@@ -264,15 +264,13 @@ impl Model {
             let is_local = detector == Detector::ConsecutiveLocalOrigin;
             match *item {
                 Item::Back if self.is(Fault::RunGoesOnAfterReturn) => {}
-                Item::Back => break,
                 Item::Detected(by) if by == detector => break,
-                Item::Detected(_) => {}
                 Item::Connected if is_local => break,
                 Item::Silence if is_local => run += 1,
                 // Answers say nothing of the connection; that they needed one was told before.
                 Item::Good | Item::Bad { .. } if is_local => {}
-                Item::Connected | Item::Silence => {}
-                Item::Good => break,
+                Item::Connected | Item::Silence | Item::Detected(_) => {}
+                Item::Good | Item::Back => break,
                 Item::Bad { gateway: false } if detector == Detector::ConsecutiveGatewayErrors => {
                     if !self.is(Fault::GatewayRunGoesOn) {
                         break;
