@@ -152,7 +152,6 @@ impl fmt::Display for Event {
 /// ]);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[must_use = "an ejection must be told to those who pick endpoints"]
 pub struct Events([Option<Event>; 2]);
 
 impl Events {

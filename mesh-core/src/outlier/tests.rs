@@ -503,6 +503,13 @@ fn what_cannot_work_is_refused_with_the_name_of_the_field() {
         (config.with_max_ejection_time(SECOND * 29), "max_ejection_time"),
         (limited.with_base_ejection_time(SECOND * 61), "max_ejection_time"),
         (config.with_max_ejection_percent(Ratio::from_percent(101)), "max_ejection_percent"),
+        (config.with_enforcing(Detector::SuccessRate, Ratio::from_percent(101)), "enforcing"),
+        (
+            FailurePercentage::default()
+                .with_threshold(Ratio::from_percent(101))
+                .map(|share| config.with_failure_percentage(Some(share))),
+            "failure_percentage_threshold",
+        ),
     ];
     for (result, field) in cases {
         assert_eq!(result.unwrap_err().field(), field);

@@ -154,8 +154,21 @@ impl Settings {
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 enum Step {
-    Http { at_ms: u64, host: String, status: u16, count: u32 },
-    Result { at_ms: u64, host: String, result: Kind, code: Option<u16>, count: u32 },
+    Http {
+        at_ms: u64,
+        host: String,
+        status: u16,
+        #[serde(default = "once")]
+        count: u32,
+    },
+    Result {
+        at_ms: u64,
+        host: String,
+        result: Kind,
+        code: Option<u16>,
+        #[serde(default = "once")]
+        count: u32,
+    },
     Sweep { at_ms: u64 },
     ActiveHcPass { at_ms: u64, host: String },
     AddHost {
@@ -169,6 +182,10 @@ enum Step {
         host: String,
     },
     Assert(Assert),
+}
+
+fn once() -> u32 {
+    1
 }
 
 #[derive(Clone, Copy, Deserialize)]
