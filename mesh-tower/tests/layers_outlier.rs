@@ -10,7 +10,10 @@ mod support;
 
 use std::{fmt::Debug, pin::pin, sync::Arc, sync::atomic::Ordering, time::Duration};
 
-use mesh_core::{Ratio, outlier::Config};
+use mesh_core::{
+    Ratio,
+    outlier::{Config, Detector, FailurePercentage, SuccessRate},
+};
 use mesh_tower::{
     Clock,
     classify::Errors,
@@ -86,6 +89,53 @@ async fn an_ejected_endpoint_gets_no_picks_and_comes_back_in_time() {
     assert!(back > 50, "{back} of 200");
     assert!(!layer.is_ejected());
     assert_eq!(set.ejected(), 0);
+}
+
+/// Five endpoints, the last of which fails half of its requests; the next answer after the interval compares them.
+async fn compared(config: Config) -> u32 {
+    let set = OutlierSet::new(config);
+    let names = ["one", "two", "three", "four", "five"];
+    let endpoints = names.map(|name| endpoint(&set, name));
+    for call in 0..100 {
+        for (index, (service, ..)) in endpoints.iter().enumerate() {
+            let request = u8::from(index < 4 || call % 2 == 0);
+            assert_eq!(service.clone().oneshot(request).await.is_ok(), request == 1);
+        }
+    }
+    assert_eq!(set.ejected(), 0);
+    tokio::time::advance(config.interval()).await;
+    endpoints[0].0.clone().oneshot(1).await.unwrap();
+    assert_eq!(endpoints[4].1.is_ejected(), set.ejected() == 1);
+    set.ejected()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_far_worse_than_the_others_is_ejected_by_the_next_answer() {
+    let rates = Config::off().with_success_rate(Some(SuccessRate::default()));
+    assert_eq!(compared(rates).await, 1);
+    assert_eq!(
+        compared(rates.with_enforcing(Detector::SuccessRate, Ratio::ZERO).unwrap()).await,
+        0
+    );
+    let half = FailurePercentage::default().with_threshold(Ratio::from_percent(50)).unwrap();
+    let shares = Config::off().with_failure_percentage(Some(half));
+    assert_eq!(compared(shares).await, 1);
+    // gRPC: it must be more than half.
+    assert_eq!(compared(Config::grpc().with_failure_percentage(Some(half))).await, 0);
+    assert_eq!(compared(Config::default()).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn grpc_without_an_algorithm_brings_everybody_back_at_once() {
+    let half = FailurePercentage::default().with_minimum_hosts(1).with_request_volume(3);
+    let set = OutlierSet::new(Config::grpc().with_failure_percentage(Some(half)));
+    let (service, layer, _) = endpoint(&set, "one");
+    fail(&service, 3).await;
+    tokio::time::advance(SECOND * 10).await;
+    fail(&service, 1).await;
+    assert!(layer.is_ejected());
+    set.set_config(Config::grpc());
+    assert!(!layer.is_ejected());
 }
 
 #[tokio::test(start_paused = true)]

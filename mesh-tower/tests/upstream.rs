@@ -218,6 +218,37 @@ async fn three_failures_in_a_row_and_no_traffic_for_30_seconds() {
     assert!(left > Duration::from_secs(59), "{left:?}");
 }
 
+/// The comparison at the end of the interval is the driver's: it needs no request.
+#[tokio::test(start_paused = true)]
+async fn the_driver_ejects_who_fails_too_large_a_share() {
+    let world = World::new(|seen| Act::Status(if seen.address == "bad:1" { 500 } else { 200 }));
+    let share = outlier::FailurePercentage::default().with_minimum_hosts(2).with_request_volume(5);
+    let config = outlier::Config::off()
+        .with_failure_percentage(Some(share))
+        .with_max_ejection_percent(mesh_core::Ratio::from_percent(50))
+        .unwrap();
+    let builder = Upstream::builder("shop")
+        .endpoints(endpoints(&["bad:1", "good:1"]))
+        .balance(balance::Config::round_robin())
+        .outlier(config)
+        .retry(retry::Config::none());
+    let (upstream, driver) = build(builder, &world);
+    assert!(upstream.describe().contains("ejects after 85% failures in 10s, for 30s and longer"));
+    tokio::spawn(driver);
+    for _ in 0..20 {
+        status(&upstream).await.unwrap();
+    }
+    let out = || upstream.status().iter().filter(|status| status.ejection.is_some()).count();
+    assert_eq!(out(), 0);
+    tokio::time::sleep(Duration::from_millis(10_001)).await;
+    assert_eq!(out(), 1);
+    let before = world.count("bad:1");
+    for _ in 0..20 {
+        assert_eq!(status(&upstream).await.unwrap(), 200);
+    }
+    assert_eq!(world.count("bad:1"), before);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_retry_goes_to_another_endpoint_with_the_same_body() {
     let world = World::new(|seen| Act::Status(if seen.address == "bad:1" { 503 } else { 200 }));

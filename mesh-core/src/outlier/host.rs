@@ -1,16 +1,15 @@
 use std::{ops::DerefMut, sync::PoisonError, time::Duration};
 
-use super::{Config, Detector};
+use super::{Config, Detector, tally::Tallies};
 use crate::{
     Timestamp,
     sync::{
         AtomicU32, AtomicU64, Mutex,
         Ordering::{Acquire, Relaxed, Release},
     },
-    time::saturating_nanos,
 };
 
-/// What outlier detection knows of one endpoint. About 80 bytes.
+/// What outlier detection knows of one endpoint. About 150 bytes, whatever its traffic.
 ///
 /// An endpoint that stays in the set keeps its host; one that was
 /// [removed](super::Detection::on_host_removed) and comes back gets a new one.
@@ -23,6 +22,7 @@ pub struct Host {
     until: AtomicU64,
     /// Ejections in short order; written under the lock, read by the sweep without it.
     multiplier: AtomicU32,
+    tallies: Tallies,
     history: Mutex<History>,
 }
 
@@ -31,6 +31,7 @@ pub(super) struct History {
     ejections: u32,
     reason: Option<Detector>,
     ejected_at: Timestamp,
+    jitter: Duration,
     unejected_at: Option<Timestamp>,
     /// No longer in the set: never to be ejected again, for nobody would count it back.
     removed: bool,
@@ -50,6 +51,7 @@ impl Host {
             local_run: AtomicU32::new(0),
             until: AtomicU64::new(0),
             multiplier: AtomicU32::new(0),
+            tallies: Tallies::new(),
             history: Mutex::new(History::default()),
         }
     }
@@ -83,17 +85,39 @@ impl Host {
         self.multiplier.load(Relaxed)
     }
 
+    /// What chance added to its last ejection.
+    pub fn jitter(&self) -> Duration {
+        self.history().jitter
+    }
+
+    pub(super) fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    /// How long the run of that detector is; of those that know no runs, zero.
+    pub(super) fn run(&self, detector: Detector) -> u32 {
+        let runs = Runs::from_bits(self.runs.load(Relaxed));
+        match detector {
+            Detector::Consecutive5xx => runs.any,
+            Detector::ConsecutiveGatewayErrors => runs.gateway,
+            Detector::ConsecutiveLocalOrigin => self.local_run.load(Relaxed),
+            Detector::SuccessRate
+            | Detector::SuccessRateLocalOrigin
+            | Detector::FailurePercentage
+            | Detector::FailurePercentageLocalOrigin => 0,
+        }
+    }
+
     pub(super) fn history(&self) -> impl DerefMut<Target = History> + '_ {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All is well: no write if it was well before.
+    /// A good answer: no write if all was well before.
     #[inline]
     pub(super) fn end_runs(&self) {
         if self.runs.load(Relaxed) != 0 {
             self.runs.store(0, Relaxed);
         }
-        self.end_local_run();
     }
 
     #[inline]
@@ -103,8 +127,8 @@ impl Host {
         }
     }
 
-    /// Counts an error answer; gives the run that this one completed.
-    pub(super) fn extend_runs(&self, thresholds: Runs, is_gateway: bool) -> Option<Detector> {
+    /// Counts an error answer; gives the runs that this one completed.
+    pub(super) fn extend_runs(&self, thresholds: Runs, is_gateway: bool) -> Completed {
         let ejected = self.is_ejected();
         let mut old = self.runs.load(Relaxed);
         loop {
@@ -118,25 +142,21 @@ impl Host {
             };
             let any = complete(&mut runs.any, thresholds.any, ejected);
             match self.runs.compare_exchange_weak(old, runs.to_bits(), Relaxed, Relaxed) {
-                // The narrower detector first, as in Envoy.
-                Ok(_) if gateway => return Some(Detector::ConsecutiveGatewayErrors),
-                Ok(_) if any => return Some(Detector::Consecutive5xx),
-                Ok(_) => return None,
+                Ok(_) => return Completed { any, gateway },
                 Err(now) => old = now,
             }
         }
     }
 
     /// Counts an attempt without an answer, in split mode.
-    pub(super) fn extend_local_run(&self, threshold: u32) -> Option<Detector> {
+    pub(super) fn extend_local_run(&self, threshold: u32) -> bool {
         let ejected = self.is_ejected();
         let mut old = self.local_run.load(Relaxed);
         loop {
             let mut run = old;
             let completed = complete(&mut run, threshold, ejected);
             match self.local_run.compare_exchange_weak(old, run, Relaxed, Relaxed) {
-                Ok(_) if completed => return Some(Detector::ConsecutiveLocalOrigin),
-                Ok(_) => return None,
+                Ok(_) => return completed,
                 Err(now) => old = now,
             }
         }
@@ -151,22 +171,16 @@ impl Host {
         jitter: Duration,
         detector: Detector,
     ) -> (Timestamp, u32) {
-        let base = config.base_ejection_time();
-        let max = config.max_ejection_time();
-        // Grows until the time is past the limit, and no further: else it would take as long to shrink again.
-        let multiplier = self.multiplier.load(Relaxed);
-        let multiplier = if base.saturating_mul(multiplier) < max.saturating_add(base) {
-            multiplier.saturating_add(1)
-        } else {
-            multiplier
-        };
+        let (base, max) = (config.base_ejection_time(), config.max_ejection_time());
+        let multiplier = config.rules().grown(self.multiplier.load(Relaxed), base, max);
         let time = base.saturating_mul(multiplier).min(max).saturating_add(jitter);
         // 0 stands for "in rotation"; a time is never zero, but neither is a base below a nanosecond impossible.
-        let until = (now + time).max(Timestamp::from_nanos(1));
+        let until = config.rules().first_return(now + time).max(Timestamp::from_nanos(1));
         self.multiplier.store(multiplier, Relaxed);
         history.ejections = history.ejections.saturating_add(1);
         history.reason = Some(detector);
         history.ejected_at = now;
+        history.jitter = jitter;
         self.until.store(until.as_nanos(), Release);
         (until, history.ejections)
     }
@@ -184,18 +198,23 @@ impl Host {
     }
 
     /// A healthy interval: the next ejection is shorter by one base time.
-    pub(super) fn decay(&self, now: Timestamp, interval: Duration) {
+    pub(super) fn decay(&self, config: &Config, now: Timestamp) {
         if self.multiplier() == 0 || self.is_ejected() {
             return;
         }
         let history = self.history();
-        let healthy = history.unejected_at.is_some_and(|since| {
-            now.since(since).as_nanos() >= u128::from(saturating_nanos(interval))
-        });
+        let healthy = config.rules().shrinks(now, history.unejected_at, config.interval());
         let multiplier = self.multiplier();
         if healthy && multiplier > 0 && !self.is_ejected() {
             self.multiplier.store(multiplier - 1, Relaxed);
         }
+    }
+
+    /// Nothing is held against it any more.
+    pub(super) fn forgive(&self) {
+        let _history = self.history();
+        self.multiplier.store(0, Relaxed);
+        self.tallies.clear();
     }
 }
 
@@ -224,6 +243,13 @@ impl Runs {
     pub(super) const fn to_bits(self) -> u64 {
         (self.gateway as u64) << 32 | self.any as u64
     }
+}
+
+/// Which runs an answer completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Completed {
+    pub(super) any: bool,
+    pub(super) gateway: bool,
 }
 
 /// Lengthens `run`; true if that reached `threshold`, and then a new run begins.

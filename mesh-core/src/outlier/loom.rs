@@ -18,7 +18,7 @@ impl Set {
     fn new(hosts: u32, cap: u32) -> Arc<Self> {
         let share = Ratio::from_ppm((1_000_000 * cap).div_ceil(hosts));
         let config =
-            Config::envoy().with_consecutive_5xx(1).with_max_ejection_percent(share).unwrap();
+            Config::istio().with_consecutive_5xx(1).with_max_ejection_percent(share).unwrap();
         let detection = Detection::new(config, START);
         detection.set_hosts(hosts);
         assert_eq!(detection.cap(), cap);
@@ -27,7 +27,7 @@ impl Set {
 
     fn fail(&self, host: usize) -> Option<Event> {
         let mut rng = SplitMix64::new(1);
-        self.detection.on_outcome(START, &mut rng, &self.hosts[host], Outcome::ServerError)
+        self.detection.on_outcome(START, &mut rng, &self.hosts[host], Outcome::ServerError).last()
     }
 
     fn out(&self) -> u32 {
@@ -79,7 +79,7 @@ fn a_return_and_an_ejection_at_once_keep_the_count() {
         assert!(is_ejected(set.fail(0)));
         let sweep = spawn(&set, |set| {
             let mut returned = 0;
-            set.detection.sweep(LATER, &set.hosts, |_, _| returned += 1);
+            set.detection.sweep(LATER, &mut SplitMix64::new(1), &set.hosts, |_, _| returned += 1);
             returned
         });
         let back =
@@ -100,7 +100,7 @@ fn an_ejection_during_a_sweep_is_not_forgotten() {
         let set = Set::new(2, 2);
         let sweep = spawn(&set, |set| {
             let due = START + set.detection.config().interval();
-            set.detection.sweep(due, &set.hosts, |_, _| {});
+            set.detection.sweep(due, &mut SplitMix64::new(1), &set.hosts, |_, _| {});
         });
         set.fail(0);
         sweep.join().unwrap();
@@ -118,6 +118,70 @@ fn a_removal_and_an_ejection_at_once_leave_no_count_behind() {
         set.fail(0);
         removal.join().unwrap();
         assert_eq!((set.detection.ejected(), set.out()), (0, 0));
+    });
+}
+
+/// Of answers that come while the interval ends, none is lost and none counts in two intervals.
+#[test]
+fn an_answer_at_the_end_of_an_interval_counts_once() {
+    model(|| {
+        let tallies = Arc::new(tally::Tallies::new());
+        let answers = {
+            let tallies = Arc::clone(&tallies);
+            thread::spawn(move || {
+                tallies.count(Origin::External, true);
+                tallies.count(Origin::External, false);
+            })
+        };
+        tallies.count(Origin::External, true);
+        tallies.swap();
+        let first = tallies.last(Origin::External);
+        answers.join().unwrap();
+        tallies.swap();
+        let second = tallies.last(Origin::External);
+        assert_eq!((first.good + second.good, first.bad + second.bad), (2, 1));
+    });
+}
+
+/// The broken twin of the swap: reads, then clears.
+#[test]
+#[should_panic(expected = "an answer is lost")]
+fn a_counter_that_is_read_and_then_cleared_would_be_caught() {
+    model(|| {
+        let counter = Arc::new(AtomicU32::new(0));
+        let answer = {
+            let counter = Arc::clone(&counter);
+            thread::spawn(move || counter.fetch_add(1, Relaxed))
+        };
+        let first = counter.load(Relaxed);
+        counter.swap(0, Relaxed);
+        answer.join().unwrap();
+        assert_eq!(first + counter.load(Relaxed), 1, "an answer is lost");
+    });
+}
+
+/// The comparison ejects while an outcome does: one of the two, and the count is that of the flags.
+#[test]
+fn a_comparison_and_an_outcome_at_once_eject_once() {
+    model(|| {
+        let share = FailurePercentage::default().with_minimum_hosts(1).with_request_volume(1);
+        let config = Config::istio()
+            .with_consecutive_5xx(2)
+            .with_failure_percentage(Some(share))
+            .with_max_ejection_percent(Ratio::ONE)
+            .unwrap();
+        let detection = Detection::new(config, START);
+        detection.set_hosts(1);
+        let set = Arc::new(Set { detection, hosts: vec![Host::new()] });
+        set.fail(0);
+        let failure = spawn(&set, |set| u32::from(is_ejected(set.fail(0))));
+        let mut told = 0;
+        let due = START + config.interval();
+        set.detection.sweep(due, &mut SplitMix64::new(1), &set.hosts, |_, event| {
+            told += u32::from(is_ejected(Some(event)));
+        });
+        assert_eq!(told + failure.join().unwrap(), 1);
+        assert_eq!((set.detection.ejected(), set.out()), (1, 1));
     });
 }
 

@@ -23,7 +23,8 @@ impl Rig {
     }
 
     fn call(&mut self, host: usize, outcome: Outcome) -> Option<Event> {
-        self.detection.on_outcome(self.now, &mut self.rng, &self.hosts[host], outcome)
+        let host = &self.hosts[host];
+        self.detection.on_outcome(self.now, &mut self.rng, host, outcome).last()
     }
 
     /// `times` outcomes of one kind; the last event.
@@ -34,7 +35,8 @@ impl Rig {
     fn sweep_at(&mut self, now: Timestamp) -> Vec<(usize, Event)> {
         self.now = now;
         let mut events = Vec::new();
-        self.detection.sweep(now, &self.hosts, |index, event| events.push((index, event)));
+        let rng = &mut self.rng;
+        self.detection.sweep(now, rng, &self.hosts, |index, event| events.push((index, event)));
         events
     }
 
@@ -370,7 +372,8 @@ fn jitter_lengthens_by_at_most_its_bound() {
         let config = all().with_max_ejection_jitter(SECOND * 10).with_consecutive_5xx(1);
         let detection = Detection::new(config, START);
         let host = Host::new();
-        detection.on_outcome(START, &mut Fixed(bits), &host, Outcome::ServerError);
+        let events = detection.on_outcome(START, &mut Fixed(bits), &host, Outcome::ServerError);
+        assert!(is_ejected(events.last()));
         assert_eq!(host.ejected_until(), Some(START + SECOND * 30 + extra));
     }
 }
@@ -481,8 +484,10 @@ fn the_defaults_are_those_of_envoy_but_for_the_one_host() {
     assert_eq!(config.max_ejection_jitter(), Duration::ZERO);
     assert_eq!(config.max_ejection_percent(), Ratio::from_percent(10));
     assert!(config.always_eject_one());
-    assert_eq!(Config::envoy(), config.with_always_eject_one(false));
-    assert_eq!(Config::istio(), Config::envoy());
+    assert_eq!((config.success_rate(), config.failure_percentage()), (None, None));
+    assert!(config.uneject_on_health_check());
+    assert!(Detector::ALL.iter().all(|detector| config.enforcing(*detector) == Ratio::ONE));
+    assert_eq!(Config::istio(), config.with_always_eject_one(false));
     // An unset limit follows a longer base.
     let long = config.with_base_ejection_time(SECOND * 900).unwrap();
     assert_eq!(long.max_ejection_time(), SECOND * 900);
@@ -498,6 +503,13 @@ fn what_cannot_work_is_refused_with_the_name_of_the_field() {
         (config.with_max_ejection_time(SECOND * 29), "max_ejection_time"),
         (limited.with_base_ejection_time(SECOND * 61), "max_ejection_time"),
         (config.with_max_ejection_percent(Ratio::from_percent(101)), "max_ejection_percent"),
+        (config.with_enforcing(Detector::SuccessRate, Ratio::from_percent(101)), "enforcing"),
+        (
+            FailurePercentage::default()
+                .with_threshold(Ratio::from_percent(101))
+                .map(|share| config.with_failure_percentage(Some(share))),
+            "failure_percentage_threshold",
+        ),
     ];
     for (result, field) in cases {
         assert_eq!(result.unwrap_err().field(), field);
@@ -510,8 +522,8 @@ fn a_host_is_shared_and_small() {
     fn shared<T: Send + Sync + 'static>() {}
     shared::<Host>();
     shared::<Detection>();
-    assert!(size_of::<Host>() <= 80, "{}", size_of::<Host>());
-    assert!(size_of::<Detection>() <= 192, "{}", size_of::<Detection>());
+    assert!(size_of::<Host>() <= 160, "{}", size_of::<Host>());
+    assert!(size_of::<Detection>() <= 448, "{}", size_of::<Detection>());
 }
 
 #[test]

@@ -15,8 +15,12 @@ use crate::{Ratio, SplitMix64};
 const START: Timestamp = Timestamp::from_secs(1_000);
 
 fn detection(percent: u32, hosts: u32) -> (Detection, Vec<Host>) {
+    let share = FailurePercentage::default().with_request_volume(3);
     let config = Config::default()
         .with_consecutive_5xx(2)
+        .with_failure_percentage(Some(share))
+        .with_interval(Duration::from_millis(1))
+        .unwrap()
         .with_max_ejection_percent(Ratio::from_percent(percent))
         .unwrap()
         .with_base_ejection_time(Duration::from_millis(1))
@@ -47,7 +51,7 @@ fn all_hosts_fail_on_all_threads_and_the_cap_holds() {
                         let host = &hosts[rng.below(20) as usize];
                         let event = detection.on_outcome(START, &mut rng, host, Outcome::Timeout);
                         ejections.fetch_add(
-                            u32::from(matches!(event, Some(Event::Ejected { .. }))),
+                            u32::from(matches!(event.last(), Some(Event::Ejected { .. }))),
                             SeqCst,
                         );
                         assert!(detection.ejected() <= cap);
@@ -69,10 +73,11 @@ fn ejections_returns_and_removals_at_once_keep_count_and_flags_together() {
     let now = || START + Duration::from_micros(u64::from(clock.load(SeqCst)));
     thread::scope(|scope| {
         scope.spawn(|| {
+            let mut rng = SplitMix64::new(99);
             while !done.load(SeqCst) {
                 // Flags first: between the two looks a place may be taken, but never given away twice.
                 assert!(detection.ejected() <= 4);
-                detection.sweep(now(), &hosts, |_, _| {});
+                detection.sweep(now(), &mut rng, &hosts, |_, _| {});
             }
         });
         let callers: Vec<_> = (0..3)
@@ -87,10 +92,10 @@ fn ejections_returns_and_removals_at_once_keep_count_and_flags_together() {
                             0 => _ = detection.on_host_removed(&hosts[15]),
                             1..=10 => drop(detection.uneject(now(), host)),
                             11..=20 => {
-                                detection.on_outcome(now(), &mut rng, host, Outcome::Success);
+                                _ = detection.on_outcome(now(), &mut rng, host, Outcome::Success);
                             }
                             _ => {
-                                detection.on_outcome(now(), &mut rng, host, Outcome::Reset);
+                                _ = detection.on_outcome(now(), &mut rng, host, Outcome::Reset);
                             }
                         }
                     }
@@ -104,7 +109,12 @@ fn ejections_returns_and_removals_at_once_keep_count_and_flags_together() {
     });
     assert_eq!(detection.ejected(), out(&hosts));
     assert!(hosts.iter().any(|host| host.ejections() > 1), "the test has ejected");
-    detection.sweep(now() + Duration::from_secs(600), &hosts, |_, _| {});
+    let rng = &mut SplitMix64::new(1);
+    // The first sweep may still eject for what happened before it.
+    for later in [600, 1_200] {
+        detection.sweep(now() + Duration::from_secs(later), rng, &hosts, |_, _| {});
+        assert_eq!(detection.ejected(), out(&hosts));
+    }
     assert_eq!((detection.ejected(), out(&hosts)), (0, 0));
 }
 
@@ -126,7 +136,7 @@ fn a_cap_that_is_checked_before_it_is_taken_would_be_caught() {
 
 #[test]
 fn no_failure_is_lost_and_none_counts_twice() {
-    let config = Config::envoy().with_consecutive_5xx(7);
+    let config = Config::istio().with_consecutive_5xx(7);
     let detection = Detection::new(config.with_max_ejection_percent(Ratio::ZERO).unwrap(), START);
     let (host, detections) = (Host::new(), AtomicU32::new(0));
     thread::scope(|scope| {
@@ -135,11 +145,45 @@ fn no_failure_is_lost_and_none_counts_twice() {
             scope.spawn(move || {
                 let mut rng = SplitMix64::new(seed);
                 for _ in 0..7_000 {
-                    let event = detection.on_outcome(START, &mut rng, host, Outcome::ServerError);
-                    detections.fetch_add(u32::from(event.is_some()), SeqCst);
+                    let events = detection.on_outcome(START, &mut rng, host, Outcome::ServerError);
+                    detections.fetch_add(events.into_iter().count() as u32, SeqCst);
                 }
             });
         }
     });
     assert_eq!(detections.into_inner(), 4_000, "one for each seven failures");
+}
+
+/// However the sweeps fall between the answers, each answer is counted in one interval.
+#[test]
+fn each_answer_counts_in_one_interval() {
+    let config =
+        Config::off().with_success_rate(Some(SuccessRate::default().with_minimum_hosts(9)));
+    let config = config.with_interval(Duration::from_nanos(1)).unwrap();
+    let detection = Detection::new(config, START);
+    let hosts = [Host::new(), Host::new()];
+    let (mut counted, mut now, done) = (0, START, AtomicU32::new(0));
+    thread::scope(|scope| {
+        for seed in 0..3 {
+            let (detection, hosts, done) = (&detection, &hosts, &done);
+            scope.spawn(move || {
+                let mut rng = SplitMix64::new(seed);
+                for call in 0..20_000 {
+                    let outcome = if call % 3 == 0 { Outcome::Reset } else { Outcome::Success };
+                    let events = detection.on_outcome(START, &mut rng, &hosts[call % 2], outcome);
+                    assert!(events.is_empty());
+                }
+                done.fetch_add(1, SeqCst);
+            });
+        }
+        let mut last_round = false;
+        while !last_round {
+            last_round = done.load(SeqCst) == 3;
+            now = now + Duration::from_nanos(1);
+            detection.sweep(now, &mut SplitMix64::new(1), &hosts, |_, _| {});
+            counted +=
+                hosts.iter().map(|host| host.tallies().last(Origin::External).total()).sum::<u64>();
+        }
+    });
+    assert_eq!(counted, 60_000);
 }

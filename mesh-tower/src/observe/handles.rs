@@ -200,12 +200,7 @@ impl Handles {
 
     pub(super) fn outlier(&self, event: Event) {
         let counter = |detector: Detector, enforced: &'static str| {
-            let method = match detector {
-                Detector::Consecutive5xx => "consecutive_5xx",
-                Detector::ConsecutiveGatewayErrors => "consecutive_gateway_failure",
-                Detector::ConsecutiveLocalOrigin => "consecutive_local_origin_failure",
-            };
-            let [upstream, subset, method] = self.with("method", method);
+            let [upstream, subset, method] = self.with("method", detector.name());
             counter!(names::EJECTIONS, &[upstream, subset, method, ("enforced", enforced.into())])
         };
         match event {
@@ -215,6 +210,9 @@ impl Handles {
             }
             Event::NotEjected { detector, why: WhyNot::OverCap { .. } } => {
                 counter(detector, "over_cap").increment(1);
+            }
+            Event::NotEjected { detector, why: WhyNot::NotEnforced { .. } } => {
+                counter(detector, "no").increment(1);
             }
             Event::NotEjected { why: WhyNot::AlreadyEjected, .. } => {}
             Event::Unejected { .. } => self.ejected.decrement(1.0),

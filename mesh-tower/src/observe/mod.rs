@@ -108,10 +108,9 @@ impl Observer {
         self.handles.with(|handles| handles.breaker_transitions(transition.to).increment(1));
     }
 
-    /// Outlier detection came to a decision about an endpoint, if it did.
-    #[inline]
-    pub(crate) fn outlier(&self, endpoint: &str, event: Option<Event>) {
-        let Some(event) = event else { return };
+    /// Outlier detection came to a decision about an endpoint.
+    #[cold]
+    pub(crate) fn outlier(&self, endpoint: &str, event: Event) {
         match event {
             Event::Ejected { detector, times, .. } => {
                 tracing::info!(upstream = %self.upstream, subset = %self.subset, endpoint, %detector, times, "ejected");

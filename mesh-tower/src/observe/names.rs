@@ -24,7 +24,7 @@ pub(super) const ENDPOINTS: &str = "mesh_endpoints";
 /// | `mesh_retry_total` | counter | |
 /// | `mesh_retry_given_up_total` | counter | `reason` |
 /// | `mesh_circuit_transitions_total` | counter | `to` |
-/// | `mesh_outlier_ejections_total` | counter | `method`, `enforced` (`over_cap`: it would have been) |
+/// | `mesh_outlier_ejections_total` | counter | `method`; `enforced`: `yes`, `no` (chance, or a detector that only looks), `over_cap` |
 /// | `mesh_outlier_ejected` | gauge | |
 /// | `mesh_endpoints` | gauge | |
 ///

@@ -31,7 +31,7 @@ impl Member {
         let until = self.record.host.ejected_until()?;
         let now = Clock.now();
         if until <= now {
-            self.set.sweep(now);
+            self.set.sweep(now, &self.chance);
         }
         self.record.host.ejected_until()
     }

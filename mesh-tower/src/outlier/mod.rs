@@ -15,7 +15,8 @@
 //! endpoint of all) nor an error from `poll_ready` (the balancer would forget the endpoint) would do.
 //!
 //! There is no task: whoever finds a sweep due does it. That is an ejected endpoint at the moment of its return, and any
-//! answer at the end of an interval. A set without traffic has nothing to sweep for.
+//! answer at the end of an interval: with detectors that compare the endpoints, the one that may eject some. A set without
+//! traffic has nothing to sweep for.
 //!
 //! What counts as a failure is decided by a [`Classify`](crate::classify::Classify); by default
 //! [`Standard`](crate::classify::Standard), for HTTP and gRPC. An attempt whose future is dropped says nothing.

@@ -64,7 +64,8 @@ impl OutlierSet {
     pub fn set_config(&self, config: Config) {
         let now = Clock.now();
         self.shared.detection.set_config(config, now);
-        self.shared.schedule(&self.shared.lock());
+        // Some changes ask for a sweep at once; otherwise it does nothing but find out when the next is due.
+        self.shared.sweep(now, &self.chance);
     }
 
     /// The configuration in force.
@@ -93,8 +94,8 @@ impl OutlierSet {
 pub(super) struct Shared {
     detection: Detection,
     hosts: Mutex<Vec<Arc<Record>>>,
-    /// When the next sweep is due; [`QUIET`] while nobody is out and no record has anything to outgrow, which spares
-    /// good answers a look at the clock.
+    /// When the next sweep is due; [`QUIET`] while nobody is out, no record has anything to outgrow and nobody compares,
+    /// which spares good answers a look at the clock.
     due: AtomicU64,
 }
 
@@ -139,23 +140,26 @@ impl Shared {
         let silent = matches!(outcome, Outcome::Success | Outcome::Throttled | Outcome::Cancelled);
         // Only an ejection needs to know the time.
         let now = if silent && due == QUIET { Timestamp::ZERO } else { Clock.now() };
-        let event = self.detection.on_outcome(now, &mut chance.rng(), &record.host, outcome);
-        if let Some(event) = event {
-            observe::event(record.upstream.as_deref(), &record.endpoint, event);
+        let events = self.detection.on_outcome(now, &mut chance.rng(), &record.host, outcome);
+        if !events.is_empty() {
+            for event in events {
+                observe::event(record.upstream.as_deref(), &record.endpoint, event);
+            }
             self.schedule(&self.lock());
         }
         if now.as_nanos() >= due {
-            self.sweep(now);
+            self.sweep(now, chance);
         }
     }
 
-    /// Brings back whose time is over.
+    /// Brings back whose time is over, and compares the endpoints if it is time for that.
     #[cold]
-    pub(super) fn sweep(&self, now: Timestamp) {
+    pub(super) fn sweep(&self, now: Timestamp, chance: &Chance) {
         // Events are written when the lock is free again: a subscriber is foreign code. Mostly there are none.
         let mut events = Vec::new();
         let hosts = self.lock();
-        self.detection.sweep(now, hosts.iter().map(|record| &record.host), |index, event| {
+        let records = hosts.iter().map(|record| &record.host);
+        self.detection.sweep(now, &mut chance.rng(), records, |index, event| {
             events.push((Arc::clone(&hosts[index]), event));
         });
         self.schedule(&hosts);
@@ -168,6 +172,7 @@ impl Shared {
     /// Under the lock: a figure that another thread read earlier must not overwrite a newer one.
     fn schedule(&self, hosts: &MutexGuard<'_, Vec<Arc<Record>>>) {
         let quiet = self.detection.ejected() == 0
+            && !self.detection.config().compares_hosts()
             && hosts.iter().all(|record| record.host.multiplier() == 0);
         let due = if quiet { None } else { self.detection.poll_timeout() };
         self.due.store(due.map_or(QUIET, Timestamp::as_nanos), Ordering::Relaxed);

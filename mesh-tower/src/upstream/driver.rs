@@ -43,7 +43,7 @@ where
             let Some(shared) = shared.upgrade() else { return };
             let now = Clock.now();
             let plan = shared.plan.load();
-            plan.on_timeout(now);
+            plan.on_timeout(now, &shared.chance);
             if now >= maintenance {
                 maintenance = now + MAINTENANCE;
                 for member in plan.subsets.iter().flat_map(|cluster| cluster.members.iter()) {

@@ -164,16 +164,17 @@ impl<S> Plan<S> {
             .min()
     }
 
-    /// Un-ejects what has served its time. Idempotent.
-    pub(super) fn on_timeout(&self, now: Timestamp) {
+    /// Un-ejects what has served its time, and compares the endpoints if it is time for that. Idempotent.
+    pub(super) fn on_timeout(&self, now: Timestamp, chance: &Chance) {
         for Cluster { roster, members } in &self.subsets {
             let subset = &roster.subset;
             subset.detection.sweep(
                 now,
+                &mut chance.rng(),
                 members.iter().map(|member| &member.state.host),
                 |index, event: Event| {
                     if let Some(member) = members.get(index) {
-                        subset.observer.outlier(&member.state.address, Some(event));
+                        subset.observer.outlier(&member.state.address, event);
                     }
                 },
             );

@@ -1,7 +1,7 @@
 use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
 use mesh_core::{
-    Endpoint, breaker,
+    Endpoint, Ratio, breaker,
     outlier::{self, Detector},
 };
 
@@ -186,24 +186,45 @@ fn describe_outlier(config: &outlier::Config) -> String {
     if config.is_off() {
         return "off".into();
     }
-    let mut runs = Vec::new();
-    for (errors, name) in
-        [(config.consecutive_5xx(), "5xx"), (config.consecutive_gateway_errors(), "gateway errors")]
+    let local = if config.split_local_origin() { config.consecutive_local_origin() } else { 0 };
+    let mut rules = Vec::new();
+    let mut rule = |detector: Detector, is_on: bool, text: String| match config.enforcing(detector)
     {
-        if errors > 0 {
-            runs.push(format!("{errors} {name}"));
-        }
+        _ if !is_on => {}
+        Ratio::ZERO => {}
+        Ratio::ONE => rules.push(text),
+        share => rules.push(format!("{text} (in {share} of the cases)")),
+    };
+    for (detector, failures, name) in [
+        (Detector::Consecutive5xx, config.consecutive_5xx(), "5xx"),
+        (Detector::ConsecutiveGatewayErrors, config.consecutive_gateway_errors(), "gateway errors"),
+        (Detector::ConsecutiveLocalOrigin, local, "failures without an answer"),
+    ] {
+        rule(detector, failures > 0, format!("{failures} {name} in a row"));
     }
-    if config.split_local_origin() {
-        runs.push(format!("{} failures without an answer", config.consecutive_local_origin()));
+    if let Some(rate) = config.success_rate() {
+        let text = format!("a success rate {} σ below the mean", decimal(rate.stdev_factor()));
+        rule(Detector::SuccessRate, true, text);
+    }
+    if let Some(share) = config.failure_percentage() {
+        let text = format!("{} failures in {:?}", share.threshold(), config.interval());
+        rule(Detector::FailurePercentage, true, text);
+    }
+    if rules.is_empty() {
+        return "looks, and ejects nobody".into();
     }
     let one = if config.always_eject_one() { ", one at least" } else { "" };
     format!(
-        "ejects after {} in a row, for {:?} and longer each time, at most {} of the endpoints{one}",
-        runs.join(" or "),
+        "ejects after {}, for {:?} and longer each time, at most {} of the endpoints{one}",
+        rules.join(" or "),
         config.base_ejection_time(),
         config.max_ejection_percent(),
     )
+}
+
+/// "1.9" for 190 %.
+fn decimal(ratio: Ratio) -> f64 {
+    f64::from(ratio.as_ppm()) / 1e6
 }
 
 fn split(config: &Config) -> String {

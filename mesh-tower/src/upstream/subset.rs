@@ -126,11 +126,12 @@ impl Subset {
         }
         if outcome != Outcome::Cancelled {
             endpoint.count(outcome);
-            let event = self.detection.on_outcome(now, rng, &endpoint.host, outcome);
-            if let Some(Event::Ejected { .. }) = event {
-                self.changed.notify_one();
+            for event in self.detection.on_outcome(now, rng, &endpoint.host, outcome) {
+                if let Event::Ejected { .. } = event {
+                    self.changed.notify_one();
+                }
+                self.observer.outlier(&endpoint.address, event);
             }
-            self.observer.outlier(&endpoint.address, event);
         }
         self.observer.attempt(outcome);
     }
