@@ -73,7 +73,11 @@ impl Action {
         }
         for (place, (trigger, _)) in triggers.iter().enumerate() {
             if triggers[..place].iter().any(|(other, _)| other.resource == trigger.resource) {
-                return Err(InvalidConfig::new("triggers", &trigger.resource, "each resource once"));
+                return Err(InvalidConfig::new(
+                    "triggers",
+                    &trigger.resource,
+                    "each resource once",
+                ));
             }
         }
         Ok(Self { triggers })
@@ -142,10 +146,7 @@ impl Trigger {
     /// # Errors
     ///
     /// If `value` is above 100 %.
-    pub fn threshold(
-        resource: impl Into<Box<str>>,
-        value: Ratio,
-    ) -> Result<Self, InvalidConfig> {
+    pub fn threshold(resource: impl Into<Box<str>>, value: Ratio) -> Result<Self, InvalidConfig> {
         if value > Ratio::ONE {
             return Err(InvalidConfig::new("threshold", value, "at most 100%"));
         }

@@ -159,7 +159,11 @@ impl Gradient {
             return Err(InvalidConfig::new("min_concurrency", 0, "at least 1"));
         }
         if self.max_limit < self.min_concurrency {
-            return Err(InvalidConfig::new("max_limit", self.max_limit, "at least min_concurrency"));
+            return Err(InvalidConfig::new(
+                "max_limit",
+                self.max_limit,
+                "at least min_concurrency",
+            ));
         }
         match self.fixed_min_rtt {
             Some(min_rtt) if min_rtt < Duration::from_micros(1) => {

@@ -224,9 +224,9 @@ impl Limiter {
         // sample of a measurement although many were in flight.
         let epoch = self.samples.epoch();
         let limit = self.limit.load(Acquire);
-        let taken = self.in_flight.fetch_update(Relaxed, Relaxed, |in_flight| {
-            (in_flight < limit).then(|| in_flight + 1)
-        });
+        let taken = self
+            .in_flight
+            .fetch_update(Relaxed, Relaxed, |in_flight| (in_flight < limit).then(|| in_flight + 1));
         match taken {
             Ok(others) => Ok(Permit { start: now, epoch, in_flight: others + 1 }),
             Err(_) => Err(Full { limit }),
@@ -238,13 +238,7 @@ impl Limiter {
     ///
     /// The permit must come from this limiter, like that of [`on_drop`](Self::on_drop).
     #[expect(clippy::needless_pass_by_value, reason = "a permit is given back once")]
-    pub fn on_outcome(
-        &self,
-        now: Timestamp,
-        rng: &mut impl Rng,
-        permit: Permit,
-        outcome: Outcome,
-    ) {
+    pub fn on_outcome(&self, now: Timestamp, rng: &mut impl Rng, permit: Permit, outcome: Outcome) {
         self.in_flight.fetch_sub(1, Relaxed);
         self.turn_if_due(now, rng);
         let every_answer = self.by_gradient.load(Relaxed) != 0;
@@ -252,10 +246,9 @@ impl Limiter {
             Outcome::Success => false,
             Outcome::Timeout | Outcome::GatewayError | Outcome::Throttled => true,
             Outcome::ServerError | Outcome::ConnectFailed | Outcome::Reset if every_answer => false,
-            Outcome::ServerError
-            | Outcome::ConnectFailed
-            | Outcome::Reset
-            | Outcome::Cancelled => return,
+            Outcome::ServerError | Outcome::ConnectFailed | Outcome::Reset | Outcome::Cancelled => {
+                return;
+            }
         };
         let rtt = now.since(permit.start);
         let sample = Sample::new(rtt, permit.in_flight).with_dropped(dropped);
