@@ -54,6 +54,7 @@
 //! # }
 //! ```
 
+mod driven;
 pub mod future;
 mod gate;
 mod layer;
@@ -63,7 +64,7 @@ mod turn;
 
 pub(crate) use gate::{Entry, Gate, Slot, Ticket};
 pub use layer::{Handle, LimitLayer};
-pub use mesh_core::limit::{Config, Resource};
+pub use mesh_core::limit::{Config, Resource, adaptive, overload};
 pub(crate) use refusal::{Refusals, Side};
 pub use service::Limit;
 pub(crate) use turn::{Missed, Turn};
