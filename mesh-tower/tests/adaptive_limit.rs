@@ -19,8 +19,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use mesh_core::{Rng, SplitMix64};
 use mesh_tower::{
-    BoxError,
+    BoxError, Clock,
     limit::{
         Config, LimitLayer,
         adaptive::{self, Aimd, Gradient, Gradient2, Window},
@@ -36,10 +37,10 @@ const MILLI: Duration = Duration::from_millis(1);
 
 /// Ten workers of 10 ms: 1,000 requests a second. Work that was begun is finished, whoever has left meanwhile; so a
 /// queue that is longer than the callers' patience makes every answer too late.
-async fn work(workers: Arc<Semaphore>) {
+async fn work(workers: Arc<Semaphore>, time: Duration) {
     let worked = tokio::spawn(async move {
         let _worker = workers.acquire().await;
-        sleep(MILLI * 10).await;
+        sleep(time).await;
     });
     worked.await.unwrap();
 }
@@ -58,7 +59,7 @@ async fn overload(layer: ServerLayer) -> Run {
     let server = layer.layer(service_fn(move |_: Request<Empty<Bytes>>| {
         let workers = Arc::clone(&workers);
         async {
-            work(workers).await;
+            work(workers, MILLI * 10).await;
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
     }));
@@ -109,6 +110,65 @@ async fn without_it_the_server_is_busy_and_useless() {
         let run = overload(ServerLayer::builder().limit(config).build()).await;
         assert!(run.goodput < 0.05, "{run:?}");
     }
+}
+
+/// The same by chance: ten workers of exp(100 ms), 200 Poisson requests a second, callers who wait for a second; from
+/// 60 s to 70 s the work takes ten times as long. Gives the goodput before that, and from 10 s after it on.
+async fn storm(layer: ServerLayer, seed: u64) -> [f64; 2] {
+    let workers = Arc::new(Semaphore::new(10));
+    let good = Arc::new([const { AtomicU32::new(0) }; 2]);
+    let mut rng = SplitMix64::new(seed);
+    let start = Clock.now();
+    loop {
+        let second = Clock.now().since(start).as_secs();
+        if second >= 140 {
+            break;
+        }
+        let slow = if (60..70).contains(&second) { 10 } else { 1 };
+        let time = exponential(&mut rng, MILLI * 100) * slow;
+        let workers = Arc::clone(&workers);
+        let server = layer.layer(service_fn(move |_: Request<Empty<Bytes>>| {
+            let workers = Arc::clone(&workers);
+            async move {
+                work(workers, time).await;
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            }
+        }));
+        let good = Arc::clone(&good);
+        tokio::spawn(async move {
+            let mut request = Request::new(Empty::new());
+            let patience = HeaderValue::from_static("1000");
+            request.headers_mut().insert("x-envoy-expected-rq-timeout-ms", patience);
+            let status = server.oneshot(request).await.unwrap().status();
+            let phase = match second {
+                10..60 => 0,
+                80..140 => 1,
+                _ => return,
+            };
+            good[phase].fetch_add(u32::from(status == 200), SeqCst);
+        });
+        sleep(exponential(&mut rng, MILLI * 5)).await;
+    }
+    [f64::from(good[0].load(SeqCst)) / 5_000.0, f64::from(good[1].load(SeqCst)) / 6_000.0]
+}
+
+fn exponential(rng: &mut SplitMix64, mean: Duration) -> Duration {
+    let uniform = ((rng.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+    mean.mul_f64(-uniform.ln())
+}
+
+#[tokio::test(start_paused = true)]
+async fn chance_and_a_fault_leave_most_of_the_goodput() {
+    for seed in 1..=3 {
+        let [before, after] = storm(adaptive(adaptive::Config::default()), seed).await;
+        assert!(before > 0.95 && after > 0.9, "seed {seed}: {before} {after}");
+    }
+    // Envoy's own interval is too short for 200 requests a second: ten samples are noise.
+    let [before, _] = storm(adaptive(adaptive::Config::envoy()), 1).await;
+    assert!((0.7..0.95).contains(&before), "{before}");
+    // The broken twin.
+    let twin = storm(ServerLayer::builder().limit(Config::default()).build(), 1).await;
+    assert!(twin[0] < 0.05 && twin[1] < 0.05, "{twin:?}");
 }
 
 /// The others, told what the default finds out: how slow is too slow.

@@ -194,11 +194,9 @@ impl Faulty {
         model: &Model,
     ) {
         let limiter = &self.limiter;
-        let outcome = match outcome {
-            Outcome::Cancelled if self.has(1) => Outcome::Success,
-            Outcome::Timeout if self.has(2) => Outcome::Success,
-            other => other,
-        };
+        let is_wrong = (outcome == Outcome::Cancelled && self.has(1))
+            || (outcome == Outcome::Timeout && self.has(2));
+        let outcome = if is_wrong { Outcome::Success } else { outcome };
         let now = at(now);
         if self.has(5) || (self.has(3) && held.measurements != model.measurements) {
             let from = if self.has(5) { START } else { held.start };

@@ -47,6 +47,7 @@ enum Config {
         initial_limit: Option<u32>,
         min_limit: Option<u32>,
         max_limit: Option<u32>,
+        #[serde(alias = "backoff")]
         backoff_ratio: Option<f64>,
         timeout_ms: Option<f64>,
     },
@@ -64,8 +65,10 @@ enum Config {
         min_limit: Option<u32>,
         max_limit: Option<u32>,
         smoothing: Option<f64>,
+        #[serde(alias = "queue")]
         queue_size: Option<u32>,
         long_window: Option<u32>,
+        #[serde(alias = "tolerance")]
         rtt_tolerance: Option<f64>,
     },
 }

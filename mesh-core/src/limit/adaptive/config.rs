@@ -5,14 +5,16 @@ use crate::{InvalidConfig, Ratio};
 
 /// By which algorithm a [`Limiter`](super::Limiter) learns, with its settings.
 ///
-/// The default is [`Config::envoy`]: see [the module](super#which-one).
+/// The default is tuned for a server: Envoy's [`Gradient`] with an `update_interval` of 500 ms, and everything else as
+/// in [`Config::envoy`]. See [the module](super#which-one) for the reasons.
 ///
 /// ```
 /// use mesh_core::limit::adaptive::{Config, Gradient};
+/// use std::time::Duration;
 ///
-/// assert_eq!(Config::default(), Config::envoy());
-/// let config = Gradient::default().with_max_limit(200).build().unwrap();
-/// assert_eq!(config.max_limit(), 200);
+/// let slower = Gradient::default().with_update_interval(Duration::from_millis(500));
+/// assert_eq!(Config::default(), slower.build().unwrap());
+/// assert_eq!(slower.with_max_limit(200).build().unwrap().max_limit(), 200);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
@@ -96,7 +98,8 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self::envoy()
+        let half = Duration::from_millis(500);
+        Self::of(Kind::Gradient(Gradient::default().with_update_interval(half)))
     }
 }
 

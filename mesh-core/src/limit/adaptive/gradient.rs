@@ -19,6 +19,15 @@ use crate::{InvalidConfig, Ratio, Rng, Timestamp, time::saturating_nanos};
 /// | after `request_count` samples | it ends: `min_rtt` is their percentile, and the limit is what it was before |
 /// | every `update_interval`, but not within a measurement | `sample_rtt` is the percentile of the samples since the last time, and the limit is adjusted; without a sample nothing changes |
 ///
+/// | | it measures | it does not |
+/// | --- | --- | --- |
+/// | a request asks | admitted below `min_concurrency` | what is due is done; then admitted below the limit |
+/// | a sample of a request from before the last begin | void | void |
+/// | any other sample | kept; the last of `request_count` ends the measurement | kept for the next update |
+/// | an update is due | no update is ever due | updated, if there is a sample |
+/// | a measurement is due | none is | it begins |
+/// | a request is cancelled | its slot is free | its slot is free |
+///
 /// | setting | default | Envoy's field |
 /// | --- | --- | --- |
 /// | `max_limit` | 1,000 | `max_concurrency_limit` |

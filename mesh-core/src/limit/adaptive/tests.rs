@@ -280,6 +280,24 @@ fn a_late_request_does_what_a_timer_would_have_done() {
 }
 
 #[test]
+fn the_limit_of_an_idle_server_climbs_and_comes_down_by_half_an_update() {
+    let learned = Learned::new(3).with_min_rtt(MILLI * 5);
+    let limiter = Limiter::resume(Config::default(), START, learned);
+    let mut tick = 0;
+    let mut updates = |millis: u32, done: fn(u32) -> bool| {
+        let before = tick;
+        while !done(limiter.limit()) {
+            tick += 1;
+            serve(&limiter, at(tick * 500 - 50), MILLI * millis, 1);
+            limiter.on_timeout(at(tick * 500), &mut rng());
+        }
+        tick - before
+    };
+    assert!(updates(5, |limit| limit == 1_000) < 20);
+    assert_eq!(updates(50, |limit| limit <= 20), 7);
+}
+
+#[test]
 fn a_known_latency_is_never_measured() {
     let config = gradient().with_fixed_min_rtt(Some(MILLI * 5)).with_max_limit(50);
     let limiter = limiter(config.build().unwrap());
@@ -346,7 +364,6 @@ fn presets_are_their_peers_defaults() {
     assert_eq!(bounds(Config::vegas()), (20, 1, 1_000));
     assert_eq!(bounds(Config::gradient2()), (20, 20, 200));
     assert_eq!(bounds(Config::envoy()), (3, 3, 1_000));
-    assert_eq!(Config::default(), Config::envoy());
 }
 
 #[test]
