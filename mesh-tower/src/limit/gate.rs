@@ -381,12 +381,25 @@ mod tests {
     /// Threads that enter, wait and leave as fast as they can: no wake-up may get lost, no slot may be minted.
     #[test]
     fn no_wake_up_is_lost_between_threads() {
+        hammer(&gate(1, 100));
+    }
+
+    #[test]
+    fn none_is_lost_with_an_adaptive_limit() {
+        let one = adaptive::Aimd::default().with_initial_limit(1).with_min_limit(1);
+        let one = one.with_max_limit(1).build().unwrap();
+        hammer(&Gate::adaptive(
+            Config::unlimited().with_max_pending(100),
+            one.with_window(adaptive::Window::EVERY_SAMPLE),
+        ));
+    }
+
+    fn hammer(gate: &Arc<Gate>) {
         const THREADS: usize = 4;
-        let gate = gate(1, 100);
         let start = Arc::new(Barrier::new(THREADS));
         let threads: Vec<_> = (0..THREADS)
             .map(|_| {
-                let (gate, start) = (Arc::clone(&gate), Arc::clone(&start));
+                let (gate, start) = (Arc::clone(gate), Arc::clone(&start));
                 thread::spawn(move || {
                     let work = async {
                         start.wait().await;
@@ -401,8 +414,8 @@ mod tests {
                                     std::future::poll_fn(|cx| ticket.poll(cx)).await
                                 }
                             };
-                            assert_eq!(gate.limits.in_use(Resource::Requests), 1);
-                            drop(slot);
+                            assert_eq!(gate.in_flight(), 1);
+                            slot.finish(Outcome::Success);
                         }
                     };
                     let limit = std::time::Duration::from_secs(60);
@@ -418,6 +431,6 @@ mod tests {
         for thread in threads {
             thread.join().unwrap();
         }
-        assert_eq!(in_use(&gate), (0, 0));
+        assert_eq!((gate.in_flight(), gate.limits.in_use(Resource::Pending)), (0, 0));
     }
 }

@@ -88,7 +88,7 @@
 //! assert_eq!(limiter.in_flight(), 0);
 //! ```
 
-use std::{error::Error, fmt, sync::TryLockError, time::Duration};
+use std::{sync::TryLockError, time::Duration};
 
 use crate::{
     Outcome, Rng, Timestamp,
@@ -104,6 +104,7 @@ mod gradient;
 mod gradient2;
 mod histogram;
 mod learning;
+mod permit;
 mod samples;
 mod vegas;
 mod window;
@@ -122,6 +123,7 @@ pub use aimd::Aimd;
 pub use config::{Config, Learned};
 pub use gradient::Gradient;
 pub use gradient2::Gradient2;
+pub use permit::{Full, Permit};
 pub use samples::Sample;
 pub use vegas::Vegas;
 pub use window::Window;
@@ -247,8 +249,8 @@ impl Limiter {
             .in_flight
             .fetch_update(Relaxed, Relaxed, |in_flight| (in_flight < limit).then(|| in_flight + 1));
         match taken {
-            Ok(others) => Ok(Permit { start: now, epoch, in_flight: others + 1 }),
-            Err(_) => Err(Full { limit }),
+            Ok(others) => Ok(Permit::new(now, epoch, others + 1)),
+            Err(_) => Err(Full::new(limit)),
         }
     }
 
@@ -269,15 +271,14 @@ impl Limiter {
                 return;
             }
         };
-        let rtt = now.since(permit.start);
-        let sample = Sample::new(rtt, permit.in_flight).with_dropped(dropped);
-        self.record(now, rng, Some(permit.epoch), &sample);
+        let rtt = now.since(permit.start());
+        let sample = Sample::new(rtt, permit.in_flight()).with_dropped(dropped);
+        self.record(now, rng, Some(permit.epoch()), &sample);
     }
 
     /// The request is over, and says nothing: its slot is free.
-    #[expect(clippy::needless_pass_by_value, reason = "a permit is given back once")]
     pub fn on_drop(&self, permit: Permit) {
-        let Permit { .. } = permit;
+        drop(permit);
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
@@ -418,51 +419,3 @@ impl Limiter {
         self.learning.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
-
-/// One request in flight. Give it back with the outcome, or to [`Limiter::on_drop`] if there is none: one that is
-/// forgotten keeps its slot for ever.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a permit that is not given back keeps its slot for ever"]
-pub struct Permit {
-    start: Timestamp,
-    epoch: u32,
-    in_flight: u32,
-}
-
-impl Permit {
-    /// When the request was admitted; its latency counts from here.
-    pub const fn start(&self) -> Timestamp {
-        self.start
-    }
-
-    /// How many requests were in flight then, this one included.
-    pub const fn in_flight(&self) -> u32 {
-        self.in_flight
-    }
-
-    /// The number of measurements that had begun until then. A sample from before the last one is void.
-    pub const fn epoch(&self) -> u32 {
-        self.epoch
-    }
-}
-
-/// As many requests are in flight as the limit allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Full {
-    limit: u32,
-}
-
-impl Full {
-    /// The limit that was reached.
-    pub const fn limit(&self) -> u32 {
-        self.limit
-    }
-}
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "adaptive limit of {} reached", self.limit)
-    }
-}
-
-impl Error for Full {}
