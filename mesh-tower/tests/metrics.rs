@@ -10,11 +10,13 @@ use mesh_core::{Endpoint, Ratio, outlier, retry};
 use mesh_tower::{
     BoxError,
     body::ReplayBody,
-    describe_metrics, recommended_buckets,
+    describe_metrics,
+    limit::{self, LimitLayer, adaptive},
+    recommended_buckets,
     upstream::{Origin, Upstream},
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use tower::{ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 
 /// Name, labels and value.
 type Series = (String, Vec<(String, String)>, f64);
@@ -104,4 +106,42 @@ fn a_recorder_installed_after_the_upstream_was_made_sees_everything_from_then_on
     assert_eq!(sum(&seen, "mesh_client_request_duration_seconds", None), 40.0);
     assert!(seen.iter().all(|(name, ..)| name.starts_with("mesh_")));
     assert!(recommended_buckets().is_sorted());
+}
+
+/// Once a second, and when all is quiet.
+#[test]
+fn an_adaptive_limit_tells_how_it_stands() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        describe_metrics();
+        let config = adaptive::Gradient::default().with_request_count(3).build().unwrap();
+        let layer = LimitLayer::server(limit::Config::default().with_max_pending(0))
+            .with_adaptive(config)
+            .named("shop");
+        let service = layer.layer(service_fn(async |()| {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok::<_, BoxError>(())
+        }));
+        runtime.block_on(async {
+            let (a, b, c, d) = tokio::join!(
+                service.clone().oneshot(()),
+                service.clone().oneshot(()),
+                service.clone().oneshot(()),
+                service.clone().oneshot(()),
+            );
+            assert_eq!([a, b, c, d].iter().filter(|result| result.is_ok()).count(), 3);
+        });
+    });
+    let snapshot = read(&snapshotter);
+    let value = |name| sum(&snapshot, name, Some(("limit", "shop")));
+    assert_eq!(value("mesh_adaptive_limit"), 3.0);
+    assert_eq!(value("mesh_adaptive_limit_in_flight"), 0.0);
+    assert_eq!(value("mesh_adaptive_limit_min_rtt_seconds"), 0.01);
+    assert_eq!(value("mesh_adaptive_limit_refused_total"), 1.0);
 }

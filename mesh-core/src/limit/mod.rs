@@ -39,7 +39,9 @@ use std::{error::Error, fmt};
 
 use crate::sync::{AtomicU32, Ordering};
 
+pub mod adaptive;
 mod config;
+pub mod overload;
 
 #[cfg(test)]
 #[cfg(loom)]

@@ -7,12 +7,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use mesh_core::limit::Resource;
+use mesh_core::{Outcome, limit::Resource};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{Missed, Refusals, Slot, Turn};
-use crate::error::{BoxError, MeshError};
+use crate::{
+    classify::{Classify, Errors},
+    error::{BoxError, MeshError},
+};
 
 pin_project! {
     /// A turn in the queue if need be, and then the inner service's answer.
@@ -42,7 +45,7 @@ pin_project! {
         Calling {
             #[pin]
             future: F,
-            slot: Slot,
+            slot: Option<Slot>,
         },
     }
 }
@@ -57,7 +60,7 @@ impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
     }
 
     pub(super) fn calling(slot: Slot, future: S::Future) -> Self {
-        Self { state: State::Calling { future, slot } }
+        Self { state: State::Calling { future, slot: Some(slot) } }
     }
 }
 
@@ -70,25 +73,34 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let result = loop {
+        let (result, slot) = loop {
             match state.as_mut().project() {
                 StateProj::Refused { error } => {
                     let error = error.take().expect("polled after it was ready");
                     return Poll::Ready(Err(error.into()));
                 }
                 StateProj::Waiting { turn, refusals } => match ready!(turn.poll(cx)) {
-                    Ok((slot, future)) => state.set(State::Calling { future, slot }),
-                    Err(Missed::Impatient) => break Err(refusals.full(Resource::Pending).into()),
-                    Err(Missed::Late) => break Err(refusals.late().into()),
-                    Err(Missed::Inner(error)) => break Err(error.into()),
+                    Ok((slot, future)) => {
+                        state.set(State::Calling { future, slot: Some(slot) });
+                    }
+                    Err(Missed::Impatient) => {
+                        break (Err(refusals.full(Resource::Pending).into()), None);
+                    }
+                    Err(Missed::Late) => break (Err(refusals.late().into()), None),
+                    Err(Missed::Inner(error)) => break (Err(error.into()), None),
                 },
-                StateProj::Calling { future, .. } => {
-                    break ready!(future.poll(cx)).map_err(Into::into);
+                StateProj::Calling { future, slot } => {
+                    let result = ready!(future.poll(cx)).map_err(Into::into);
+                    break (result, slot.take());
                 }
             }
         };
-        // The slot goes to the next request before the caller has the answer in hand.
+        // The slot goes to the next request before the caller has the answer in hand, but not before the work's end.
         state.set(State::Refused { error: None });
+        if let Some(slot) = slot {
+            let outcome = Errors.classify(result.as_ref()).outcome();
+            slot.finish(outcome.unwrap_or(Outcome::Success));
+        }
         Poll::Ready(result)
     }
 }

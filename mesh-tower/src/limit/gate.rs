@@ -7,7 +7,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use mesh_core::limit::{Config, Full, Limits, Permit, Resource};
+use mesh_core::{
+    Outcome,
+    limit::{Config, Limits, Permit, Resource, adaptive},
+};
+
+use super::driven::Adaptive;
 
 /// The slots and the queue in front of them.
 ///
@@ -16,6 +21,8 @@ use mesh_core::limit::{Config, Full, Limits, Permit, Resource};
 #[derive(Debug)]
 pub(crate) struct Gate {
     limits: Limits,
+    /// In place of the limit on requests, if there is one.
+    adaptive: Option<Adaptive>,
     queue: Mutex<Queue>,
 }
 
@@ -24,13 +31,20 @@ pub(crate) struct Gate {
 struct Queue {
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
-    admitted: BTreeMap<u64, Permit>,
+    admitted: BTreeMap<u64, Pass>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     pending: Permit,
     waker: Option<Waker>,
+}
+
+/// A slot of whichever limit there is.
+#[derive(Debug)]
+enum Pass {
+    Fixed(Permit),
+    Adaptive(adaptive::Permit),
 }
 
 /// What comes of asking for a slot.
@@ -42,37 +56,54 @@ pub(crate) enum Entry {
 
 impl Gate {
     pub(crate) fn new(config: Config) -> Arc<Self> {
-        Arc::new(Self { limits: Limits::new(config), queue: Mutex::default() })
+        Arc::new(Self { limits: Limits::new(config), adaptive: None, queue: Mutex::default() })
     }
 
-    /// A slot, or a place in the queue, or [`Full`] when both are taken: of pending requests, or of requests if there
-    /// is no queue at all.
-    pub(crate) fn enter(self: &Arc<Self>) -> Result<Entry, Full> {
+    /// The limit on requests is a learnt one, and of `config` only the queue's counts.
+    pub(crate) fn adaptive(config: Config, adaptive: adaptive::Config) -> Arc<Self> {
+        let adaptive = Some(Adaptive::new(adaptive));
+        Arc::new(Self { limits: Limits::new(config), adaptive, queue: Mutex::default() })
+    }
+
+    /// A slot, or a place in the queue. If both are taken, what there is none of: pending requests, or requests if
+    /// there is no queue at all.
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<Entry, Resource> {
         // Nobody may overtake those who wait: a queue, however short, is joined.
         if self.limits.in_use(Resource::Pending) > 0 {
-            return self.queue_up(None);
+            return self.queue_up(false);
         }
-        match self.limits.try_acquire(Resource::Requests) {
-            Ok(permit) => Ok(Entry::Slot(self.slot(permit))),
-            Err(full) => self.queue_up(Some(full)),
+        match self.try_pass() {
+            Some(pass) => Ok(Entry::Slot(self.slot(pass))),
+            None => self.queue_up(true),
         }
     }
 
-    /// `full` is what the caller found when it asked for a slot; by now there may be one again.
-    fn queue_up(self: &Arc<Self>, full: Option<Full>) -> Result<Entry, Full> {
+    fn try_pass(&self) -> Option<Pass> {
+        match &self.adaptive {
+            None => self.limits.try_acquire(Resource::Requests).ok().map(Pass::Fixed),
+            Some(adaptive) => adaptive.try_acquire().map(Pass::Adaptive),
+        }
+    }
+
+    /// `asked`: the caller asked for a slot, and there was none; by now there may be one again.
+    fn queue_up(self: &Arc<Self>, asked: bool) -> Result<Entry, Resource> {
         let mut queue = self.lock();
-        let pending = self.limits.try_acquire(Resource::Pending).map_err(|pending| match full {
-            Some(requests) if pending.limit() == 0 => requests,
-            Some(_) | None => pending,
-        })?;
+        let pending = match self.limits.try_acquire(Resource::Pending) {
+            Ok(pending) => pending,
+            Err(full) => {
+                self.adaptive.iter().for_each(Adaptive::on_refused);
+                let has_queue = full.limit() > 0 || !asked;
+                return Err(if has_queue { Resource::Pending } else { Resource::Requests });
+            }
+        };
         // Paired with the fence in `release`: either this thread sees the slot that another gives back now, or the
         // other sees that somebody waits. Without it both may look away, and the request would wait for ever.
         fence(Ordering::SeqCst);
         if queue.waiting.is_empty()
-            && let Ok(permit) = self.limits.try_acquire(Resource::Requests)
+            && let Some(pass) = self.try_pass()
         {
             self.limits.release(pending);
-            return Ok(Entry::Slot(self.slot(permit)));
+            return Ok(Entry::Slot(self.slot(pass)));
         }
         let number = queue.next;
         queue.next += 1;
@@ -89,12 +120,32 @@ impl Gate {
         &self.limits
     }
 
-    fn slot(self: &Arc<Self>, permit: Permit) -> Slot {
-        Slot { gate: Arc::clone(self), permit: Some(permit) }
+    /// For metrics.
+    pub(crate) fn set_name(&self, name: &Arc<str>) {
+        self.adaptive.iter().for_each(|adaptive| adaptive.set_name(name));
     }
 
-    fn release(&self, permit: Permit) {
-        self.limits.release(permit);
+    pub(crate) fn learnt(&self) -> Option<&Adaptive> {
+        self.adaptive.as_ref()
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        match &self.adaptive {
+            None => self.limits.in_use(Resource::Requests),
+            Some(adaptive) => adaptive.limiter().in_flight(),
+        }
+    }
+
+    fn slot(self: &Arc<Self>, pass: Pass) -> Slot {
+        Slot { gate: Arc::clone(self), pass: Some(pass), outcome: Outcome::Cancelled }
+    }
+
+    fn release(&self, pass: Pass, outcome: Outcome) {
+        match (pass, &self.adaptive) {
+            (Pass::Fixed(permit), _) => self.limits.release(permit),
+            (Pass::Adaptive(permit), Some(adaptive)) => adaptive.release(permit, outcome),
+            (Pass::Adaptive(_), None) => unreachable!("a gate keeps its limiter"),
+        }
         fence(Ordering::SeqCst);
         if self.limits.in_use(Resource::Pending) > 0 {
             self.admit();
@@ -113,8 +164,8 @@ impl Gate {
     fn admit_first(&self) -> Option<Option<Waker>> {
         let mut queue = self.lock();
         let first = *queue.waiting.first_key_value()?.0;
-        let permit = self.limits.try_acquire(Resource::Requests).ok()?;
-        queue.admitted.insert(first, permit);
+        let pass = self.try_pass()?;
+        queue.admitted.insert(first, pass);
         let waiting = queue.waiting.remove(&first)?;
         self.limits.release(waiting.pending);
         Some(waiting.waker)
@@ -129,13 +180,26 @@ impl Gate {
 #[derive(Debug)]
 pub(crate) struct Slot {
     gate: Arc<Gate>,
-    permit: Option<Permit>,
+    pass: Option<Pass>,
+    outcome: Outcome,
+}
+
+impl Slot {
+    /// Whether anybody wants to know how the request has ended.
+    pub(crate) fn learns(&self) -> bool {
+        matches!(self.pass, Some(Pass::Adaptive(_)))
+    }
+
+    /// How the request has ended, for an adaptive limit to learn from. Without it, it was cancelled.
+    pub(crate) fn finish(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.gate.release(permit);
+        if let Some(pass) = self.pass.take() {
+            self.gate.release(pass, self.outcome);
         }
     }
 }
@@ -152,10 +216,10 @@ impl Ticket {
     /// Ready when it is this request's turn. Not to be polled again after that.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Slot> {
         let mut queue = self.gate.lock();
-        if let Some(permit) = queue.admitted.remove(&self.number) {
+        if let Some(pass) = queue.admitted.remove(&self.number) {
             drop(queue);
             self.done = true;
-            return Poll::Ready(self.gate.slot(permit));
+            return Poll::Ready(self.gate.slot(pass));
         }
         if let Some(waiting) = queue.waiting.get_mut(&self.number)
             && !waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
@@ -179,8 +243,8 @@ impl Drop for Ticket {
             self.gate.limits.release(waiting.pending);
         }
         // Its turn had come, and it did not take it: the next one's, then.
-        if let Some(permit) = admitted {
-            self.gate.release(permit);
+        if let Some(pass) = admitted {
+            self.gate.release(pass, Outcome::Cancelled);
         }
     }
 }
@@ -197,14 +261,14 @@ mod tests {
         Gate::new(Config::unlimited().with_max_requests(requests).with_max_pending(pending))
     }
 
-    fn slot(entry: Result<Entry, Full>) -> Slot {
+    fn slot(entry: Result<Entry, Resource>) -> Slot {
         match entry.unwrap() {
             Entry::Slot(slot) => slot,
             Entry::Queued(_) => panic!("queued"),
         }
     }
 
-    fn ticket(entry: Result<Entry, Full>) -> Ticket {
+    fn ticket(entry: Result<Entry, Resource>) -> Ticket {
         match entry.unwrap() {
             Entry::Queued(ticket) => ticket,
             Entry::Slot(_) => panic!("not queued"),
@@ -225,7 +289,7 @@ mod tests {
         let first = slot(gate.enter());
         let mut second = ticket(gate.enter());
         let mut third = ticket(gate.enter());
-        assert_eq!(gate.enter().unwrap_err().resource(), Resource::Pending);
+        assert_eq!(gate.enter().unwrap_err(), Resource::Pending);
         assert!(poll(&mut third).is_pending());
         drop(first);
         assert!(poll(&mut third).is_pending());
@@ -239,7 +303,7 @@ mod tests {
     fn without_a_queue_the_requests_are_what_is_full() {
         let gate = gate(1, 0);
         let _first = slot(gate.enter());
-        assert_eq!(gate.enter().unwrap_err().resource(), Resource::Requests);
+        assert_eq!(gate.enter().unwrap_err(), Resource::Requests);
     }
 
     #[test]
@@ -261,7 +325,8 @@ mod tests {
         let gate = gate(1, 2);
         let mut first = slot(gate.enter());
         let mut second = ticket(gate.enter());
-        gate.limits.release(first.permit.take().unwrap());
+        let Some(Pass::Fixed(permit)) = first.pass.take() else { panic!("a fixed limit") };
+        gate.limits.release(permit);
         let third = ticket(gate.enter());
         gate.admit();
         assert!(poll(&mut second).is_ready());
@@ -273,9 +338,9 @@ mod tests {
     fn a_slot_that_came_free_before_the_queue_was_joined_is_taken() {
         let gate = gate(1, 2);
         let first = slot(gate.enter());
-        let full = gate.limits.try_acquire(Resource::Requests).unwrap_err();
+        assert!(gate.try_pass().is_none());
         drop(first);
-        drop(slot(gate.queue_up(Some(full))));
+        drop(slot(gate.queue_up(true)));
         assert_eq!(in_use(&gate), (0, 0));
     }
 
@@ -316,12 +381,25 @@ mod tests {
     /// Threads that enter, wait and leave as fast as they can: no wake-up may get lost, no slot may be minted.
     #[test]
     fn no_wake_up_is_lost_between_threads() {
+        hammer(&gate(1, 100));
+    }
+
+    #[test]
+    fn none_is_lost_with_an_adaptive_limit() {
+        let one = adaptive::Aimd::default().with_initial_limit(1).with_min_limit(1);
+        let one = one.with_max_limit(1).build().unwrap();
+        hammer(&Gate::adaptive(
+            Config::unlimited().with_max_pending(100),
+            one.with_window(adaptive::Window::EVERY_SAMPLE),
+        ));
+    }
+
+    fn hammer(gate: &Arc<Gate>) {
         const THREADS: usize = 4;
-        let gate = gate(1, 100);
         let start = Arc::new(Barrier::new(THREADS));
         let threads: Vec<_> = (0..THREADS)
             .map(|_| {
-                let (gate, start) = (Arc::clone(&gate), Arc::clone(&start));
+                let (gate, start) = (Arc::clone(gate), Arc::clone(&start));
                 thread::spawn(move || {
                     let work = async {
                         start.wait().await;
@@ -336,8 +414,8 @@ mod tests {
                                     std::future::poll_fn(|cx| ticket.poll(cx)).await
                                 }
                             };
-                            assert_eq!(gate.limits.in_use(Resource::Requests), 1);
-                            drop(slot);
+                            assert_eq!(gate.in_flight(), 1);
+                            slot.finish(Outcome::Success);
                         }
                     };
                     let limit = std::time::Duration::from_secs(60);
@@ -353,6 +431,6 @@ mod tests {
         for thread in threads {
             thread.join().unwrap();
         }
-        assert_eq!(in_use(&gate), (0, 0));
+        assert_eq!((gate.in_flight(), gate.limits.in_use(Resource::Pending)), (0, 0));
     }
 }

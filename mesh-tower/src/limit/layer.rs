@@ -1,9 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
-use mesh_core::limit::{Config, Resource};
+use mesh_core::limit::{Config, Resource, adaptive};
 use tower_layer::Layer;
 
-use super::{Gate, Limit, Refusals, Side};
+use super::{Gate, Limit, Refusals, Side, driven::Adaptive};
 use crate::deadline::{Http, Plain};
 
 /// Makes [`Limit`] services. All services that one layer makes, and their clones, share the same slots and queue.
@@ -48,6 +48,28 @@ impl LimitLayer {
 }
 
 impl<K> LimitLayer<K> {
+    /// Learns the limit on requests from how long they take, in place of `max_requests`: see [`adaptive`]. The queue
+    /// stays as it is; without one, requests are refused while the limiter measures.
+    ///
+    /// Every answer is a success, and an error what the mesh itself says of it, else a reset. Say it first: handles
+    /// that were given out before are of another limit.
+    ///
+    /// ```
+    /// use mesh_tower::limit::{Config, LimitLayer, adaptive};
+    ///
+    /// let queue = Config::default().with_max_pending(50);
+    /// let layer = LimitLayer::client(queue).with_adaptive(adaptive::Config::gradient2()).named("shop");
+    /// assert_eq!(layer.handle().limiter().unwrap().limit(), 20);
+    /// ```
+    #[must_use]
+    pub fn with_adaptive(mut self, adaptive: adaptive::Config) -> Self {
+        self.gate = Gate::adaptive(self.gate.limits().config(), adaptive);
+        if let Some(name) = self.refusals.name() {
+            self.gate.set_name(name);
+        }
+        self
+    }
+
     /// How long a request may wait for its turn. By default as long as its deadline allows, or its caller stays.
     #[must_use]
     pub fn with_max_wait(mut self, max_wait: Duration) -> Self {
@@ -67,10 +89,12 @@ impl<K> LimitLayer<K> {
         LimitLayer { gate: self.gate, refusals: self.refusals, max_wait: self.max_wait, carrier }
     }
 
-    /// The upstream's name, for errors.
+    /// The upstream's name, for errors and metrics.
     #[must_use]
     pub fn named(mut self, upstream: impl Into<Arc<str>>) -> Self {
-        self.refusals = self.refusals.named(upstream.into());
+        let name = upstream.into();
+        self.gate.set_name(&name);
+        self.refusals = self.refusals.named(name);
         self
     }
 
@@ -125,11 +149,22 @@ impl Handle {
 
     /// Requests that hold a slot.
     pub fn in_flight(&self) -> u32 {
-        self.0.limits().in_use(Resource::Requests)
+        self.0.in_flight()
     }
 
     /// Requests that wait for their turn.
     pub fn waiting(&self) -> u32 {
         self.0.limits().in_use(Resource::Pending)
+    }
+
+    /// The machine behind an adaptive limit, to look at or to reconfigure; `None` if the limit is a fixed one. What
+    /// is admitted through it is nobody's request: leave that to the layer.
+    pub fn limiter(&self) -> Option<&adaptive::Limiter> {
+        self.0.learnt().map(Adaptive::limiter)
+    }
+
+    /// Requests that an adaptive limit has refused; 0 if the limit is a fixed one.
+    pub fn refused(&self) -> u64 {
+        self.0.learnt().map_or(0, Adaptive::refused)
     }
 }

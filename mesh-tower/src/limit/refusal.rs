@@ -28,6 +28,10 @@ impl Refusals {
         self
     }
 
+    pub(crate) fn name(&self) -> Option<&Arc<str>> {
+        self.name.as_ref()
+    }
+
     /// No slot, and no place in the queue; or too long in the queue.
     pub(crate) fn full(&self, resource: Resource) -> MeshError {
         self.error(match self.side {

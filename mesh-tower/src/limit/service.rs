@@ -66,7 +66,7 @@ where
                 let turn = Turn::new(ticket, self.inner.clone(), request, deadline, patience);
                 ResponseFuture::waiting(turn, self.refusals.clone())
             }
-            Err(full) => ResponseFuture::refused(self.refusals.full(full.resource())),
+            Err(resource) => ResponseFuture::refused(self.refusals.full(resource)),
         }
     }
 }

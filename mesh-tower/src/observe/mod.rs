@@ -5,17 +5,34 @@
 #[cfg(feature = "metrics")]
 mod handles;
 #[cfg(feature = "metrics")]
+mod limit;
+#[cfg(feature = "metrics")]
 mod names;
 
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
-use mesh_core::{Outcome, breaker::Transition, outlier::Event, retry::GiveUp};
+use mesh_core::{
+    Outcome, breaker::Transition, limit::adaptive::Limiter, outlier::Event, retry::GiveUp,
+};
 
 #[cfg(feature = "metrics")]
 pub use names::{describe_metrics, recommended_buckets};
 
 use crate::{BoxError, MeshError, error::Reason};
+
+/// How the adaptive limit of this name stands; since the last time it has refused so many.
+pub(crate) fn adaptive_limit(name: &str, limiter: &Limiter, refused: u64) {
+    tracing::trace!(
+        limit = name,
+        is = limiter.limit(),
+        in_flight = limiter.in_flight(),
+        refused,
+        "adaptive limit"
+    );
+    #[cfg(feature = "metrics")]
+    limit::report(name, limiter, refused);
+}
 
 /// Speaks for one subset of one upstream.
 #[derive(Debug)]

@@ -11,6 +11,10 @@ pub(super) const BREAKER_TRANSITIONS: &str = "mesh_circuit_transitions_total";
 pub(super) const EJECTIONS: &str = "mesh_outlier_ejections_total";
 pub(super) const EJECTED: &str = "mesh_outlier_ejected";
 pub(super) const ENDPOINTS: &str = "mesh_endpoints";
+pub(super) const ADAPTIVE_LIMIT: &str = "mesh_adaptive_limit";
+pub(super) const ADAPTIVE_IN_FLIGHT: &str = "mesh_adaptive_limit_in_flight";
+pub(super) const ADAPTIVE_MIN_RTT: &str = "mesh_adaptive_limit_min_rtt_seconds";
+pub(super) const ADAPTIVE_REFUSED: &str = "mesh_adaptive_limit_refused_total";
 
 /// Describes every metric of this crate to the installed recorder. Call it once, after installing one.
 ///
@@ -29,6 +33,16 @@ pub(super) const ENDPOINTS: &str = "mesh_endpoints";
 /// | `mesh_endpoints` | gauge | |
 ///
 /// `subset` is empty for the whole upstream.
+///
+/// Each [adaptive limit](crate::limit::adaptive) tells of itself once a second and when it falls quiet, under the label
+/// `limit`, the name that its layer was given:
+///
+/// | metric | kind | |
+/// | --- | --- | --- |
+/// | `mesh_adaptive_limit` | gauge | how many requests may be in flight |
+/// | `mesh_adaptive_limit_in_flight` | gauge | how many are |
+/// | `mesh_adaptive_limit_min_rtt_seconds` | gauge | the latency without load, once known |
+/// | `mesh_adaptive_limit_refused_total` | counter | neither a slot nor a place in the queue |
 pub fn describe_metrics() {
     let count = |name, text| describe_counter!(name, Unit::Count, text);
     count(
@@ -49,6 +63,10 @@ pub fn describe_metrics() {
     );
     describe_gauge!(EJECTED, Unit::Count, "Endpoints that are ejected now");
     describe_gauge!(ENDPOINTS, Unit::Count, "Endpoints that are known");
+    describe_gauge!(ADAPTIVE_LIMIT, Unit::Count, "Requests that may be in flight");
+    describe_gauge!(ADAPTIVE_IN_FLIGHT, Unit::Count, "Requests that are in flight");
+    describe_gauge!(ADAPTIVE_MIN_RTT, Unit::Seconds, "Latency without load");
+    count(ADAPTIVE_REFUSED, "Requests that an adaptive limit turned away");
 }
 
 /// Buckets for `mesh_client_request_duration_seconds`, in seconds: those of OpenTelemetry's HTTP convention.

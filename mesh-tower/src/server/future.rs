@@ -10,7 +10,7 @@ use std::{
 
 use http::Response;
 use http_body::Body;
-use mesh_core::{deadline::Deadline, limit::Resource};
+use mesh_core::{Outcome, deadline::Deadline, limit::Resource};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -100,6 +100,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let (mut ended, mut late) = (None, None);
         let result = loop {
             match this.state.as_mut().project() {
                 StateProj::Refused { error } => {
@@ -123,19 +124,29 @@ where
                 StateProj::Calling { future, timer, slot, settings, deadline } => {
                     // The handler first: an answer in the last moment is an answer.
                     if let Poll::Ready(result) = future.poll(cx) {
-                        break Ok(result.map(|response| (response, slot.take())));
+                        ended = slot.take();
+                        break Ok(result);
                     }
                     let Some(until) = deadline.moment() else { return Poll::Pending };
                     ready!(timer.poll_at(cx, until));
+                    late = slot.take();
                     break Err(settings.refusals.late());
                 }
             }
         };
         // The handler's future is dropped before its response is out of hand.
         this.state.set(State::Refused { error: None });
+        if let Some(slot) = late {
+            slot.finish(Outcome::Timeout);
+        }
         Poll::Ready(match result {
-            Ok(Ok((response, slot))) => Ok(response.map(|body| ServerBody::new(body, slot))),
-            Ok(Err(error)) => Err(error),
+            Ok(Ok(response)) => Ok(ServerBody::wrap(response, ended)),
+            Ok(Err(error)) => {
+                if let Some(slot) = ended {
+                    slot.finish(Outcome::ServerError);
+                }
+                Err(error)
+            }
             Err(refusal) => Ok(into_response(*this.grpc, &refusal)),
         })
     }

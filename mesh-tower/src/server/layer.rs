@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use mesh_core::limit::adaptive;
 use tower_layer::Layer;
 
 use super::Server;
@@ -35,6 +36,7 @@ impl ServerLayer {
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
             limit: limit::Config::unlimited(),
+            adaptive: None,
             settings: Settings {
                 refusals: Refusals::new(Side::Server),
                 max_wait: None,
@@ -64,6 +66,7 @@ impl<S> Layer<S> for ServerLayer {
 #[must_use]
 pub struct ServerBuilder {
     limit: limit::Config,
+    adaptive: Option<adaptive::Config>,
     settings: Settings,
 }
 
@@ -71,6 +74,28 @@ impl ServerBuilder {
     /// How many requests are in hand (`max_requests`) and wait (`max_pending`) at most. Default: no limit.
     pub fn limit(mut self, limit: limit::Config) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// Learns how many requests to have in hand from how long they take, in place of `max_requests`: see [`adaptive`].
+    /// Give it a queue with [`limit`](Self::limit), by default it has no end; a short one lets requests wait while
+    /// the limiter measures. Default: a fixed limit.
+    ///
+    /// A request lasts from its slot to the end of its body. Its outcome is that of the [standard
+    /// classification](crate::classify), a [`Timeout`](mesh_core::Outcome::Timeout) if its deadline passes, and none if
+    /// its caller leaves.
+    ///
+    /// ```
+    /// use mesh_tower::{limit::{self, adaptive}, server::ServerLayer};
+    ///
+    /// let layer = ServerLayer::builder()
+    ///     .limit(limit::Config::default().with_max_pending(50))
+    ///     .adaptive_limit(adaptive::Config::default())
+    ///     .build();
+    /// assert!(layer.limit().limiter().unwrap().is_measuring());
+    /// ```
+    pub fn adaptive_limit(mut self, adaptive: adaptive::Config) -> Self {
+        self.adaptive = Some(adaptive);
         self
     }
 
@@ -100,7 +125,7 @@ impl ServerBuilder {
         self
     }
 
-    /// The name of this service, for errors.
+    /// The name of this service, for errors and metrics.
     pub fn named(mut self, service: impl Into<Arc<str>>) -> Self {
         self.settings.refusals = self.settings.refusals.named(service.into());
         self
@@ -108,6 +133,13 @@ impl ServerBuilder {
 
     /// The layer.
     pub fn build(self) -> ServerLayer {
-        ServerLayer { gate: Gate::new(self.limit), settings: self.settings }
+        let gate = match self.adaptive {
+            None => Gate::new(self.limit),
+            Some(adaptive) => Gate::adaptive(self.limit, adaptive),
+        };
+        if let Some(name) = self.settings.refusals.name() {
+            gate.set_name(name);
+        }
+        ServerLayer { gate, settings: self.settings }
     }
 }

@@ -14,7 +14,8 @@
 //!    malformed is as if absent), else it is [`default_timeout`](ServerBuilder::default_timeout); never more than
 //!    [`max_timeout`](ServerBuilder::max_timeout), nor than an extension
 //!    [`Deadline`](mesh_core::deadline::Deadline) that is there already.
-//! 2. **Limit.** A slot, or a place in the bounded queue, or a refusal. A queued request is refused when its deadline
+//! 2. **Limit.** A slot, or a place in the bounded queue, or a refusal. The limit is a fixed number, or
+//!    [a learnt one](ServerBuilder::adaptive_limit). A queued request is refused when its deadline
 //!    passes.
 //! 3. **The handler.** It finds an [`Inbound`] and a [`Deadline`](mesh_core::deadline::Deadline) among the request's
 //!    extensions. When the deadline passes, its future is dropped. An answer in the last moment wins.

@@ -70,7 +70,7 @@ where
                 let turn = Turn::new(ticket, self.inner.clone(), request, deadline, patience);
                 ResponseFuture::waiting(grpc, settings, deadline, turn)
             }
-            Err(full) => ResponseFuture::refused(grpc, refusals.full(full.resource())),
+            Err(resource) => ResponseFuture::refused(grpc, refusals.full(resource)),
         }
     }
 }

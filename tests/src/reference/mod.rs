@@ -4,10 +4,12 @@
 //! and compares after each step. The same check is a property test on random bytes, the replay of a corpus, and a fuzz
 //! target. Each comes with broken twins: the machine with a fault, which the check must find.
 
+mod adaptive;
 mod outlier;
 
 /// The check of one machine.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Machine {
     /// The name of its module in `mesh-core`, and of its corpus.
     pub name: &'static str,
@@ -18,4 +20,7 @@ pub struct Machine {
 }
 
 /// All of them.
-pub const MACHINES: &[Machine] = &[outlier::MACHINE];
+pub const MACHINES: &[Machine] = &[
+    outlier::MACHINE,
+    adaptive::MACHINE,
+];
