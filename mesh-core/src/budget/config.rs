@@ -241,11 +241,23 @@ impl Default for Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Rule {
     /// `interval` in nanoseconds.
-    Concurrent { ratio: Ratio, min_concurrency: u32, interval: u64 },
+    Concurrent {
+        ratio: Ratio,
+        min_concurrency: u32,
+        interval: u64,
+    },
     /// `ttl` in nanoseconds.
-    Tokens { ratio: Ratio, reserve: Reserve, ttl: u64, aligned: bool },
+    Tokens {
+        ratio: Ratio,
+        reserve: Reserve,
+        ttl: u64,
+        aligned: bool,
+    },
     /// Both in thousandths of a token.
-    Throttle { max: u32, ratio: u32 },
+    Throttle {
+        max: u32,
+        ratio: u32,
+    },
     Unlimited,
 }
 

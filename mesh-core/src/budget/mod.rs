@@ -99,15 +99,17 @@ pub use config::Config;
 /// A request costs two atomic additions at its begin (one unless tokens are counted) and one at its end; a
 /// retry costs two read-modify-writes. A mutex is taken when a slice ends: ten times in a `ttl`. Memory is
 /// constant.
+// What every request writes comes first, so that whoever puts a budget beside other counts has it on one cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Budget {
     /// Active requests in the upper half, retries in flight in the lower: one word, so that the test of
     /// the one against the other is exact.
     in_flight: AtomicU64,
-    /// [`kind`] in the upper half, the ratio in the lower.
-    rule: AtomicU64,
     /// Deposits and withdrawals; for a concurrent rule with an interval, the requests begun in it.
     tokens: Tokens,
+    /// [`kind`] in the upper half, the ratio in the lower.
+    rule: AtomicU64,
     bucket: Bucket,
     min_concurrency: AtomicU64,
     config: Mutex<Config>,

@@ -21,12 +21,13 @@ use crate::{
 ///
 /// It may be negative: a withdrawal may outlive the deposits that paid for it.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Tokens {
     /// In millionths of a retry, a two's complement `i64`.
     balance: AtomicU64,
     /// When the running slice ends, in nanoseconds.
     slice_end: AtomicU64,
-    ring: Mutex<Ring>,
+    ring: Box<Mutex<Ring>>,
 }
 
 impl Tokens {
@@ -35,7 +36,7 @@ impl Tokens {
         Self {
             balance: AtomicU64::new(span.reserve as u64),
             slice_end: AtomicU64::new(ring.slice_end()),
-            ring: Mutex::new(ring),
+            ring: Box::new(Mutex::new(ring)),
         }
     }
 

@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn defaults_are_envoys() {
     let limits = Limits::default();
-    assert_eq!(Resource::ALL.map(|r| limits.remaining(r)), [1_024, 1_024, 1_024, 3]);
+    assert_eq!(Resource::ALL.map(|r| limits.remaining(r)), [1_024, 1_024, 1_024, 3, u32::MAX]);
     assert_eq!(limits.config(), Config::default());
 }
 
@@ -125,6 +125,7 @@ impl Subject for Limits {
             Resource::Pending => config.with_max_pending(max),
             Resource::Connections => config.with_max_connections(max),
             Resource::Retries => config.with_max_retries(max),
+            Resource::ConnectionPools => config.with_max_connection_pools(max),
         });
     }
 
@@ -137,7 +138,7 @@ impl Subject for Limits {
 /// at rest nothing is in use.
 fn check(subject: &mut impl Subject, operations: &[Operation]) -> Result<(), String> {
     let mut held: Vec<Permit> = Vec::new();
-    let mut max = [1_024u32, 1_024, 1_024, 3];
+    let mut max = [1_024u32, 1_024, 1_024, 3, u32::MAX];
     let count = |held: &[Permit], resource| {
         held.iter().filter(|permit| permit.resource() == resource).count() as u32
     };

@@ -297,6 +297,9 @@ impl fmt::Display for Reason {
             }
             Self::Overflow(Resource::Connections) => "too many connections (max_connections)",
             Self::Overflow(Resource::Retries) => "too many retries in flight (max_retries)",
+            Self::Overflow(Resource::ConnectionPools) => {
+                "too many pools of connections (max_connection_pools)"
+            }
             Self::BreakerOpen => "the circuit breaker is open",
             Self::NoEndpoint => "no endpoint is available",
             Self::NoRoute => "no route matches",

@@ -106,7 +106,9 @@ impl Subset {
     /// How much of that limit is in use.
     pub(super) fn in_use(&self, resource: Resource) -> u32 {
         match resource {
-            Resource::Requests | Resource::Retries => self.counted.limits.in_use(resource),
+            Resource::Requests | Resource::Retries | Resource::ConnectionPools => {
+                self.counted.limits.in_use(resource)
+            }
             Resource::Connections | Resource::Pending => self.group.limits().in_use(resource),
         }
     }
