@@ -1,7 +1,4 @@
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use super::*;
 use crate::{Outcome, SplitMix64};
@@ -226,7 +223,7 @@ fn threads_lose_and_mint_nothing() {
             scope.spawn(|| {
                 for round in 0..EACH {
                     // 80,000 steps of 5 ms: 400 s, 400 slots.
-                    let now = millis(clock.fetch_add(5, Ordering::Relaxed));
+                    let now = millis(clock.fetch_add(5, Relaxed));
                     let Ok(permit) = throttle.try_acquire(now, CLASS, &mut lucky()) else {
                         continue;
                     };
@@ -236,7 +233,7 @@ fn threads_lose_and_mint_nothing() {
             });
         }
     });
-    let end = millis(clock.load(Ordering::Relaxed));
+    let end = millis(clock.load(Relaxed));
     assert_eq!(throttle.counts(end, CLASS), (THREADS * EACH, THREADS * EACH / 2));
     // The first slots expire one by one; at the end nothing is left.
     let half = throttle.counts(millis(800_000), CLASS).0;

@@ -92,7 +92,6 @@ fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(),
     let mut held: Vec<(Permit, Held)> = Vec::new();
     for step in 0..LONGEST {
         let operation = Operation::arbitrary(input)?;
-        model.look();
         let result = match operation {
             Operation::Acquire(class, random) => {
                 let class = usize::from(class % 4);
@@ -275,6 +274,7 @@ impl Model {
 
     /// `None` if it is refused.
     fn acquire(&mut self, class: usize, random: u16) -> Option<Held> {
+        self.look_at(self.window_of(class));
         let refused = 10_000.0 * self.probability(class) > f64::from(random % 10_000);
         let (window, is_counted) = (self.window_of(class), !self.settings.admission);
         if is_counted {
