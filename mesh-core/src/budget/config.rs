@@ -156,8 +156,8 @@ impl Config {
     }
 
     /// gRPC's `retryThrottling` (gRFC A6): tokens start at `max_tokens`; a failure that would be retried, or that
-    /// forbids a retry, takes one (never below 0); any other answer gives `token_ratio` back (never above
-    /// `max_tokens`). A retry is granted while more than half of `max_tokens` are there. It takes none itself.
+    /// forbids a retry, takes one (never below 0); a success gives `token_ratio` back (never above `max_tokens`); any
+    /// other failure does neither. A retry is granted while more than half of `max_tokens` are there. It takes none itself.
     ///
     /// Three decimals of `token_ratio` are kept, as in A6.
     ///

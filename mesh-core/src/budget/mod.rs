@@ -175,7 +175,8 @@ impl Budget {
         self.in_flight.fetch_sub(ONE_REQUEST, Ordering::Relaxed);
     }
 
-    /// An attempt ended well, or in a way that no retry would mend. Only a [`Config::throttle`] counts it.
+    /// An attempt ended well. Only a [`Config::throttle`] counts it. A failure that no retry would mend is neither this
+    /// nor [`Budget::on_failure`].
     pub fn on_success(&self) {
         if kind(self.rule.load(Ordering::Relaxed)) == THROTTLE {
             self.bucket.on_success();
