@@ -17,6 +17,14 @@ pub use names::{describe_metrics, recommended_buckets};
 
 use crate::{BoxError, MeshError, error::Reason};
 
+/// A policy that stands alone turned a request away.
+pub(crate) fn refused(upstream: Option<&Arc<str>>, reason: Reason) {
+    let upstream = upstream.map_or("", |upstream| &**upstream);
+    tracing::debug!(upstream, %reason, "refused");
+    #[cfg(feature = "metrics")]
+    names::refused(upstream, MeshError::from(reason).flag());
+}
+
 /// Speaks for one subset of one upstream.
 #[derive(Debug)]
 pub(crate) struct Observer {
