@@ -157,7 +157,7 @@ impl Throttle {
         let (rule, seconds) = self.rule.load();
         let counts_requests = matches!(rule, Rule::Adaptive { .. });
         let class = class(rule, criticality);
-        let window = &self.windows[class];
+        let window = &self.windows[usize::from(class)];
         let before =
             if counts_requests { window.add(now, Counts::REQUEST) } else { window.counts(now) };
         let probability = rule.probability(before.requests(), before.accepts(), seconds);
@@ -177,20 +177,20 @@ impl Throttle {
             (Some(false), false) => Counts::REQUEST,
             (Some(false), true) | (None, _) => return,
         };
-        self.windows[permit.class].add(now, counts);
+        self.windows[usize::from(permit.class)].add(now, counts);
     }
 
     /// The probability to refuse the next request of that class: 0 to 1.
     pub fn probability(&self, now: Timestamp, criticality: Criticality) -> f64 {
         let (rule, seconds) = self.rule.load();
-        let counts = self.windows[class(rule, criticality)].counts(now);
+        let counts = self.windows[usize::from(class(rule, criticality))].counts(now);
         rule.probability(counts.requests(), counts.accepts(), seconds)
     }
 
     /// Requests and accepts of that class in the window. By the admission rule, of all classes.
     pub fn counts(&self, now: Timestamp, criticality: Criticality) -> (u64, u64) {
         let (rule, _) = self.rule.load();
-        let counts = self.windows[class(rule, criticality)].counts(now);
+        let counts = self.windows[usize::from(class(rule, criticality))].counts(now);
         (counts.requests(), counts.accepts())
     }
 
@@ -234,7 +234,7 @@ impl Criticality {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "without its outcome the upstream seems to accept nothing"]
 pub struct Permit {
-    class: usize,
+    class: u8,
     /// Whether the request was recorded when it was let through.
     is_counted: bool,
 }
@@ -263,9 +263,9 @@ impl Error for Throttled {}
 /// Four significant digits, as in Envoy.
 const ACCURACY: u64 = 10_000;
 
-fn class(rule: Rule, criticality: Criticality) -> usize {
+fn class(rule: Rule, criticality: Criticality) -> u8 {
     match rule {
-        Rule::Adaptive { .. } => criticality as usize,
+        Rule::Adaptive { .. } => criticality as u8,
         Rule::Admission { .. } => 0,
     }
 }
