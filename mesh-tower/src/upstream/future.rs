@@ -138,11 +138,9 @@ fn begin<S: Clone>(
 ) -> Result<S, MeshError> {
     let index = *plan.split.pick(&mut chance.rng());
     let cluster = plan.subsets.get(index).ok_or(Reason::NoRoute)?;
-    let begun = Flight::begin(&cluster.roster, chance, importance, now).map_err(|reason| {
-        // Without a flight nobody else knows whose refusal it is.
-        cluster.roster.subset.observer.refused(reason);
-        reason
-    })?;
+    let begun = Flight::begin(&cluster.roster, chance, importance, now);
+    // Without a flight nobody else knows whose refusal it is.
+    let begun = begun.inspect_err(|reason| cluster.roster.subset.observer.refused(*reason))?;
     begin_attempt(plan, cluster, chance, flight.insert(begun), attempt, deadline, now)
 }
 

@@ -348,11 +348,10 @@ impl Faulty {
     }
 
     fn outcome(&self, tenths: u64, permit: Permit, answer: usize) {
-        let (answer, ..) = ANSWERS[answer];
-        let answer = match answer {
-            Answer::Outcome(Outcome::Cancelled) if self.is(2) => Answer::Outcome(Outcome::Reset),
-            answer => answer,
-        };
+        let (mut answer, ..) = ANSWERS[answer];
+        if self.is(2) && answer == Answer::Outcome(Outcome::Cancelled) {
+            answer = Answer::Outcome(Outcome::Reset);
+        }
         if !self.is(1) {
             self.throttle.on_outcome(self.at(tenths), permit, answer);
         }
