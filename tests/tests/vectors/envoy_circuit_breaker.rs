@@ -187,18 +187,18 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     let thresholds = priorities.get(Priority::Default);
     let limits = machines.limits(Priority::Default).config();
     let mut checks = vec![
-        same("max_connections", expect.max_connections, limits.max_connections()),
-        same("max_pending_requests", expect.max_pending_requests, limits.max_pending()),
-        same("max_requests", expect.max_requests, limits.max_requests()),
-        same("max_retries", expect.max_retries, limits.max_retries()),
-        same("effective_max_requests", expect.effective_max_requests, limits.max_requests()),
-        same("open_gauge_after", expect.open_gauge_after, gauges),
+        same("max_connections", expect.max_connections, &limits.max_connections()),
+        same("max_pending_requests", expect.max_pending_requests, &limits.max_pending()),
+        same("max_requests", expect.max_requests, &limits.max_requests()),
+        same("max_retries", expect.max_retries, &limits.max_retries()),
+        same("effective_max_requests", expect.effective_max_requests, &limits.max_requests()),
+        same("open_gauge_after", expect.open_gauge_after, &gauges),
     ];
     let pools = limits.max_connection_pools();
     checks.push(match expect.max_connection_pools {
         Some(Limit::Word(word)) if word == "unlimited" && pools == Config::UNLIMITED => Ok(()),
         Some(Limit::Word(word)) => Err(format!("max_connection_pools: {pools} is not {word}")),
-        Some(Limit::Number(number)) => same("max_connection_pools", Some(number), pools),
+        Some(Limit::Number(number)) => same("max_connection_pools", Some(number), &pools),
         None => Ok(()),
     });
     if let Some(stated) = expect.retry_budget {
@@ -207,7 +207,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             (_, found) => Err(format!("retry_budget: {found:?} is not {stated}")),
         });
     }
-    checks.push(same("max_concurrent_retries", expect.max_concurrent_retries, machines.retries()));
+    checks.push(same("max_concurrent_retries", expect.max_concurrent_retries, &machines.retries()));
     checks.into_iter().collect()
 }
 
@@ -244,13 +244,19 @@ fn priorities(settings: Settings, peer: Config) -> Result<Priorities, String> {
 }
 
 fn thresholds(entry: Entry, per_host: Option<u32>, peer: Config) -> Result<Thresholds, String> {
-    let limits = peer
-        .with_max_connections(entry.max_connections.unwrap_or(peer.max_connections()))
-        .with_max_pending(entry.max_pending_requests.unwrap_or(peer.max_pending()))
-        .with_max_requests(entry.max_requests.unwrap_or(peer.max_requests()))
-        .with_max_retries(entry.max_retries.unwrap_or(peer.max_retries()))
-        .with_max_connection_pools(entry.max_connection_pools.unwrap_or(peer.max_connection_pools()))
-        .with_max_connections_per_host(per_host.unwrap_or(peer.max_connections_per_host()));
+    type Setter = fn(Config, u32) -> Config;
+    let stated: [(Option<u32>, Setter); 6] = [
+        (entry.max_connections, Config::with_max_connections),
+        (entry.max_pending_requests, Config::with_max_pending),
+        (entry.max_requests, Config::with_max_requests),
+        (entry.max_retries, Config::with_max_retries),
+        (entry.max_connection_pools, Config::with_max_connection_pools),
+        (per_host, Config::with_max_connections_per_host),
+    ];
+    let limits = stated.into_iter().fold(peer, |limits, (stated, with)| match stated {
+        Some(max) => with(limits, max),
+        None => limits,
+    });
     let budget = entry.retry_budget.map(retry_budget).transpose()?;
     Ok(Thresholds::new(limits).with_retry_budget(budget))
 }
@@ -269,10 +275,10 @@ fn retry_budget(settings: RetryBudget) -> Result<budget::Config, String> {
 fn same<T: PartialEq + std::fmt::Debug>(
     what: &str,
     stated: Option<T>,
-    found: T,
+    found: &T,
 ) -> Result<(), String> {
     match stated {
-        Some(stated) if stated != found => Err(format!("{what}: {found:?} is not {stated:?}")),
+        Some(stated) if stated != *found => Err(format!("{what}: {found:?} is not {stated:?}")),
         Some(_) | None => Ok(()),
     }
 }
@@ -324,13 +330,13 @@ impl Machines {
                 let taken = self.limits(priority.into()).try_acquire(resource.into()).ok();
                 let found = taken.is_some();
                 self.permits.extend(taken.map(|permit| (priority.into(), permit)));
-                same("want", Some(want), found)
+                same("want", Some(want), &found)
             }
             Step::Connect { priority, open_on_host, want, .. } => {
                 let taken = self.limits(priority.into()).try_connect(open_on_host).ok();
                 let found = taken.is_some();
                 self.permits.extend(taken.map(|permit| (priority.into(), permit)));
-                same("want", Some(want), found)
+                same("want", Some(want), &found)
             }
             Step::Release { priority, resource, .. } => {
                 let wanted = (Priority::from(priority), Resource::from(resource));
@@ -346,7 +352,7 @@ impl Machines {
                 let granted = self.budget.try_withdraw(self.now).ok();
                 let found = granted.is_some();
                 self.withdrawals.extend(granted);
-                same("want", Some(want), found)
+                same("want", Some(want), &found)
             }
             Step::RetryEnd { .. } => {
                 let ended = self.withdrawals.pop().ok_or("no retry is in flight")?;

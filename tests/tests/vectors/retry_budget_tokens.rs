@@ -185,7 +185,7 @@ impl Run {
 
     fn compare(&mut self, index: usize, want: bool, granted: bool) {
         if granted != want {
-            self.mismatch.get_or_insert(format!("steps[{index}]: granted {granted}"));
+            self.mismatch.get_or_insert_with(|| format!("steps[{index}]: granted {granted}"));
         }
     }
 }
