@@ -13,8 +13,9 @@
 //! `poll_ready` is the inner service's, since the next request may be let through.
 //!
 //! What was accepted is told by the response's head, by [`Criteria`]: the HTTP status, or the gRPC status if the head has it. An
-//! error counts as the outcome that the mesh knows of it; what our own policies refused further in says nothing of the
-//! upstream. A future that is dropped says nothing either: under the adaptive rule its request stays counted.
+//! error counts as the outcome that the mesh knows of it. What our own policies refused further in, and a future that is
+//! dropped, say nothing of the upstream; under the adaptive rule their requests stay counted, as requests that were not
+//! accepted.
 //!
 //! Each [`Criticality`] has its own window under the adaptive rule: [`Http`] finds it as an extension of the request.
 //!
