@@ -33,6 +33,8 @@ pub mod backoff;
 
 pub mod budget;
 
+pub mod throttle;
+
 pub mod limit;
 
 pub mod balance;

@@ -30,6 +30,8 @@ pub mod deadline;
 
 pub mod retry;
 
+pub mod throttle;
+
 pub mod limit;
 
 pub mod balance;

@@ -315,3 +315,25 @@ async fn a_queue_without_an_end_is_caught() {
     let good = goodput_under_double_load(Config::UNLIMITED).await;
     assert!(good <= 25, "{good} of the 200 that the worker can do");
 }
+
+/// The slots of the others are full, and stay so; the twin without slots of its own is refused.
+#[tokio::test(start_paused = true)]
+async fn requests_of_high_priority_find_slots_of_their_own() {
+    for own in [true, false] {
+        let none = Config::default().with_max_requests(0).with_max_pending(0);
+        let layer = LimitLayer::client(none).for_http();
+        let layer = if own { layer.with_high_priority(none.with_max_requests(1)) } else { layer };
+        let service = layer.layer(tower::service_fn(async |_: Request<()>| {
+            tokio::task::yield_now().await;
+            Ok::<_, std::io::Error>(())
+        }));
+        let mut urgent = Request::new(());
+        urgent.extensions_mut().insert(mesh_core::limit::Priority::High);
+        let (first, second, other) = tokio::join!(
+            service.clone().oneshot(urgent.clone()),
+            service.clone().oneshot(urgent),
+            service.clone().oneshot(Request::new(())),
+        );
+        assert_eq!((first.is_ok(), second.is_ok(), other.is_ok()), (own, false, false));
+    }
+}

@@ -145,7 +145,7 @@ impl Service {
         }
         let active: u32 = self.upstream.status().iter().map(|endpoint| endpoint.active).sum();
         let slots = Resource::ALL.map(|resource| self.upstream.in_use(resource));
-        if active > 0 || self.world.live() > 0 || slots != [0; 4] {
+        if active > 0 || self.world.live() > 0 || slots.iter().any(|slots| *slots > 0) {
             return Err(format!("{active} active, {} live, slots {slots:?}", self.world.live()));
         }
         Ok(())

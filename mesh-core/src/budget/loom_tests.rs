@@ -123,3 +123,18 @@ fn loom_catches_a_double_spend() {
         assert!(spent < 2, "one token was spent twice");
     });
 }
+
+/// A failure and a success at once, in a bucket that is neither full nor empty: both count.
+#[test]
+fn loom_no_answer_is_lost() {
+    loom::model(|| {
+        let config = Config::throttle(4, Ratio::from_percent(50)).expect("within the bounds");
+        let budget = Arc::new(Budget::new(config, START));
+        budget.on_failure();
+        let other = budget.clone();
+        let thread = thread::spawn(move || other.on_failure());
+        budget.on_success();
+        thread.join().expect("the other does not panic");
+        assert_eq!(budget.tokens(START), Some(2_500_000));
+    });
+}

@@ -12,16 +12,35 @@
 //! | kind | a retry is granted if | source |
 //! | --- | --- | --- |
 //! | [`Config::tokens`] | `reserve + Σ over the last ttl (ratio × requests − retries) ≥ 1`; `reserve = min_per_second × ttl` | Finagle `RetryBudget`, Linkerd `retryBudget`, tower `TpsBudget` |
-//! | [`Config::concurrent`] | `retries in flight < max(⌊ratio × active requests⌋, min_concurrency)` | Envoy `retry_budget`, Istio `retryBudget` |
+//! | [`Config::concurrent`] | `retries in flight < max(⌊ratio × (active requests + requests begun within interval)⌋, min_concurrency)` | Envoy `RetryBudgetImpl::max`, Istio `retryBudget` |
+//! | [`Config::throttle`] | `tokens > max_tokens / 2`; a failure takes 1, a success gives `token_ratio`, within 0 and `max_tokens` | gRFC A6 `retryThrottling` |
 //! | [`Config::unlimited`] | always | |
 //!
-//! Tokens are exact fractions, in millionths of a retry: a ratio of 0.4 gives 400 retries for 1,000 requests.
-//! (tower truncates `1 / ratio`, and gives 500; for 0.6 to 0.9 it gives 1,000.) The window is ten slices of
-//! `ttl / 10`, aligned to the start, so a deposit lives for 0.9 to 1 `ttl`, and so does a withdrawal. Hence in
-//! any span `W`: `retries ≤ ratio × requests in (W + ttl) + min_per_second × (W + ttl / 10) + reserve`.
+//! | | tokens | concurrent | throttle |
+//! | --- | --- | --- | --- |
+//! | [`on_request`](Budget::on_request) | `+ ratio` | one more active | |
+//! | [`on_request_end`](Budget::on_request_end) | | one less active | |
+//! | [`on_success`](Budget::on_success) | | | `+ token_ratio` |
+//! | [`on_failure`](Budget::on_failure) | | | `− 1` |
+//! | [`try_withdraw`](Budget::try_withdraw), granted | `− 1` | one more in flight | |
+//! | [`on_retry_end`](Budget::on_retry_end) | | one less in flight | |
+//!
+//! Tokens are exact fractions, in millionths of a retry: a ratio of 0.4 gives 400 retries for 1,000 requests. The
+//! window is ten slices of `ttl / 10`, aligned to the start, so a deposit lives for 0.9 to 1 `ttl`, and so does a
+//! withdrawal. Hence in any span `W`: `retries ≤ ratio × requests in (W + ttl) + min_per_second × (W + ttl / 10) +
+//! reserve`. [`Config::finagle`] has the slices of its model instead: each begins when it is first used.
 //!
 //! A retry is in flight from [`Budget::try_withdraw`] on, which comes *before* the back-off: retries that wait
 //! are retries. Retries deposit nothing.
+//!
+//! # Where it differs
+//!
+//! * From Finagle and tower: both cut `1 / ratio` to a whole number of tokens. With tower, 0.4 gives 500 retries for
+//!   1,000 requests, and 0.6 to 0.9 give 1,000; Finagle gives 7,501 for 10,000 at 0.75. Here 400, 600 to 900, 7,500.
+//! * From Envoy: a request is active from its begin to its end, so also while it waits for a connection (Envoy adds
+//!   these as pending) and while its retry is in back-off (Envoy does not count it then). Envoy tests and counts in two
+//!   steps, so its threads may exceed the rule for a moment; here nobody does.
+//! * From gRPC: the throttle belongs to whoever holds the [`Budget`]; gRPC shares one by server name.
 //!
 //! # What it does not do
 //!
@@ -53,14 +72,16 @@
 use std::{error::Error, fmt, sync::PoisonError};
 
 use self::{
-    config::Rule,
-    tokens::{RETRY, Tokens},
+    bucket::Bucket,
+    config::{Reserve, Rule},
+    tokens::{RETRY, Span, Tokens},
 };
 use crate::{
     Ratio, Timestamp,
     sync::{AtomicU64, Mutex, Ordering},
 };
 
+mod bucket;
 mod config;
 mod tokens;
 
@@ -78,42 +99,55 @@ pub use config::Config;
 /// A request costs two atomic additions at its begin (one unless tokens are counted) and one at its end; a
 /// retry costs two read-modify-writes. A mutex is taken when a slice ends: ten times in a `ttl`. Memory is
 /// constant.
+// What every request writes comes first, so that whoever puts a budget beside other counts has it on one cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Budget {
     /// Active requests in the upper half, retries in flight in the lower: one word, so that the test of
     /// the one against the other is exact.
     in_flight: AtomicU64,
+    /// Deposits and withdrawals; for a concurrent rule with an interval, the requests begun in it.
+    tokens: Tokens,
     /// [`kind`] in the upper half, the ratio in the lower.
     rule: AtomicU64,
+    bucket: Bucket,
     min_concurrency: AtomicU64,
-    tokens: Tokens,
     config: Mutex<Config>,
 }
 
 impl Budget {
     /// A budget that has seen nothing.
     pub fn new(config: Config, now: Timestamp) -> Self {
-        let (reserve, ttl) = window_of(config.0);
+        let (max, ratio) = bucket_of(config.0);
         Self {
             in_flight: AtomicU64::new(0),
             rule: AtomicU64::new(rule_word(config.0)),
+            tokens: Tokens::new(span_of(config.0), now),
+            bucket: Bucket::new(max, ratio),
             min_concurrency: AtomicU64::new(min_concurrency(config.0)),
-            tokens: Tokens::new(reserve, ttl, now),
             config: Mutex::new(config),
         }
     }
 
     /// Replaces the rule. Requests and retries in flight stay counted; the deposits and withdrawals of a token
-    /// window stay when both rules have one, and the change of the reserve counts at once.
+    /// window stay when both rules have one, and the change of the reserve counts at once. A throttle keeps the share
+    /// of its tokens that is left.
     ///
     /// A request that races with the change may meet parts of both rules.
     pub fn set_config(&self, config: Config, now: Timestamp) {
         let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let (reserve, ttl) = window_of(config.0);
-        if kind(rule_word(current.0)) == TOKENS && kind(rule_word(config.0)) == TOKENS {
-            self.tokens.reconfigure(now, reserve, ttl);
+        let (old, new) = (kind(rule_word(current.0)), kind(rule_word(config.0)));
+        let stays = |kind| old == kind && new == kind;
+        if stays(TOKENS) || stays(RECENT) {
+            self.tokens.reconfigure(now, span_of(config.0));
         } else {
-            self.tokens.restart(now, reserve, ttl);
+            self.tokens.restart(now, span_of(config.0));
+        }
+        let (max, ratio) = bucket_of(config.0);
+        if stays(THROTTLE) {
+            self.bucket.reconfigure(max, ratio);
+        } else {
+            self.bucket.restart(max, ratio);
         }
         self.min_concurrency.store(min_concurrency(config.0), Ordering::Relaxed);
         self.rule.store(rule_word(config.0), Ordering::Relaxed);
@@ -129,14 +163,32 @@ impl Budget {
     pub fn on_request(&self, now: Timestamp) {
         self.in_flight.fetch_add(ONE_REQUEST, Ordering::Relaxed);
         let rule = self.rule.load(Ordering::Relaxed);
-        if kind(rule) == TOKENS {
-            self.tokens.deposit(now, u64::from(ratio(rule).as_ppm()));
+        match kind(rule) {
+            TOKENS => self.tokens.deposit(now, u64::from(ratio(rule).as_ppm())),
+            RECENT => self.tokens.deposit(now, RETRY as u64),
+            _ => {}
         }
     }
 
     /// A request is over, well or not, or its caller gave up.
     pub fn on_request_end(&self) {
         self.in_flight.fetch_sub(ONE_REQUEST, Ordering::Relaxed);
+    }
+
+    /// An attempt ended well. Only a [`Config::throttle`] counts it. A failure that no retry would mend is neither this
+    /// nor [`Budget::on_failure`].
+    pub fn on_success(&self) {
+        if kind(self.rule.load(Ordering::Relaxed)) == THROTTLE {
+            self.bucket.on_success();
+        }
+    }
+
+    /// An attempt ended in a way that is retried, whether it will be or not, or the server forbade a retry. Only a
+    /// [`Config::throttle`] counts it. To be said *before* [`Budget::try_withdraw`] is asked about it.
+    pub fn on_failure(&self) {
+        if kind(self.rule.load(Ordering::Relaxed)) == THROTTLE {
+            self.bucket.on_failure();
+        }
     }
 
     /// Asks for a retry, before its back-off. Never more than the rule allows, also under threads.
@@ -158,13 +210,16 @@ impl Budget {
     pub fn try_withdraw(&self, now: Timestamp) -> Result<Withdrawal, Exhausted> {
         let rule = self.rule.load(Ordering::Relaxed);
         let granted = match kind(rule) {
-            CONCURRENT => {
+            CONCURRENT | RECENT => {
+                let recent = self.recent(rule, now);
                 let min = self.min_concurrency.load(Ordering::Relaxed);
-                let take =
-                    |word| (retries(word) < allowed(rule, min, word)).then(|| word + ONE_RETRY);
+                let take = |word| {
+                    (retries(word) < allowed(rule, min, word, recent)).then(|| word + ONE_RETRY)
+                };
                 self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
             }
             TOKENS if !self.tokens.try_withdraw(now) => false,
+            THROTTLE if !self.bucket.is_open() => false,
             _ => {
                 self.in_flight.fetch_add(ONE_RETRY, Ordering::Relaxed);
                 true
@@ -181,18 +236,34 @@ impl Budget {
         self.in_flight.fetch_sub(ONE_RETRY, Ordering::Relaxed);
     }
 
-    /// Whole retries that would be granted now.
+    /// Whole retries that would be granted now; `u64::MAX` where a retry takes nothing.
     pub fn balance(&self, now: Timestamp) -> u64 {
         let rule = self.rule.load(Ordering::Relaxed);
         match kind(rule) {
-            CONCURRENT => {
+            CONCURRENT | RECENT => {
                 let min = self.min_concurrency.load(Ordering::Relaxed);
                 let word = self.in_flight.load(Ordering::Relaxed);
-                allowed(rule, min, word).saturating_sub(retries(word))
+                allowed(rule, min, word, self.recent(rule, now)).saturating_sub(retries(word))
             }
             TOKENS => self.tokens.whole(now),
+            THROTTLE if !self.bucket.is_open() => 0,
             _ => u64::MAX,
         }
+    }
+
+    /// The tokens there are, in millionths; `None` if the rule has none. A [`Config::tokens`] window may owe some: a
+    /// withdrawal may outlive the deposits that paid for it.
+    pub fn tokens(&self, now: Timestamp) -> Option<i64> {
+        match kind(self.rule.load(Ordering::Relaxed)) {
+            TOKENS => Some(self.tokens.balance(now)),
+            THROTTLE => Some(self.bucket.tokens() as i64 * 1_000),
+            _ => None,
+        }
+    }
+
+    /// Requests that began within the interval of the rule, if it has one.
+    fn recent(&self, rule: u64, now: Timestamp) -> u64 {
+        if kind(rule) == RECENT { self.tokens.whole(now) } else { 0 }
     }
 
     /// Retries granted and not yet over, with those that wait in back-off.
@@ -229,6 +300,9 @@ const ONE_RETRY: u64 = 1;
 const UNLIMITED: u32 = 0;
 const TOKENS: u32 = 1;
 const CONCURRENT: u32 = 2;
+/// [`CONCURRENT`] with an interval.
+const RECENT: u32 = 3;
+const THROTTLE: u32 = 4;
 
 fn active(in_flight: u64) -> u64 {
     in_flight >> 32
@@ -239,14 +313,16 @@ fn retries(in_flight: u64) -> u64 {
 }
 
 /// Envoy `RetryBudgetImpl::max`.
-fn allowed(rule: u64, min_concurrency: u64, in_flight: u64) -> u64 {
-    ratio(rule).of(active(in_flight)).max(min_concurrency)
+fn allowed(rule: u64, min_concurrency: u64, in_flight: u64, recent: u64) -> u64 {
+    ratio(rule).of(active(in_flight).saturating_add(recent)).max(min_concurrency)
 }
 
 fn rule_word(rule: Rule) -> u64 {
     let (kind, ratio) = match rule {
-        Rule::Concurrent { ratio, .. } => (CONCURRENT, ratio),
+        Rule::Concurrent { ratio, interval: 0, .. } => (CONCURRENT, ratio),
+        Rule::Concurrent { ratio, .. } => (RECENT, ratio),
         Rule::Tokens { ratio, .. } => (TOKENS, ratio),
+        Rule::Throttle { .. } => (THROTTLE, Ratio::ZERO),
         Rule::Unlimited => (UNLIMITED, Ratio::ZERO),
     };
     u64::from(kind) << 32 | u64::from(ratio.as_ppm())
@@ -263,19 +339,35 @@ fn ratio(rule: u64) -> Ratio {
 fn min_concurrency(rule: Rule) -> u64 {
     match rule {
         Rule::Concurrent { min_concurrency, .. } => u64::from(min_concurrency),
-        Rule::Tokens { .. } | Rule::Unlimited => 0,
+        Rule::Tokens { .. } | Rule::Throttle { .. } | Rule::Unlimited => 0,
     }
 }
 
-/// Reserve in millionths of a retry, and ttl in nanoseconds.
-fn window_of(rule: Rule) -> (i64, u64) {
+/// Maximum and ratio of the throttle, in thousandths of a token.
+fn bucket_of(rule: Rule) -> (u32, u32) {
     match rule {
-        Rule::Tokens { min_per_second, ttl, .. } => {
+        Rule::Throttle { max, ratio } => (max, ratio),
+        Rule::Concurrent { .. } | Rule::Tokens { .. } | Rule::Unlimited => (0, 0),
+    }
+}
+
+fn span_of(rule: Rule) -> Span {
+    match rule {
+        Rule::Tokens { reserve, ttl, aligned, .. } => {
             // At most 2³² × 60 s × 10⁶ < 2⁵⁸.
-            let reserve = i128::from(min_per_second) * i128::from(ttl) * i128::from(RETRY);
-            ((reserve / 1_000_000_000) as i64, ttl)
+            let reserve = match reserve {
+                Reserve::PerSecond(rate) => {
+                    let per_ttl = i128::from(rate) * i128::from(ttl) * i128::from(RETRY);
+                    (per_ttl / 1_000_000_000) as i64
+                }
+                Reserve::Retries(count) => i64::from(count) * RETRY,
+            };
+            Span::new(reserve, ttl, aligned)
         }
+        Rule::Concurrent { interval, .. } if interval > 0 => Span::new(0, interval, true),
         // Any length: a window that nobody fills.
-        Rule::Concurrent { .. } | Rule::Unlimited => (0, 1_000_000_000),
+        Rule::Concurrent { .. } | Rule::Throttle { .. } | Rule::Unlimited => {
+            Span::new(0, 1_000_000_000, true)
+        }
     }
 }

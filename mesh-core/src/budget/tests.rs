@@ -3,11 +3,7 @@ use std::{
     time::Duration,
 };
 
-use proptest::prelude::*;
-
 use super::*;
-
-mod model;
 
 const START: Timestamp = Timestamp::ZERO;
 
@@ -265,28 +261,82 @@ fn threads_never_exceed_the_concurrent_rule() {
     assert_eq!(budget.retries_in_flight(), 0);
 }
 
-proptest! {
-    #[test]
-    fn tokens_agree_with_the_list_of_events(
-        ratio in prop::sample::select(RATIOS.to_vec()),
-        min in 0..4u32,
-        operations in prop::collection::vec(model::operation(), 0..120),
-    ) {
-        prop_assert_eq!(model::check(&mut model::real(ratio, min), ratio, min, &operations), Ok(()));
-    }
+#[test]
+fn a_throttle_stays_within_its_bounds() {
+    let budget = Budget::new(Config::throttle(4, "1.5".parse().unwrap()).unwrap(), START);
+    budget.on_success();
+    assert_eq!(budget.tokens(START), Some(4_000_000));
+    (0..10).for_each(|_| budget.on_failure());
+    assert_eq!((budget.tokens(START), budget.balance(START)), (Some(0), 0));
+    budget.on_success();
+    assert!(budget.try_withdraw(START).is_err(), "1.5 of 4");
+    budget.on_success();
+    assert_eq!(budget.balance(START), u64::MAX, "3 of 4: a retry takes nothing");
+    assert_eq!(drain_at_most(&budget, 1_000), 1_000);
+    assert_eq!(budget.retries_in_flight(), 1_000);
+}
+
+fn drain_at_most(budget: &Budget, most: usize) -> usize {
+    (0..most).filter(|_| budget.try_withdraw(START).is_ok()).count()
 }
 
 #[test]
-fn the_model_catches_each_broken_twin() {
-    use model::Operation::{Request, Wait, Withdraw};
-    let operations: Vec<_> = [Request, Request, Withdraw, Withdraw, Wait(950), Request, Wait(149)]
-        .into_iter()
-        .chain([Withdraw, Withdraw, Request, Request, Wait(1_000), Withdraw, Withdraw])
-        .collect();
-    let ratio = 600_000;
-    assert_eq!(model::check(&mut model::real(ratio, 1), ratio, 1, &operations), Ok(()));
-    for fault in model::Fault::ALL {
-        let mut twin = model::Twin::new(fault, ratio, 1);
-        assert!(model::check(&mut twin, ratio, 1, &operations).is_err(), "{fault:?}");
+fn a_throttle_keeps_three_decimals_and_its_share() {
+    let config = |max, ratio: &str| Config::throttle(max, ratio.parse().unwrap());
+    assert_eq!(config(10, "0.1239"), config(10, "0.123"));
+    assert_eq!(config(0, "0.1").unwrap_err().field(), "max_tokens");
+    assert_eq!(config(1_001, "0.1").unwrap_err().field(), "max_tokens");
+    assert_eq!(config(10, "0.0009").unwrap_err().field(), "token_ratio");
+    let budget = Budget::new(config(1_000, "4294").unwrap(), START);
+    (0..250).for_each(|_| budget.on_failure());
+    budget.set_config(config(4, "0.1").unwrap(), START);
+    assert_eq!(budget.tokens(START), Some(3_000_000));
+    budget.set_config(Config::default(), START);
+    budget.on_failure();
+    budget.set_config(config(4, "0.1").unwrap(), START);
+    assert_eq!(budget.tokens(START), Some(4_000_000), "begins anew");
+}
+
+#[test]
+fn only_a_throttle_counts_answers() {
+    for config in [Config::default(), Config::finagle(), Config::envoy(), Config::unlimited()] {
+        let budget = Budget::new(config, START);
+        let before = (budget.balance(START), budget.tokens(START));
+        budget.on_failure();
+        budget.on_success();
+        assert_eq!((budget.balance(START), budget.tokens(START)), before, "{config}");
+    }
+}
+
+/// Threads that fail and succeed: nothing is lost, and no bound is passed.
+#[test]
+fn threads_lose_no_answer() {
+    let budget = Budget::new(Config::throttle(1_000, "0.25".parse().unwrap()).unwrap(), START);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for round in 0..250 {
+                    budget.on_failure();
+                    if round % 2 == 0 {
+                        budget.on_success();
+                    }
+                }
+            });
+        }
+    });
+    // 1,000 failures and 500 successes; each thread fails first, so none met a full bucket.
+    assert_eq!(budget.tokens(START), Some(125_000_000));
+}
+
+#[test]
+fn every_rule_says_what_it_is() {
+    let recent = Config::envoy().with_interval(Duration::from_secs(10)).unwrap();
+    for (config, text) in [
+        (Config::default(), "20% of the requests of the last 10s, and 10 a second"),
+        (recent, "20% of the requests in flight and of the last 10s, 3 at least"),
+        (Config::grpc(), "more than half of 10 tokens, 0.100 back for a success"),
+        (Config::unlimited(), "unlimited"),
+    ] {
+        assert_eq!(config.to_string(), text);
     }
 }

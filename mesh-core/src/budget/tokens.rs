@@ -21,21 +21,22 @@ use crate::{
 ///
 /// It may be negative: a withdrawal may outlive the deposits that paid for it.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Tokens {
     /// In millionths of a retry, a two's complement `i64`.
     balance: AtomicU64,
     /// When the running slice ends, in nanoseconds.
     slice_end: AtomicU64,
-    ring: Mutex<Ring>,
+    ring: Box<Mutex<Ring>>,
 }
 
 impl Tokens {
-    pub(super) fn new(reserve: i64, ttl: u64, now: Timestamp) -> Self {
-        let ring = Ring::new(reserve, ttl, now);
+    pub(super) fn new(span: Span, now: Timestamp) -> Self {
+        let ring = Ring::new(span, now);
         Self {
-            balance: AtomicU64::new(reserve as u64),
+            balance: AtomicU64::new(span.reserve as u64),
             slice_end: AtomicU64::new(ring.slice_end()),
-            ring: Mutex::new(ring),
+            ring: Box::new(Mutex::new(ring)),
         }
     }
 
@@ -55,31 +56,34 @@ impl Tokens {
             .is_ok()
     }
 
+    /// What the window holds, in millionths of a retry.
+    pub(super) fn balance(&self, now: Timestamp) -> i64 {
+        self.roll(now);
+        self.balance.load(Ordering::Relaxed) as i64
+    }
+
     /// Whole retries that would be granted now.
     pub(super) fn whole(&self, now: Timestamp) -> u64 {
-        self.roll(now);
-        let balance = self.balance.load(Ordering::Relaxed) as i64;
-        balance.max(0) as u64 / RETRY as u64
+        self.balance(now).max(0) as u64 / RETRY as u64
     }
 
     /// Changes reserve and ttl, and keeps what the window holds.
-    pub(super) fn reconfigure(&self, now: Timestamp, reserve: i64, ttl: u64) {
+    pub(super) fn reconfigure(&self, now: Timestamp, span: Span) {
         self.roll(now);
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let gained = reserve - ring.reserve;
+        let gained = span.reserve - ring.span.reserve;
         self.balance.fetch_add(gained as u64, Ordering::Relaxed);
         // The slice's own net must not contain the change, or it would expire with the slice.
         ring.at_start += gained;
-        ring.reserve = reserve;
-        ring.slice = slice_of(ttl);
+        ring.span = span;
         self.slice_end.store(ring.slice_end(), Ordering::Release);
     }
 
     /// Empties the window.
-    pub(super) fn restart(&self, now: Timestamp, reserve: i64, ttl: u64) {
+    pub(super) fn restart(&self, now: Timestamp, span: Span) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        *ring = Ring::new(reserve, ttl, now);
-        self.balance.store(reserve as u64, Ordering::Relaxed);
+        *ring = Ring::new(span, now);
+        self.balance.swap(span.reserve as u64, Ordering::Relaxed);
         self.slice_end.store(ring.slice_end(), Ordering::Release);
     }
 
@@ -101,41 +105,60 @@ pub(super) const RETRY: i64 = 1_000_000;
 /// Slices in the window, the running one included (Finagle's and tower's number).
 const SLICES: usize = 10;
 
+/// The shape of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// In millionths of a retry.
+    pub(super) reserve: i64,
+    /// In nanoseconds.
+    pub(super) slice: u64,
+    /// Whether slices stay aligned to the first, or begin when they are first used.
+    pub(super) aligned: bool,
+}
+
+impl Span {
+    pub(super) fn new(reserve: i64, ttl: u64, aligned: bool) -> Self {
+        Self { reserve, slice: (ttl / SLICES as u64).max(1), aligned }
+    }
+}
+
 #[derive(Debug)]
 struct Ring {
     /// What each finished slice left behind; the running slice's own entry is 0 until it ends.
     nets: [i64; SLICES],
     running: usize,
     start: Timestamp,
-    /// Length of a slice in nanoseconds.
-    slice: u64,
     /// The balance when the running slice began.
     at_start: i64,
-    reserve: i64,
+    span: Span,
 }
 
 impl Ring {
-    fn new(reserve: i64, ttl: u64, now: Timestamp) -> Self {
-        let slice = slice_of(ttl);
-        Self { nets: [0; SLICES], running: 0, start: now, slice, at_start: reserve, reserve }
+    fn new(span: Span, now: Timestamp) -> Self {
+        Self { nets: [0; SLICES], running: 0, start: now, at_start: span.reserve, span }
     }
 
     fn slice_end(&self) -> u64 {
-        self.start.as_nanos().saturating_add(self.slice)
+        self.start.as_nanos().saturating_add(self.span.slice)
     }
 
     fn roll(&mut self, now: Timestamp, balance: &AtomicU64) {
-        let ended = now.as_nanos().saturating_sub(self.start.as_nanos()) / self.slice;
+        let ended = now.as_nanos().saturating_sub(self.start.as_nanos()) / self.span.slice;
         if ended == 0 {
             return;
         }
-        // Slices stay aligned to the first one: a late roll does not stretch the window.
-        self.start = Timestamp::from_nanos(self.start.as_nanos() + ended * self.slice);
+        self.start = if self.span.aligned {
+            // A late roll does not stretch the window.
+            Timestamp::from_nanos(self.start.as_nanos() + ended * self.span.slice)
+        } else {
+            // twitter-util `WindowedAdder.expired`, tower `TpsBudget::expire`.
+            now
+        };
         if ended >= SLICES as u64 {
             // Everything is over, the running slice too, whose net nobody knows but the swap itself.
-            balance.swap(self.reserve as u64, Ordering::Relaxed);
+            balance.swap(self.span.reserve as u64, Ordering::Relaxed);
             self.nets = [0; SLICES];
-            self.at_start = self.reserve;
+            self.at_start = self.span.reserve;
             return;
         }
         let ended = ended as usize;
@@ -148,8 +171,4 @@ impl Ring {
         self.at_start = at_end - expired;
         self.running = (self.running + ended) % SLICES;
     }
-}
-
-fn slice_of(ttl: u64) -> u64 {
-    (ttl / SLICES as u64).max(1)
 }

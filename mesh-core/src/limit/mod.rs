@@ -15,10 +15,29 @@
 //! [`Limits::force_acquire`] may exceed it on purpose: in Envoy an endpoint without any connection may always
 //! open one.
 //!
+//! | limit | default | counts | source |
+//! | --- | --- | --- | --- |
+//! | [`Resource::Requests`] | 1,024 | requests in flight | `max_requests` |
+//! | [`Resource::Pending`] | 1,024 | requests that wait for a connection | `max_pending_requests` |
+//! | [`Resource::Connections`] | 1,024 | connections to all endpoints | `max_connections` |
+//! | [`Resource::Retries`] | 3 | retries in flight and in back-off; a retry budget takes its place | `max_retries` |
+//! | [`Resource::ConnectionPools`] | none | pools of connections | `max_connection_pools` |
+//! | [`Limits::try_connect`] | none | connections to one endpoint, which the caller counts | `per_host_thresholds` |
+//!
+//! Envoy has these limits once for each [`Priority`], and they share nothing. So there is one [`Limits`] for each, from
+//! [`Priorities`], which reads a list of thresholds as Envoy does.
+//!
 //! # What it does not do
 //!
 //! It does not learn: the figures stay as configured, however slow the upstream is. A lowered limit
 //! takes nothing back: it admits nobody until enough slots are released.
+//!
+//! # Where it differs from Envoy
+//!
+//! In Envoy each priority has connections of its own. The upstream of `mesh-tower` lets both use the same ones, so
+//! connections, and the requests that wait for one, are counted together, by the thresholds of
+//! [`Priority::Default`]. Its pools are one for each endpoint and made with it: it asks for no
+//! [`Resource::ConnectionPools`].
 //!
 //! # Example
 //!
@@ -42,6 +61,7 @@ use crate::sync::{AtomicU32, Ordering};
 pub mod adaptive;
 mod config;
 pub mod overload;
+mod priority;
 
 #[cfg(test)]
 #[cfg(loom)]
@@ -51,6 +71,7 @@ mod loom_tests;
 mod tests;
 
 pub use config::Config;
+pub use priority::{Priorities, Priority, Thresholds};
 
 /// The slots of one upstream, shared by all its requests.
 ///
@@ -61,6 +82,8 @@ pub struct Limits {
     pending: Counter,
     connections: Counter,
     retries: Counter,
+    connection_pools: Counter,
+    max_connections_per_host: AtomicU32,
 }
 
 impl Limits {
@@ -72,6 +95,8 @@ impl Limits {
             pending: counter(Resource::Pending),
             connections: counter(Resource::Connections),
             retries: counter(Resource::Retries),
+            connection_pools: counter(Resource::ConnectionPools),
+            max_connections_per_host: AtomicU32::new(config.max_connections_per_host()),
         }
     }
 
@@ -91,6 +116,7 @@ impl Limits {
         for resource in Resource::ALL {
             self.counter(resource).max.store(config.max(resource), Ordering::Relaxed);
         }
+        self.max_connections_per_host.store(config.max_connections_per_host(), Ordering::Relaxed);
     }
 
     /// The limits in force.
@@ -101,6 +127,8 @@ impl Limits {
             .with_max_pending(max(Resource::Pending))
             .with_max_connections(max(Resource::Connections))
             .with_max_retries(max(Resource::Retries))
+            .with_max_connection_pools(max(Resource::ConnectionPools))
+            .with_max_connections_per_host(self.max_connections_per_host.load(Ordering::Relaxed))
     }
 
     /// Takes a slot if one is free.
@@ -118,8 +146,32 @@ impl Limits {
         });
         match taken {
             Ok(_) => Ok(Permit { resource }),
-            Err(_) => Err(Full { resource, limit }),
+            Err(_) => Err(Full { resource, limit, per_host: false }),
         }
+    }
+
+    /// Takes a slot of [`Resource::Connections`] for an endpoint to which there are `open` connections already, if it
+    /// may have one more (Envoy `HostImpl::canCreateConnection`: the endpoint's own limit is asked first).
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] with the limit that was reached: the endpoint's own, or that of all endpoints. Nothing was taken.
+    ///
+    /// ```
+    /// use mesh_core::limit::{Config, Limits};
+    ///
+    /// let limits = Limits::new(Config::default().with_max_connections_per_host(2));
+    /// let second = limits.try_connect(1).unwrap();
+    /// let full = limits.try_connect(2).unwrap_err();
+    /// assert_eq!(full.to_string(), "max_connections_per_host of 2 reached");
+    /// limits.release(second);
+    /// ```
+    pub fn try_connect(&self, open: u32) -> Result<Permit, Full> {
+        let limit = self.max_connections_per_host.load(Ordering::Relaxed);
+        if open >= limit && limit != Config::UNLIMITED {
+            return Err(Full { resource: Resource::Connections, limit, per_host: true });
+        }
+        self.try_acquire(Resource::Connections)
     }
 
     /// Takes a slot whether or not one is free.
@@ -159,12 +211,28 @@ impl Limits {
         counter.max.load(Ordering::Relaxed).saturating_sub(in_use)
     }
 
+    /// Whether the next one would be refused: Envoy's gauges `rq_open`, `cx_open` and so on.
+    ///
+    /// ```
+    /// use mesh_core::limit::{Config, Limits, Resource};
+    ///
+    /// let limits = Limits::new(Config::default().with_max_requests(1));
+    /// assert!(!limits.is_full(Resource::Requests));
+    /// let permit = limits.try_acquire(Resource::Requests).unwrap();
+    /// assert!(limits.is_full(Resource::Requests));
+    /// # limits.release(permit);
+    /// ```
+    pub fn is_full(&self, resource: Resource) -> bool {
+        self.remaining(resource) == 0
+    }
+
     fn counter(&self, resource: Resource) -> &Counter {
         match resource {
             Resource::Requests => &self.requests,
             Resource::Pending => &self.pending,
             Resource::Connections => &self.connections,
             Resource::Retries => &self.retries,
+            Resource::ConnectionPools => &self.connection_pools,
         }
     }
 }
@@ -177,7 +245,7 @@ impl Default for Limits {
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "Envoy's four; each caller decides on each of them")]
+#[expect(clippy::exhaustive_enums, reason = "Envoy's five; each caller decides on each of them")]
 pub enum Resource {
     /// Requests in flight.
     Requests,
@@ -187,11 +255,14 @@ pub enum Resource {
     Connections,
     /// Retries in flight, with those in back-off.
     Retries,
+    /// Pools of connections.
+    ConnectionPools,
 }
 
 impl Resource {
     /// Every resource.
-    pub const ALL: [Self; 4] = [Self::Requests, Self::Pending, Self::Connections, Self::Retries];
+    pub const ALL: [Self; 5] =
+        [Self::Requests, Self::Pending, Self::Connections, Self::Retries, Self::ConnectionPools];
 
     /// The name of the setting that limits it, such as `max_requests`.
     pub const fn setting(self) -> &'static str {
@@ -200,6 +271,7 @@ impl Resource {
             Self::Pending => "max_pending",
             Self::Connections => "max_connections",
             Self::Retries => "max_retries",
+            Self::ConnectionPools => "max_connection_pools",
         }
     }
 }
@@ -223,6 +295,7 @@ impl Permit {
 pub struct Full {
     resource: Resource,
     limit: u32,
+    per_host: bool,
 }
 
 impl Full {
@@ -235,11 +308,18 @@ impl Full {
     pub fn limit(&self) -> u32 {
         self.limit
     }
+
+    /// Whether it was the limit of one endpoint.
+    pub fn is_per_host(&self) -> bool {
+        self.per_host
+    }
 }
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} reached", self.resource.setting(), self.limit)
+        let setting =
+            if self.per_host { "max_connections_per_host" } else { self.resource.setting() };
+        write!(f, "{setting} of {} reached", self.limit)
     }
 }
 

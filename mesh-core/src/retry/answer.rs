@@ -86,6 +86,17 @@ impl Answer {
         self.retry_after
     }
 
+    /// Whether all went well, as far as it is known: gRPC's throttle gives tokens back for it, and for nothing else
+    /// (grpc-java counts the headers of an answer whose status follows in the trailers).
+    pub(super) const fn is_success(&self) -> bool {
+        match self.kind {
+            Kind::Status { grpc: Some(code), .. } | Kind::Grpc { grpc: Some(code) } => code == 0,
+            Kind::Status { status, grpc: None } => status < 400,
+            Kind::Grpc { grpc: None } => true,
+            Kind::Reset(_) => false,
+        }
+    }
+
     /// Whether it is a gRPC answer.
     pub(super) const fn is_grpc(&self) -> bool {
         matches!(self.kind, Kind::Grpc { .. } | Kind::Status { grpc: Some(_), .. })

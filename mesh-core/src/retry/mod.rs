@@ -127,6 +127,12 @@ impl Session {
         answer: Answer,
         replayable: bool,
     ) -> Decision {
+        // A throttle hears of every attempt, before it is asked for a retry (gRFC A6).
+        if answer.matches(config.retry_on()) || answer.retry_after() == Some(Pushback::Stop) {
+            budget.on_failure();
+        } else if answer.is_success() {
+            budget.on_success();
+        }
         match self.wait(config, now, deadline, rng, answer, replayable) {
             Ok(wait) => match charge(budget, limits, now) {
                 Ok((withdrawal, slot)) => {

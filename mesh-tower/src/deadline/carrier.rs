@@ -1,5 +1,5 @@
 use http::Request;
-use mesh_core::Timestamp;
+use mesh_core::{Timestamp, limit::Priority};
 
 use super::{policy, write_headers};
 
@@ -33,6 +33,12 @@ pub trait Carrier<Req> {
 
     /// Gives the request the deadline that it goes on with. `now` is the present.
     fn send(&self, request: &mut Req, now: Timestamp, deadline: policy::Deadline);
+
+    /// The priority that the request brings, for the [`limit`](crate::limit). [`Priority::Default`] unless said otherwise.
+    fn priority(&self, request: &Req) -> Priority {
+        let _ = request;
+        Priority::Default
+    }
 }
 
 /// For requests of any type: none brings a deadline.
@@ -48,7 +54,8 @@ impl<Req> Carrier<Req> for Plain {
     fn send(&self, _: &mut Req, _: Timestamp, _: policy::Deadline) {}
 }
 
-/// For HTTP and gRPC: the deadline is an extension of the request, and goes on as extension and header.
+/// For HTTP and gRPC: the deadline is an extension of the request, and goes on as extension and header. The
+/// [`Priority`] is an extension too.
 ///
 /// Headers that a request *brings* are not read here: whether a caller may set the time is a question for the
 /// [server stack](crate::server).
@@ -59,6 +66,10 @@ pub struct Http;
 impl<B> Carrier<Request<B>> for Http {
     fn deadline(&self, request: &Request<B>) -> policy::Deadline {
         request.extensions().get().copied().unwrap_or(policy::Deadline::NONE)
+    }
+
+    fn priority(&self, request: &Request<B>) -> Priority {
+        request.extensions().get().copied().unwrap_or_default()
     }
 
     fn send(&self, request: &mut Request<B>, now: Timestamp, deadline: policy::Deadline) {

@@ -7,6 +7,7 @@
 //! | reason | HTTP | gRPC | flag | refusal |
 //! | --- | --- | --- | --- | --- |
 //! | [`Overflow`](Reason::Overflow) | 503 | `UNAVAILABLE` 14 | `UO` | yes |
+//! | [`Throttled`](Reason::Throttled) | 503 | `UNAVAILABLE` 14 | `AC` (Envoy's admission control has none) | yes |
 //! | [`BreakerOpen`](Reason::BreakerOpen) | 503 | `UNAVAILABLE` 14 | `UO` | yes |
 //! | [`NoEndpoint`](Reason::NoEndpoint) | 503 | `UNAVAILABLE` 14 | `UH` | yes |
 //! | [`NoRoute`](Reason::NoRoute) | 404 | `UNIMPLEMENTED` 12 | `NR` | yes |
@@ -201,6 +202,8 @@ pub fn find_cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> O
 pub enum Reason {
     /// A limit of the upstream is reached.
     Overflow(Resource),
+    /// The upstream turns many requests away, and this one was not sent so as not to press it.
+    Throttled,
     /// A circuit breaker is open.
     BreakerOpen,
     /// The subset has no endpoint, or all of them are ejected or refused by their breakers.
@@ -240,6 +243,7 @@ impl Reason {
         let row = |http, grpc, flag, refusal| Row { http, grpc, flag, refusal };
         match self {
             Self::Overflow(_) | Self::BreakerOpen => row(Http::SERVICE_UNAVAILABLE, 14, "UO", true),
+            Self::Throttled => row(Http::SERVICE_UNAVAILABLE, 14, "AC", true),
             Self::NoEndpoint => row(Http::SERVICE_UNAVAILABLE, 14, "UH", true),
             Self::NoRoute => row(Http::NOT_FOUND, 12, "NR", true),
             Self::Overloaded => row(Http::SERVICE_UNAVAILABLE, 14, "OM", true),
@@ -261,6 +265,7 @@ impl Reason {
             Self::ConnectFailed | Self::ConnectTimeout => Outcome::ConnectFailed,
             Self::Unsent | Self::Reset => Outcome::Reset,
             Self::Overflow(_)
+            | Self::Throttled
             | Self::BreakerOpen
             | Self::NoEndpoint
             | Self::NoRoute
@@ -278,6 +283,7 @@ impl Reason {
             Self::Unsent => Reset::RefusedStream,
             Self::AttemptTimeout | Self::Reset => Reset::AfterRequest,
             Self::Overflow(_)
+            | Self::Throttled
             | Self::BreakerOpen
             | Self::NoEndpoint
             | Self::NoRoute
@@ -297,6 +303,10 @@ impl fmt::Display for Reason {
             }
             Self::Overflow(Resource::Connections) => "too many connections (max_connections)",
             Self::Overflow(Resource::Retries) => "too many retries in flight (max_retries)",
+            Self::Overflow(Resource::ConnectionPools) => {
+                "too many pools of connections (max_connection_pools)"
+            }
+            Self::Throttled => "the upstream turns too many requests away",
             Self::BreakerOpen => "the circuit breaker is open",
             Self::NoEndpoint => "no endpoint is available",
             Self::NoRoute => "no route matches",

@@ -21,6 +21,7 @@ use crate::deadline::{Http, Plain};
 #[derive(Clone, Debug)]
 pub struct LimitLayer<K = Plain> {
     gate: Arc<Gate>,
+    high: Option<Arc<Gate>>,
     refusals: Refusals,
     max_wait: Option<Duration>,
     carrier: K,
@@ -40,6 +41,7 @@ impl LimitLayer {
     fn new(config: Config, side: Side) -> Self {
         Self {
             gate: Gate::new(config),
+            high: None,
             refusals: Refusals::new(side),
             max_wait: None,
             carrier: Plain,
@@ -86,7 +88,24 @@ impl<K> LimitLayer<K> {
     /// Honours deadlines where `carrier` finds them.
     #[must_use]
     pub fn carried_by<C>(self, carrier: C) -> LimitLayer<C> {
-        LimitLayer { gate: self.gate, refusals: self.refusals, max_wait: self.max_wait, carrier }
+        let Self { gate, high, refusals, max_wait, .. } = self;
+        LimitLayer { gate, high, refusals, max_wait, carrier }
+    }
+
+    /// Slots and a queue of their own for requests of [`Priority::High`](super::Priority::High), which
+    /// [`for_http`](Self::for_http) finds as an extension of the request. Without, both priorities share the same ones.
+    ///
+    /// ```
+    /// use mesh_tower::limit::{Config, LimitLayer};
+    ///
+    /// let spare = Config::default().with_max_requests(10).with_max_pending(0);
+    /// let layer = LimitLayer::server(Config::default()).with_high_priority(spare).for_http();
+    /// assert_eq!(layer.high_priority_handle().unwrap().config(), spare);
+    /// ```
+    #[must_use]
+    pub fn with_high_priority(mut self, config: Config) -> Self {
+        self.high = Some(Gate::new(config));
+        self
     }
 
     /// The upstream's name, for errors and metrics.
@@ -102,6 +121,11 @@ impl<K> LimitLayer<K> {
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.gate))
     }
+
+    /// The same for requests of high priority, if they have slots of their own.
+    pub fn high_priority_handle(&self) -> Option<Handle> {
+        self.high.clone().map(Handle::new)
+    }
 }
 
 impl<S, K: Clone> Layer<S> for LimitLayer<K> {
@@ -110,7 +134,7 @@ impl<S, K: Clone> Layer<S> for LimitLayer<K> {
     fn layer(&self, inner: S) -> Limit<S, K> {
         Limit::new(
             inner,
-            Arc::clone(&self.gate),
+            (Arc::clone(&self.gate), self.high.clone()),
             self.refusals.clone(),
             self.max_wait,
             self.carrier.clone(),

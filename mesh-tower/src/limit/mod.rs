@@ -26,6 +26,9 @@
 //! | it waited too long | `Overflow` of pending | `Overloaded` |
 //! | its deadline has passed | [`DeadlineExceeded`](crate::error::Reason::DeadlineExceeded) | the same |
 //!
+//! Requests of [`Priority::High`] may have slots and a queue of their own:
+//! [`with_high_priority`](LimitLayer::with_high_priority).
+//!
 //! `poll_ready` only asks the inner service: what waits is a request, not a caller that may never send one. So the
 //! inner service is cloned for a request that had to wait (and only then), and readied once the slot is there.
 //!
@@ -68,7 +71,7 @@ mod turn;
 
 pub(crate) use gate::{Entry, Gate, Slot, Ticket};
 pub use layer::{Handle, LimitLayer};
-pub use mesh_core::limit::{Config, Resource, adaptive, overload};
+pub use mesh_core::limit::{Config, Priority, Resource, adaptive, overload};
 pub(crate) use refusal::{Refusals, Side};
 pub use service::Limit;
 pub(crate) use turn::{Missed, Turn};

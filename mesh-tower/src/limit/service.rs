@@ -4,6 +4,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_core::limit::Priority;
 use tower_service::Service;
 
 use super::{Entry, Gate, Refusals, Turn, future::ResponseFuture};
@@ -21,6 +22,7 @@ use crate::{
 pub struct Limit<S, K = Plain> {
     inner: S,
     gate: Arc<Gate>,
+    high: Option<Arc<Gate>>,
     refusals: Refusals,
     max_wait: Option<Duration>,
     carrier: K,
@@ -29,12 +31,12 @@ pub struct Limit<S, K = Plain> {
 impl<S, K> Limit<S, K> {
     pub(super) fn new(
         inner: S,
-        gate: Arc<Gate>,
+        (gate, high): (Arc<Gate>, Option<Arc<Gate>>),
         refusals: Refusals,
         max_wait: Option<Duration>,
         carrier: K,
     ) -> Self {
-        Self { inner, gate, refusals, max_wait, carrier }
+        Self { inner, gate, high, refusals, max_wait, carrier }
     }
 }
 
@@ -57,7 +59,11 @@ where
         if !deadline.is_none() && deadline.has_passed(Clock.now()) {
             return ResponseFuture::refused(self.refusals.late());
         }
-        match self.gate.enter() {
+        let gate = match &self.high {
+            Some(high) if self.carrier.priority(&request) == Priority::High => high,
+            Some(_) | None => &self.gate,
+        };
+        match gate.enter() {
             Ok(Entry::Slot(slot)) => ResponseFuture::calling(slot, self.inner.call(request)),
             // The readiness of `self.inner` stays where it is, for the next request: one that waits must not hold on
             // to what the inner service has reserved.

@@ -34,6 +34,14 @@ pub(crate) fn adaptive_limit(name: &str, limiter: &Limiter, refused: u64) {
     limit::report(name, limiter, refused);
 }
 
+/// A policy that stands alone turned a request away.
+pub(crate) fn refused(upstream: Option<&Arc<str>>, reason: Reason) {
+    let upstream = upstream.map_or("", |upstream| &**upstream);
+    tracing::debug!(upstream, %reason, "refused");
+    #[cfg(feature = "metrics")]
+    names::refused(upstream, MeshError::from(reason).flag());
+}
+
 /// Speaks for one subset of one upstream.
 #[derive(Debug)]
 pub(crate) struct Observer {

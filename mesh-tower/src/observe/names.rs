@@ -69,6 +69,13 @@ pub fn describe_metrics() {
     count(ADAPTIVE_REFUSED, "Requests that an adaptive limit turned away");
 }
 
+/// Counts a refusal outside of any upstream. Refusals are rare, and this one looks its counter up.
+pub(super) fn refused(upstream: &str, flag: &'static str) {
+    let labels =
+        [("upstream", upstream.to_owned()), ("subset", String::new()), ("flag", flag.to_owned())];
+    metrics::counter!(REFUSED, &labels).increment(1);
+}
+
 /// Buckets for `mesh_client_request_duration_seconds`, in seconds: those of OpenTelemetry's HTTP convention.
 ///
 /// An exporter that is given none renders summaries, and `histogram_quantile` stays empty.

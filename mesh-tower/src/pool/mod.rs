@@ -13,6 +13,7 @@
 //! | Istio `connectionPool` | here |
 //! | --- | --- |
 //! | `tcp.maxConnections` | [`Resource::Connections`] of the [`Group`], counted over all its endpoints. An endpoint without a connection of a protocol may always open one, as in Envoy, so the count can exceed the limit by one per endpoint and protocol |
+//! | (Envoy `per_host_thresholds`) | [`with_max_connections_per_host`](mesh_core::limit::Config::with_max_connections_per_host) of the group's limits, for each endpoint alone; the first connection of a protocol is always allowed here too |
 //! | `http.http1MaxPendingRequests` | [`Resource::Pending`] of the group. One more is refused at once: [`Reason::Overflow`], flag `UO` |
 //! | `http.maxRequestsPerConnection` | then the connection is closed (HTTP/1), or drains while a new one is made (HTTP/2). Until it has drained it counts |
 //! | `tcp.connectTimeout` | from the connector's first byte to the end of the handshake, TLS included: [`Reason::ConnectTimeout`] |

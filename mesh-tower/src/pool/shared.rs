@@ -304,7 +304,12 @@ impl<B> Shared<B> {
     /// Called under the mutex only, so that two requests cannot both be the first.
     fn try_open(self: &Arc<Self>, kind: Kind) -> Option<Ticket<B>> {
         let limits = self.group.limits();
-        let permit = match limits.try_acquire(Resource::Connections) {
+        let open: u32 = self
+            .connections
+            .iter()
+            .map(|count| count.load(Ordering::SeqCst))
+            .fold(0, u32::saturating_add);
+        let permit = match limits.try_connect(open) {
             Ok(permit) => permit,
             Err(_) if self.connections(kind).load(Ordering::SeqCst) == 0 => {
                 limits.force_acquire(Resource::Connections)

@@ -1,6 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
-use mesh_core::{Endpoint, InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry};
+use mesh_core::{
+    Endpoint, InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry, throttle,
+};
 
 use super::{Answers, Config, Driver, MakeEndpoint, Policy, Upstream, plan::Shared};
 use crate::{Chance, classify::Standard, pool, striped::Striped};
@@ -125,6 +127,18 @@ impl Builder {
     #[must_use]
     pub fn budget(self, budget: budget::Config) -> Self {
         self.policy(|policy| policy.with_budget(budget))
+    }
+
+    /// See [`Policy::with_throttle`].
+    #[must_use]
+    pub fn throttle(self, throttle: throttle::Config) -> Self {
+        self.policy(|policy| policy.with_throttle(Some(throttle)))
+    }
+
+    /// See [`Policy::with_high_priority`].
+    #[must_use]
+    pub fn high_priority(self, thresholds: limit::Thresholds) -> Self {
+        self.policy(|policy| policy.with_high_priority(thresholds))
     }
 
     /// See [`Policy::with_breaker`].

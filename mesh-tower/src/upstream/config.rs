@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use mesh_core::{
-    InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry, route::Split,
+    InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry, route::Split, throttle,
 };
 
 use super::Answers;
@@ -255,17 +255,23 @@ pub struct Policy {
     outlier: outlier::Config,
     balance: balance::Config,
     budget: budget::Config,
+    high_priority: limit::Thresholds,
+    throttle: Option<throttle::Config>,
     breaker: Option<breaker::Config>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
+        let limits = limit::Config::default().with_max_retries(limit::Config::UNLIMITED);
+        let budget = budget::Config::default();
         Self {
-            limits: limit::Config::default().with_max_retries(limit::Config::UNLIMITED),
+            limits,
             pool: pool::Config::default(),
             outlier: outlier::Config::default(),
             balance: balance::Config::default(),
-            budget: budget::Config::default(),
+            budget,
+            high_priority: limit::Thresholds::new(limits).with_retry_budget(Some(budget)),
+            throttle: None,
             breaker: None,
         }
     }
@@ -309,6 +315,23 @@ impl Policy {
         self
     }
 
+    /// The requests and retries of requests that carry [`Priority::High`](limit::Priority::High) as an extension: they
+    /// are counted apart from the others, by these limits and this retry budget. Default as for the others.
+    /// Connections, and the requests that wait for one, are counted together, by [`Policy::with_limits`].
+    #[must_use]
+    pub fn with_high_priority(mut self, thresholds: limit::Thresholds) -> Self {
+        self.high_priority = thresholds;
+        self
+    }
+
+    /// Refuses requests by chance while many are turned away, before anything else is asked. A request's
+    /// [`Criticality`](throttle::Criticality) is an extension of it. Default `None`: limits and ejection do without.
+    #[must_use]
+    pub fn with_throttle(mut self, throttle: Option<throttle::Config>) -> Self {
+        self.throttle = throttle;
+        self
+    }
+
     /// A breaker for each endpoint, beside outlier detection. Default `None`: ejection alone does what Envoy and
     /// Istio do.
     #[must_use]
@@ -340,6 +363,16 @@ impl Policy {
     /// How many retries there may be for the requests there are.
     pub fn budget(&self) -> &budget::Config {
         &self.budget
+    }
+
+    /// How much of high priority may be under way at once.
+    pub fn high_priority(&self) -> &limit::Thresholds {
+        &self.high_priority
+    }
+
+    /// When requests are refused by chance.
+    pub fn throttle(&self) -> Option<&throttle::Config> {
+        self.throttle.as_ref()
     }
 
     /// The breaker of each endpoint.

@@ -5,17 +5,19 @@ use mesh_core::{
     Outcome, Rng, Timestamp,
     balance::Started,
     breaker,
-    limit::{self, Full, Resource},
+    limit::{self, Priority, Resource},
     retry::Granted,
+    throttle::{self, Answer, Criticality},
 };
 
 use super::{
     plan::Roster,
-    subset::{EndpointState, Subset},
+    subset::{Counted, EndpointState, Subset},
 };
 use crate::{
     Chance, Clock,
     classify::end_of_stream,
+    error::Reason,
     striped::{Handle, Striped},
 };
 
@@ -25,10 +27,15 @@ use crate::{
 pub(crate) struct Flight {
     roster: Handle<Roster>,
     chance: Chance,
+    priority: Priority,
+    throttle: Option<throttle::Permit>,
     slot: Option<limit::Permit>,
     retry: Option<Granted>,
     attempt: Option<Attempt>,
 }
+
+/// What a request says of itself, to the limits and to the throttle.
+pub(super) type Importance = (Priority, Criticality);
 
 /// One try on one endpoint.
 struct Attempt {
@@ -45,22 +52,49 @@ struct Attempt {
 }
 
 impl Flight {
-    /// Takes a slot among the requests in flight.
+    /// Asks the throttle, and takes a slot among the requests in flight.
     pub(super) fn begin(
         roster: &Striped<Roster>,
         chance: &Chance,
+        (priority, criticality): Importance,
         now: Timestamp,
-    ) -> Result<Self, Full> {
+    ) -> Result<Self, Reason> {
         let subset = &roster.subset;
-        let slot = subset.counted.limits.try_acquire(Resource::Requests)?;
-        subset.counted.budget.on_request(now);
+        let throttle = match &subset.throttle {
+            Some(throttle) => {
+                let asked = throttle.try_acquire(now, criticality, &mut chance.rng());
+                Some(asked.map_err(|_| Reason::Throttled)?)
+            }
+            None => None,
+        };
+        let counted = subset.counted(priority);
+        let slot = counted
+            .limits
+            .try_acquire(Resource::Requests)
+            .map_err(|full| Reason::Overflow(full.resource()))?;
+        counted.budget.on_request(now);
         Ok(Self {
             roster: roster.handle(),
             chance: chance.clone(),
+            priority,
+            throttle,
             slot: Some(slot),
             retry: None,
             attempt: None,
         })
+    }
+
+    /// What requests of this one's priority write.
+    pub(super) fn counted(&self) -> &Counted {
+        self.roster.subset.counted(self.priority)
+    }
+
+    /// The last word on the request.
+    pub(super) fn on_answer(&mut self, now: Timestamp, answer: impl FnOnce() -> Answer) {
+        if let (Some(throttle), Some(permit)) = (&self.roster.subset.throttle, self.throttle.take())
+        {
+            throttle.on_outcome(now, permit, answer());
+        }
     }
 
     pub(super) fn subset(&self) -> &Arc<Subset> {
@@ -127,8 +161,8 @@ impl Flight {
 
     pub(super) fn end_retry(&mut self) {
         if let Some(granted) = self.retry.take() {
-            let subset = &self.roster.subset;
-            granted.end(&subset.counted.budget, &subset.counted.limits);
+            let Counted { limits, budget } = self.counted();
+            granted.end(budget, limits);
         }
     }
 
@@ -152,9 +186,9 @@ impl Drop for Flight {
         }
         self.end_retry();
         if let Some(slot) = self.slot.take() {
-            let subset = &self.roster.subset;
-            subset.counted.limits.release(slot);
-            subset.counted.budget.on_request_end();
+            let Counted { limits, budget } = self.counted();
+            limits.release(slot);
+            budget.on_request_end();
         }
     }
 }

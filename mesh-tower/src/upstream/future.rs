@@ -21,7 +21,7 @@ use tower_service::Service;
 
 use super::{
     MakeEndpoint,
-    flight::Flight,
+    flight::{Flight, Importance},
     pick::pick,
     plan::{Cluster, Plan, Shared},
     tried::Tried,
@@ -33,6 +33,7 @@ use crate::{
     error::{Reason, into_response},
     retry::Outgoing,
     striped::Handle,
+    throttle::answer_of,
     timer::Timer,
 };
 
@@ -54,6 +55,7 @@ pin_project! {
         shared: Handle<Arc<Shared<M>>>,
         classify: C,
         request: Outgoing<B>,
+        importance: Importance,
         flight: Option<Flight>,
         attempt: Attempt,
         session: Session,
@@ -107,12 +109,16 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     pub(super) fn new(shared: Handle<Arc<Shared<M>>>, classify: C, request: Request<B>) -> Self {
+        let extensions = request.extensions();
+        let priority = extensions.get().copied().unwrap_or_default();
+        let criticality = extensions.get().copied().unwrap_or_default();
         Self {
             state: State::New,
             timer: Timer::default(),
             shared,
             classify,
             request: Outgoing::new(request),
+            importance: (priority, criticality),
             flight: None,
             attempt: Attempt::default(),
             session: Session::new(),
@@ -125,19 +131,16 @@ where
 fn begin<S: Clone>(
     plan: &Plan<S>,
     chance: &Chance,
-    flight: &mut Option<Flight>,
+    (flight, importance): (&mut Option<Flight>, Importance),
     attempt: &mut Attempt,
     deadline: Deadline,
     now: Timestamp,
 ) -> Result<S, MeshError> {
     let index = *plan.split.pick(&mut chance.rng());
     let cluster = plan.subsets.get(index).ok_or(Reason::NoRoute)?;
-    let begun = Flight::begin(&cluster.roster, chance, now).map_err(|full| {
-        let reason = Reason::Overflow(full.resource());
-        // Without a flight nobody else knows whose refusal it is.
-        cluster.roster.subset.observer.refused(reason);
-        reason
-    })?;
+    let begun = Flight::begin(&cluster.roster, chance, importance, now);
+    // Without a flight nobody else knows whose refusal it is.
+    let begun = begun.inspect_err(|reason| cluster.roster.subset.observer.refused(*reason))?;
     begin_attempt(plan, cluster, chance, flight.insert(begun), attempt, deadline, now)
 }
 
@@ -260,7 +263,8 @@ where
             config.timeout().map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout));
         this.request.read(now, timeout, config.retry().retries() > 0, config.replay_cap());
         let deadline = this.request.deadline;
-        let begun = begin(&plan, &this.shared.chance, this.flight, this.attempt, deadline, now);
+        let flight = (this.flight, *this.importance);
+        let begun = begin(&plan, &this.shared.chance, flight, this.attempt, deadline, now);
         this.state.set(State::begin(&plan, begun));
     }
 
@@ -337,6 +341,7 @@ where
         if let Some(flight) = this.flight {
             let took = now.since(*this.started);
             flight.subset().observer.request(result.as_ref().map(Response::status), took);
+            flight.on_answer(now, || answer_of(result.as_ref()));
         }
         match result {
             Ok(response) => {
@@ -387,10 +392,11 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
         return None;
     }
     let subset = flight.subset();
+    let counted = flight.counted();
     let decision = session.on_answer(
         &subset.retry,
-        &subset.counted.budget,
-        &subset.counted.limits,
+        &counted.budget,
+        &counted.limits,
         now,
         request.deadline,
         &mut flight.rng(),

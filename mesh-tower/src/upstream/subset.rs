@@ -8,9 +8,10 @@ use mesh_core::{
     balance::{Balancer, Candidate, Load},
     breaker::{self, Breaker},
     budget::Budget,
-    limit::{Limits, Resource},
+    limit::{Limits, Priority, Resource, Thresholds},
     outlier::{Detection, Event, Host},
     retry,
+    throttle::Throttle,
 };
 use tokio::sync::Notify;
 
@@ -29,7 +30,10 @@ pub(crate) struct Subset {
     pub(crate) policy: Policy,
     /// The upstream's: a request is retried by the rules under which it began.
     pub(crate) retry: retry::Config,
-    pub(crate) counted: Arc<Counted>,
+    counted: Arc<Counted>,
+    /// The same for requests of high priority.
+    counted_high: Arc<Counted>,
+    pub(crate) throttle: Option<Arc<Throttle>>,
     pub(crate) detection: Arc<Detection>,
     pub(crate) group: Group,
     pub(crate) balancer: Arc<Balancer>,
@@ -47,6 +51,20 @@ pub(crate) struct Subset {
 pub(crate) struct Counted {
     pub(crate) limits: Limits,
     pub(crate) budget: Budget,
+}
+
+impl Counted {
+    fn new(thresholds: &Thresholds, now: Timestamp) -> Self {
+        Self {
+            limits: Limits::new(thresholds.limits()),
+            budget: Budget::new(thresholds.budget(), now),
+        }
+    }
+
+    fn set_config(&self, thresholds: &Thresholds, now: Timestamp) {
+        self.limits.set_config(&thresholds.limits());
+        self.budget.set_config(thresholds.budget(), now);
+    }
 }
 
 impl Subset {
@@ -68,6 +86,8 @@ impl Subset {
             retry: upstream.retry().clone(),
             group: Group::new(Arc::new(Limits::new(*policy.limits())), policy.pool().clone()),
             counted: Arc::new(counted),
+            counted_high: Arc::new(Counted::new(policy.high_priority(), now)),
+            throttle: policy.throttle().map(|config| Arc::new(Throttle::new(*config))),
             detection: Arc::new(Detection::new(*policy.outlier(), now)),
             balancer: Arc::new(Balancer::starting_at(*policy.balance(), turn)),
             observer: Arc::new(Observer::new(upstream.name(), name)),
@@ -87,6 +107,14 @@ impl Subset {
         self.group.limits().set_config(policy.limits());
         self.detection.set_config(*policy.outlier(), now);
         self.counted.budget.set_config(*policy.budget(), now);
+        self.counted_high.set_config(policy.high_priority(), now);
+        let throttle = policy.throttle().map(|config| match &self.throttle {
+            Some(throttle) => {
+                throttle.set_config(*config);
+                Arc::clone(throttle)
+            }
+            None => Arc::new(Throttle::new(*config)),
+        });
         self.group.set_config(policy.pool().clone());
         self.balancer.set_config(policy.balance());
         Self {
@@ -95,6 +123,8 @@ impl Subset {
             policy: policy.clone(),
             retry: upstream.retry().clone(),
             counted: self.counted.clone(),
+            counted_high: self.counted_high.clone(),
+            throttle,
             detection: self.detection.clone(),
             group: self.group.clone(),
             balancer: self.balancer.clone(),
@@ -103,11 +133,24 @@ impl Subset {
         }
     }
 
-    /// How much of that limit is in use.
+    /// What the requests of that priority write.
+    pub(crate) fn counted(&self, priority: Priority) -> &Counted {
+        match priority {
+            Priority::Default => &self.counted,
+            Priority::High => &self.counted_high,
+        }
+    }
+
+    /// How much of that limit is in use, by requests of any priority.
     pub(super) fn in_use(&self, resource: Resource) -> u32 {
         match resource {
-            Resource::Requests | Resource::Retries => self.counted.limits.in_use(resource),
-            Resource::Connections | Resource::Pending => self.group.limits().in_use(resource),
+            Resource::Requests | Resource::Retries => Priority::ALL
+                .into_iter()
+                .map(|priority| self.counted(priority).limits.in_use(resource))
+                .fold(0, u32::saturating_add),
+            Resource::Connections | Resource::Pending | Resource::ConnectionPools => {
+                self.group.limits().in_use(resource)
+            }
         }
     }
 

@@ -61,6 +61,17 @@ async fn one_flies_one_waits_the_third_is_refused() {
     assert_eq!(three_at_once(seed).await, (1, 2, 1));
 }
 
+/// The group would allow ten, the endpoint one.
+#[tokio::test]
+async fn an_endpoint_has_a_limit_of_its_own() {
+    let limits =
+        limit::Config::unlimited().with_max_connections(10).with_max_connections_per_host(1);
+    assert_eq!(three_at_once(limits).await, (0, 3, 1));
+    assert_eq!(three_at_once(limits.with_max_connections_per_host(2)).await, (0, 3, 2));
+    // The first is always allowed, or nobody could ask the endpoint anything.
+    assert_eq!(three_at_once(limits.with_max_connections_per_host(0)).await, (0, 3, 1));
+}
+
 /// The twins of the test above: without the one or the other limit it must not pass.
 #[tokio::test]
 async fn without_the_limits_all_fly() {

@@ -5,7 +5,10 @@
 //! target. Each comes with broken twins: the machine with a fault, which the check must find.
 
 mod adaptive;
+mod budget;
+mod limit;
 mod outlier;
+mod throttle;
 
 /// The check of one machine.
 #[derive(Clone, Copy, Debug)]
@@ -23,4 +26,7 @@ pub struct Machine {
 pub const MACHINES: &[Machine] = &[
     outlier::MACHINE,
     adaptive::MACHINE,
+    budget::MACHINE,
+    limit::MACHINE,
+    throttle::MACHINE,
 ];

@@ -155,7 +155,11 @@ impl Ledger {
     pub fn check_idle(&self, world: &World, upstream: &Upstream<World>) -> Result<(), String> {
         let active = active(&upstream.status());
         let slots = Resource::ALL.map(|resource| upstream.in_use(resource));
-        if self.live.is_empty() && active == 0 && slots == [0; 4] && world.live() == 0 {
+        if self.live.is_empty()
+            && active == 0
+            && slots.iter().all(|slots| *slots == 0)
+            && world.live() == 0
+        {
             return Ok(());
         }
         Err(format!("idle, but {} live, {active} active, slots {slots:?}", self.live.len()))
