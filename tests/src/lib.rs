@@ -1,3 +1,5 @@
 //! Shared parts of the workspace's tests.
 
+pub mod reference;
+
 pub mod sim;

@@ -1,0 +1,19 @@
+//! The machines against models that are too simple to be wrong.
+//!
+//! A check decodes a configuration and a sequence of operations from bytes, drives a machine and its model with them,
+//! and compares after each step. The same check is a property test on random bytes, the replay of a corpus, and a fuzz
+//! target. Each comes with broken twins: the machine with a fault, which the check must find.
+
+/// The check of one machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// The name of its module in `mesh-core`, and of its corpus.
+    pub name: &'static str,
+    /// What is wrong with each of its broken twins.
+    pub faults: &'static [&'static str],
+    /// Runs the operations that the bytes stand for; with a number, on that broken twin.
+    pub check: fn(&[u8], Option<usize>) -> Result<(), String>,
+}
+
+/// All of them.
+pub const MACHINES: &[Machine] = &[];
