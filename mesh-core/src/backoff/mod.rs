@@ -159,7 +159,11 @@ fn uncut(rule: Rule, retry: u32) -> (u64, u64) {
                 return (start, 0);
             }
             let doublings = (retry - 2).min(62);
-            if start >= max >> doublings { (max, 0) } else { (start << doublings, start << doublings) }
+            if start >= max >> doublings {
+                (max, 0)
+            } else {
+                (start << doublings, start << doublings)
+            }
         }
         Rule::Fixed { wait } => (wait, 0),
         Rule::Envoy { base, max } => (0, envoy_next(base, max, retry)),
@@ -196,7 +200,11 @@ fn grpc_middle(initial: u64, max: u64, multiplier: crate::Ratio, retry: u32) -> 
 
 /// `value · 2ⁿ`, at most `u64::MAX`.
 fn doubled(value: u64, n: u32) -> u64 {
-    if value == 0 || n <= value.leading_zeros() { value.checked_shl(n).unwrap_or(0) } else { u64::MAX }
+    if value == 0 || n <= value.leading_zeros() {
+        value.checked_shl(n).unwrap_or(0)
+    } else {
+        u64::MAX
+    }
 }
 
 /// In whole milliseconds, rounded up: a wait is never shorter than what was asked for.

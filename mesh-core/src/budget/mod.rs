@@ -181,6 +181,12 @@ impl Budget {
         self.in_flight.fetch_sub(ONE_RETRY, Ordering::Relaxed);
     }
 
+    /// An attempt has succeeded, or failed in a way that retries do not concern.
+    pub fn on_success(&self) {}
+
+    /// An attempt has failed in a way that is retried, or the server forbade a retry.
+    pub fn on_failure(&self) {}
+
     /// Whole retries that would be granted now.
     pub fn balance(&self, now: Timestamp) -> u64 {
         let rule = self.rule.load(Ordering::Relaxed);

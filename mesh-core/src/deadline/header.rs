@@ -36,6 +36,23 @@ pub fn parse_grpc_timeout(value: &str) -> Option<Duration> {
     })
 }
 
+/// Reads `grpc-timeout` as Envoy does: in whole milliseconds, microseconds and nanoseconds rounded up.
+///
+/// ```
+/// use mesh_core::deadline::header::parse_grpc_millis;
+/// use std::time::Duration;
+///
+/// assert_eq!(parse_grpc_millis("1u"), Some(Duration::from_millis(1)));
+/// assert_eq!(parse_grpc_millis("1000001n"), Some(Duration::from_millis(2)));
+/// assert_eq!(parse_grpc_millis("1"), None);
+/// ```
+pub fn parse_grpc_millis(value: &str) -> Option<Duration> {
+    let exact = parse_grpc_timeout(value)?;
+    let below = Duration::from_nanos(999_999);
+    // At most 99999999 hours: far from any overflow.
+    u64::try_from((exact + below).as_millis()).ok().map(Duration::from_millis)
+}
+
 /// Writes `grpc-timeout`: the finest of `m S M H` that needs at most 8 digits (Envoy `toGrpcTimeout`), without
 /// an allocation.
 ///

