@@ -4,7 +4,6 @@ use super::*;
 use crate::{Ratio, SplitMix64, backoff, budget, limit};
 
 mod conditions;
-mod model;
 
 const NOW: Timestamp = Timestamp::from_secs(1);
 const MS: fn(u64) -> Duration = Duration::from_millis;

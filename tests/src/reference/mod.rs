@@ -4,6 +4,11 @@
 //! and compares after each step. The same check is a property test on random bytes, the replay of a corpus, and a fuzz
 //! target. Each comes with broken twins: the machine with a fault, which the check must find.
 
+pub mod backoff;
+pub mod deadline;
+pub mod hedge;
+pub mod retry;
+
 /// The check of one machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
@@ -16,4 +21,5 @@ pub struct Machine {
 }
 
 /// All of them.
-pub const MACHINES: &[Machine] = &[];
+pub const MACHINES: &[Machine] =
+    &[deadline::MACHINE, retry::MACHINE, hedge::MACHINE, backoff::MACHINE];

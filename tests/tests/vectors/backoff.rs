@@ -26,8 +26,12 @@ enum Kind {
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 enum Step {
-    Next { at_ms: u64, random: u64, count: u32 },
-    Reset { at_ms: u64 },
+    Next {
+        #[serde(rename = "at_ms")]
+        _at_ms: u64, random: u64, count: u32 },
+    Reset {
+        #[serde(rename = "at_ms")]
+        _at_ms: u64 },
 }
 
 #[derive(Deserialize)]
@@ -62,13 +66,13 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     let mut retry = 0;
     for step in case.steps()? {
         match step {
-            Step::Next { at_ms: _, random, count } => {
+            Step::Next { _at_ms: _, random, count } => {
                 for _ in 0..count {
                     retry += 1;
                     drawn.push(millis(config.delay(retry, &mut Given(random))));
                 }
             }
-            Step::Reset { at_ms: _ } => retry = 0,
+            Step::Reset { _at_ms: _ } => retry = 0,
         }
     }
     if let Some(values) = expect.values {

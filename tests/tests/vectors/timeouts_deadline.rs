@@ -38,8 +38,12 @@ struct Route {
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 enum Step {
-    Encode { at_ms: u64, timeout_ms: u64 },
-    Parse { at_ms: u64, header: String },
+    Encode {
+        #[serde(rename = "at_ms")]
+        _at_ms: u64, timeout_ms: u64 },
+    Parse {
+        #[serde(rename = "at_ms")]
+        _at_ms: u64, header: String },
     AttemptHeaders { at_ms: u64, request_headers: BTreeMap<String, String> },
 }
 
@@ -74,12 +78,12 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
     let steps: Vec<Step> = case.steps()?;
     match (case.config()?, steps.as_slice()) {
-        (Kind::GrpcTimeoutEncode, [Step::Encode { at_ms: _, timeout_ms }]) => {
+        (Kind::GrpcTimeoutEncode, [Step::Encode { _at_ms: _, timeout_ms }]) => {
             let expect: Encoded = case.expect()?;
             let text = format_grpc_timeout(Duration::from_millis(*timeout_ms));
             same("header", &text.as_str(), &expect.header.as_str())
         }
-        (Kind::GrpcTimeoutParse, [Step::Parse { at_ms: _, header }]) => {
+        (Kind::GrpcTimeoutParse, [Step::Parse { _at_ms: _, header }]) => {
             let expect: Parsed = case.expect()?;
             same("timeout_ms", &parse_grpc_millis(header), &expect.timeout_ms.map(ms))
         }
