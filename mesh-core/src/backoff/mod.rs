@@ -144,7 +144,9 @@ pub fn at_least(wait: Duration, rng: &mut impl Rng) -> Duration {
 /// here.
 fn uncut(rule: Rule, retry: u32) -> (u64, u64) {
     match rule {
-        Rule::FullJitter { base, max } => (0, envoy_next(base, max, retry)),
+        Rule::FullJitter { base, max } | Rule::Envoy { base, max } => {
+            (0, envoy_next(base, max, retry))
+        }
         Rule::Grpc { initial, max, multiplier } => {
             let middle = grpc_middle(initial, max, multiplier, retry);
             let fifth = middle / 5;
@@ -166,7 +168,6 @@ fn uncut(rule: Rule, retry: u32) -> (u64, u64) {
             }
         }
         Rule::Fixed { wait } => (wait, 0),
-        Rule::Envoy { base, max } => (0, envoy_next(base, max, retry)),
         Rule::LowerBound { min } => (min, min / 2),
     }
 }

@@ -204,7 +204,7 @@ impl Config {
     pub(super) fn meets(&self, answer: &Answer) -> Meets {
         match answer.meets(&self.retry_on) {
             Meets::Nothing if answer.matches_codes(self.grpc_codes) => Meets::Condition,
-            met => met,
+            met @ (Meets::Nothing | Meets::Condition | Meets::ConditionAtOnce) => met,
         }
     }
 

@@ -11,30 +11,60 @@
 //!
 //! | check | otherwise |
 //! | --- | --- |
-//! | the answer meets a condition of [`RetryOn`] | [`GiveUp::NotRetriable`] |
+//! | the answer meets a condition of [`RetryOn`], or a code of [`GrpcCodes`] | [`GiveUp::NotRetriable`] |
 //! | retries are left for this request | [`GiveUp::LimitExceeded`] |
 //! | the request can be sent again | [`GiveUp::NotReplayable`] |
 //! | the server does not forbid it | [`GiveUp::PushedBack`] |
-//! | it does not ask for a longer wait than `max_retry_after` | [`GiveUp::RetryAfterTooLong`] |
+//! | it does not ask for a longer wait than `max_retry_after` ([`TooLong`]) | [`GiveUp::RetryAfterTooLong`] |
 //! | time is left after the wait | [`GiveUp::DeadlineTooClose`] |
 //! | the [`budget`](crate::budget) has one | [`GiveUp::BudgetExhausted`] |
 //! | `max_retries` of the [`limit`](crate::limit) is not reached | [`GiveUp::Overflow`] |
 //!
 //! The conditions, and that a retry counts as in flight from before its back-off on, are Envoy's
 //! (`RetryStateImpl`). Envoy has either `max_retries` or a budget; here both hold, so give the upstream
-//! `max_retries` of [`UNLIMITED`](crate::limit::Config::UNLIMITED) where the budget alone shall rule.
+//! `max_retries` of [`UNLIMITED`](crate::limit::Config::UNLIMITED) where the budget alone shall rule. As in
+//! Envoy, a retry that one of the two refuses is used up.
 //!
-//! The wait is that of the [`backoff`](crate::backoff), unless the server said when to come back:
+//! The wait is that of the [`backoff`], unless the answer says otherwise:
 //!
-//! * HTTP `Retry-After` `t`: `U[t, 1.5·t)`, so that not all come back at once (Envoy
-//!   `rate_limited_retry_back_off`). Zero, or a date in the past, leaves the normal back-off.
-//! * gRPC push-back `t`: exactly `t`; the back-off starts again from its first step (gRFC A6).
+//! | the answer | the wait | the back-off's next step |
+//! | --- | --- | --- |
+//! | HTTP `Retry-After`, or a header of [`ResetHeaders`]: `t` above 1 ms | `U[t, 1.5·t)`, so that not all come back at once (Envoy `rate_limited_retry_back_off`) | stays |
+//! | the same, 1 ms or less, or a date in the past | the back-off's | goes on |
+//! | gRPC push-back `t` | exactly `t` (gRFC A6) | the first |
+//! | 425 that is listed; a failure of HTTP/3 | none (Envoy) | stays |
+//! | any other | the back-off's | goes on |
 //!
-//! What the server says only delays or forbids: it never makes an answer retriable.
+//! What the server says only delays or forbids: it never makes an answer retriable, but for gRPC by
+//! [`PushbackRule::AnyCode`].
+//!
+//! # Presets
+//!
+//! | | retries | conditions | other |
+//! | --- | --- | --- | --- |
+//! | [`Config::istio`], the default | 2 | `connect-failure`, `refused-stream`, `unavailable`, `cancelled` | another endpoint, chosen up to 5 times |
+//! | [`Config::envoy`] | 1 | none | any endpoint; too long a wait is not heard |
+//! | [`Config::grpc`] | `maxAttempts` − 1, 4 at most | its codes | transparent retries, 256 KiB kept |
+//! | [`Config::linkerd`] | 1 | none | the last attempt has no time limit of its own |
+//! | [`Config::none`] | 0 | none | |
+//!
+//! The default is Istio's, because it retries what has not reached the application, or what the application itself
+//! calls temporary.
+//!
+//! # Where it differs
+//!
+//! * From Envoy and Istio: `Retry-After` is heard without `rate_limited_retry_back_off` being set; it can only make a wait
+//!   longer. What asks for too long a wait is given up by every preset but [`Config::envoy`].
+//! * From Envoy: a retry whose wait would not end before the deadline is not begun, and a push-back or an unreadable body
+//!   forbids it; Envoy has neither check.
+//! * From gRPC: all resets but our own refusals count as `UNAVAILABLE`; with [`PushbackRule`] grpc-go's reading is the
+//!   default, and grpc-java's a setting.
+//! * From Linkerd: nothing decides by the route whether a request may be done twice; the conditions do.
 //!
 //! # What it does not do
 //!
-//! It sends nothing, keeps no body, and picks no endpoint; it does not hedge.
+//! It sends nothing, keeps no body, and picks no endpoint: it only tells which were [`Tried`]. Sending before a failure is
+//! [`hedge`]'s.
 //!
 //! # Example
 //!

@@ -94,7 +94,9 @@ pub enum ResetFormat {
 /// assert!(ResetHeaders::new([("", ResetFormat::Seconds)]).is_err());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ResetHeaders(Option<Arc<[(Box<str>, ResetFormat)]>>);
+pub struct ResetHeaders(Option<Arc<[Named]>>);
+
+type Named = (Box<str>, ResetFormat);
 
 impl ResetHeaders {
     /// These headers, in this order. Names are kept in lower case.
@@ -105,7 +107,7 @@ impl ResetHeaders {
     pub fn new<N: AsRef<str>>(
         headers: impl IntoIterator<Item = (N, ResetFormat)>,
     ) -> Result<Self, InvalidConfig> {
-        let mut list: Vec<(Box<str>, ResetFormat)> = Vec::new();
+        let mut list: Vec<Named> = Vec::new();
         for (name, format) in headers {
             let name = name.as_ref();
             if name.is_empty() || !name.bytes().all(is_token) {

@@ -70,7 +70,7 @@ impl Tried {
         if every == 0 || self.attempts < every {
             return 0;
         }
-        if self.attempts % every == 0 {
+        if self.attempts.is_multiple_of(every) {
             self.excluded = self.priorities;
             if available & !self.excluded == 0 {
                 (self.excluded, self.priorities) = (0, 0);

@@ -39,10 +39,13 @@
 //! ```
 
 pub mod future;
+pub mod hedge;
 mod layer;
 mod request;
+mod reset;
 mod service;
 
 pub use layer::RetryLayer;
 pub(crate) use request::Outgoing;
+pub(crate) use reset::with_reset_headers;
 pub use service::Retry;

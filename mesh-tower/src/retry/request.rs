@@ -5,7 +5,7 @@ use http_body::Body;
 use mesh_core::{Timestamp, deadline::Deadline};
 
 use crate::{
-    body::{Kept, ReplayBody},
+    body::{Kept, ReplayBody, Whole},
     classify::is_grpc,
     deadline,
     server::Inbound,
@@ -105,6 +105,29 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             deadline::write_headers(&mut head.headers, time);
         }
         Some(Request::from_parts(head, body))
+    }
+
+    /// As if nothing had been sent yet; the body must have come back.
+    pub(super) fn next_as_first(&mut self) -> Option<Request<ReplayBody<B>>> {
+        self.attempts = 0;
+        self.next(None)
+    }
+
+    /// The whole body, if all of it was read and has come back.
+    pub(super) fn whole(&mut self) -> Option<Whole> {
+        match &mut self.body {
+            Stored::Kept(kept) => kept.whole(),
+            Stored::Fresh { .. } | Stored::Gone => None,
+        }
+    }
+
+    /// The request of that attempt, counted from 1, whatever other attempts do.
+    pub(super) fn copy(&self, attempt: u32, whole: &Whole) -> Option<Request<ReplayBody<B>>> {
+        let mut head = self.head.clone()?;
+        if attempt > 1 {
+            mark_retry(&mut head.headers, attempt, self.grpc);
+        }
+        Some(Request::from_parts(head, whole.body()))
     }
 
     fn next_body(&mut self) -> Option<ReplayBody<B>> {

@@ -31,7 +31,7 @@ use crate::{
     body::{MeshBody, ReplayBody},
     classify::Classify,
     error::{Reason, into_response},
-    retry::Outgoing,
+    retry::{Outgoing, with_reset_headers},
     striped::Handle,
     timer::Timer,
 };
@@ -138,7 +138,8 @@ fn begin<S: Clone>(
         cluster.roster.subset.observer.refused(reason);
         reason
     })?;
-    begin_attempt(plan, cluster, chance, flight.insert(begun), attempt, deadline, now)
+    let first = Session::new();
+    begin_attempt(plan, cluster, chance, flight.insert(begun), (attempt, &first), deadline, now)
 }
 
 /// Picks an endpoint and sets the attempt's time.
@@ -147,7 +148,7 @@ fn begin_attempt<S: Clone>(
     cluster: &Cluster<S>,
     chance: &Chance,
     flight: &mut Flight,
-    attempt: &mut Attempt,
+    (attempt, session): (&mut Attempt, &Session),
     deadline: Deadline,
     now: Timestamp,
 ) -> Result<S, MeshError> {
@@ -157,7 +158,7 @@ fn begin_attempt<S: Clone>(
     let retry = plan.config.retry();
     let service = pick(cluster, chance, (&mut attempt.tried, retry.avoid_previous()), flight, now)?;
     attempt.began = now;
-    let left = deadline.attempt_timeout(now, retry.per_try_timeout());
+    let left = deadline.attempt_timeout(now, session.per_try_timeout(retry));
     attempt.limit = left.map(|left| now + left);
     Ok(service)
 }
@@ -277,7 +278,8 @@ where
                 Some(cluster) => {
                     let deadline = this.request.deadline;
                     let chance = &this.shared.chance;
-                    begin_attempt(&plan, cluster, chance, flight, this.attempt, deadline, now)
+                    let attempt = (&mut *this.attempt, &*this.session);
+                    begin_attempt(&plan, cluster, chance, flight, attempt, deadline, now)
                 }
                 None => Err(Reason::NoRoute.into()),
             },
@@ -316,7 +318,8 @@ where
         flight.on_head(now, verdict.outcome());
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
-        match decide(this.request, flight, this.session, now, verdict.answer()) {
+        let answer = with_reset_headers(&flight.subset().retry, verdict.answer(), &result);
+        match decide(this.request, flight, this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
                 flight.begin_retry(retry);
