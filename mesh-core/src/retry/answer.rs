@@ -1,4 +1,4 @@
-use super::{GrpcCodes, Pushback, RetryOn};
+use super::{GrpcCodes, Pushback, RetryOn, Unseen};
 
 /// What one attempt gave: the facts that the decision needs, and no more.
 ///
@@ -107,6 +107,21 @@ impl Answer {
     /// What the server said about coming back.
     pub const fn retry_after(&self) -> Option<Pushback> {
         self.retry_after
+    }
+
+    /// By whom the request was certainly not seen; `None` if it may have been.
+    pub const fn unseen(&self) -> Option<Unseen> {
+        match self.kind {
+            Kind::Reset(Reset::RefusedStream) => Some(Unseen::ByServer),
+            Kind::Reset(
+                Reset::Overflow
+                | Reset::ConnectFailure
+                | Reset::BeforeRequest
+                | Reset::AfterRequest,
+            )
+            | Kind::Status { .. }
+            | Kind::Grpc { .. } => None,
+        }
     }
 
     /// Whether it is a gRPC answer.

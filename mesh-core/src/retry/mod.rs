@@ -225,6 +225,8 @@ impl Session {
     /// transparent retries): any number of times what has not left this process, once what a server's transport has
     /// refused. The attempt's number stays, and the budget is told nothing.
     ///
+    /// Ask it before [`Session::on_answer`], of what [`Answer::unseen`] says, and only while there is time.
+    ///
     /// ```
     /// use mesh_core::{backoff, retry::{Config, GrpcCodes, Session, Unseen}};
     ///

@@ -182,6 +182,9 @@ impl Held {
         // If this attempt was a retry, it is over: the next one may take its place.
         self.end_retry();
         let shared = self.shared.clone();
+        if request.may_go_again_unseen(session, &shared.config, now, answer) {
+            return Some(now);
+        }
         let decision = session.on_answer(
             &shared.config,
             &shared.budget,

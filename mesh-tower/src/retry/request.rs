@@ -2,7 +2,11 @@ use std::{mem, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use http_body::Body;
-use mesh_core::{Timestamp, deadline::Deadline};
+use mesh_core::{
+    Timestamp,
+    deadline::Deadline,
+    retry::{Answer, Config, Session},
+};
 
 use crate::{
     body::{Kept, ReplayBody, Whole},
@@ -105,6 +109,29 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             deadline::write_headers(&mut head.headers, time);
         }
         Some(Request::from_parts(head, body))
+    }
+
+    /// Whether no application has seen the last attempt, and another takes its place without being counted.
+    pub(crate) fn may_go_again_unseen(
+        &mut self,
+        session: &mut Session,
+        config: &Config,
+        now: Timestamp,
+        answer: Answer,
+    ) -> bool {
+        let Some(unseen) = answer.unseen() else { return false };
+        let may = !self.deadline.has_passed(now)
+            && self.is_replayable()
+            && session.try_transparent(config, unseen);
+        if may {
+            self.uncount();
+        }
+        may
+    }
+
+    /// The last attempt was none: nobody has seen it, and the next takes its number.
+    fn uncount(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
     }
 
     /// As if nothing had been sent yet; the body must have come back.

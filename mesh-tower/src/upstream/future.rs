@@ -14,7 +14,7 @@ use http_body::Body;
 use mesh_core::{
     Outcome, Timestamp,
     deadline::Deadline,
-    retry::{Answer, Decision, GiveUp, Granted, Session},
+    retry::{Answer, Decision, GiveUp, Granted, Session, Tried},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -24,7 +24,6 @@ use super::{
     flight::Flight,
     pick::pick,
     plan::{Cluster, Plan, Shared},
-    tried::Tried,
 };
 use crate::{
     BoxError, Chance, Clock, MeshError,
@@ -322,7 +321,9 @@ where
         match decide(this.request, flight, this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
-                flight.begin_retry(retry);
+                if let Some(retry) = retry {
+                    flight.begin_retry(retry);
+                }
                 this.state.set(State::Waiting { until, last: Some(result) });
                 None
             }
@@ -385,11 +386,14 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
     session: &mut Session,
     now: Timestamp,
     answer: Answer,
-) -> Option<(Timestamp, Granted)> {
+) -> Option<(Timestamp, Option<Granted>)> {
     if request.is_retry {
         return None;
     }
     let subset = flight.subset();
+    if request.may_go_again_unseen(session, &subset.retry, now, answer) {
+        return Some((now, None));
+    }
     let decision = session.on_answer(
         &subset.retry,
         &subset.counted.budget,
@@ -404,7 +408,7 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
         Decision::Retry(granted) => {
             subset.observer.retry();
             let until = now + granted.after;
-            Some((until, granted))
+            Some((until, Some(granted)))
         }
         Decision::GiveUp(GiveUp::NotRetriable) => None,
         Decision::GiveUp(why) => {
