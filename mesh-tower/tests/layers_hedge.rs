@@ -30,7 +30,7 @@ use mesh_tower::{
     BoxError, Clock, MeshError, body::ReplayBody, error::Reason, retry::hedge::HedgeLayer,
 };
 use support::{Script, Strict};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 type Attempt = Request<ReplayBody<Full<Bytes>>>;
@@ -49,13 +49,16 @@ fn status(code: u16) -> Response<()> {
     Response::builder().status(code).body(()).unwrap()
 }
 
+/// The body of an attempt, and its mark.
+type Sent = (Bytes, Option<String>);
+
 /// What goes on inside a service whose n-th call takes a time of its own.
 #[derive(Clone, Default)]
 struct Seen {
     calls: Arc<AtomicUsize>,
     live: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
-    marks: Arc<Mutex<Vec<(Bytes, Option<String>)>>>,
+    marks: Arc<Mutex<Vec<Sent>>>,
 }
 
 struct Live(Arc<AtomicUsize>);
@@ -98,11 +101,15 @@ async fn a_slow_first_attempt_is_beaten() {
     let seen = Seen::default();
     let layer = HedgeLayer::new(config(3));
     let budget = layer.budget().clone();
-    let began = Instant::now();
+    let began = Clock.now();
     let service = layer.layer(script(seen.clone(), &[(10_000, 200), (5, 201)]));
     let response = service.oneshot(request()).await.unwrap();
     assert_eq!(response.status(), 201);
-    assert!(began.elapsed() >= MS(55) && began.elapsed() < MS(60), "{:?}", began.elapsed());
+    assert!(
+        Clock.now().since(began) >= MS(55) && Clock.now().since(began) < MS(60),
+        "{:?}",
+        Clock.now().since(began)
+    );
     assert_eq!((seen.calls.load(Relaxed), seen.live.load(Relaxed)), (2, 0), "the loser is dropped");
     assert_eq!((budget.retries_in_flight(), budget.active_requests()), (0, 0));
     let sent = [("order 7".into(), None), ("order 7".into(), Some("2".to_owned()))];
@@ -120,11 +127,11 @@ async fn a_fast_answer_is_not_hedged() {
 #[tokio::test(start_paused = true)]
 async fn no_more_are_in_flight_than_may_be() {
     let seen = Seen::default();
-    let began = Instant::now();
+    let began = Clock.now();
     let service = HedgeLayer::new(config(3)).layer(script(seen.clone(), &[(1_000, 200)]));
     service.oneshot(request()).await.unwrap();
     assert_eq!((seen.calls.load(Relaxed), seen.most.load(Relaxed)), (3, 3));
-    assert!(began.elapsed() < MS(1_010), "the first of them won");
+    assert!(Clock.now().since(began) < MS(1_010), "the first of them won");
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,10 +166,10 @@ async fn max_retries_bounds_the_hedges_of_all_requests() {
 #[tokio::test(start_paused = true)]
 async fn an_error_that_is_not_fatal_sends_the_next_at_once() {
     let seen = Seen::default();
-    let began = Instant::now();
+    let began = Clock.now();
     let service = HedgeLayer::new(config(2)).layer(script(seen.clone(), &[(5, 503), (5, 200)]));
     assert_eq!(service.oneshot(request()).await.unwrap().status(), 200);
-    assert!(began.elapsed() < MS(15), "{:?}", began.elapsed());
+    assert!(Clock.now().since(began) < MS(15), "{:?}", Clock.now().since(began));
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,11 +283,11 @@ async fn the_deadline_ends_all_attempts() {
     let seen = Seen::default();
     let mut request = request();
     request.extensions_mut().insert(Deadline::after(Clock.now(), MS(70)));
-    let began = Instant::now();
+    let began = Clock.now();
     let service = HedgeLayer::new(config(5)).layer(script(seen.clone(), &[(1_000, 200)]));
     let error = service.oneshot(request).await.unwrap_err();
     assert_eq!(MeshError::find(&*error).unwrap().reason(), Reason::DeadlineExceeded);
-    assert!(began.elapsed() <= MS(71), "{:?}", began.elapsed());
+    assert!(Clock.now().since(began) <= MS(71), "{:?}", Clock.now().since(began));
     assert_eq!((seen.calls.load(Relaxed), seen.live.load(Relaxed)), (2, 0));
 }
 

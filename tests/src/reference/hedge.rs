@@ -198,6 +198,7 @@ fn answer(fault: Option<usize>, end: End) -> Answer {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn text(error: mesh_core::InvalidConfig) -> String {
     error.to_string()
 }

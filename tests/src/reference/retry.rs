@@ -216,9 +216,10 @@ impl World {
         // Whether it is retried at all; what the server says; whether that is exact.
         let (retried, says, grpc) = match end {
             End::Good | End::Refused => (false, Says::Nothing, false),
-            End::Bad | End::TooEarly | End::Broken => (true, Says::Nothing, false),
             // `gateway-error` is there, so a timeout is retried with and without hedging.
-            End::PerTryTimeout => (true, Says::Nothing, false),
+            End::Bad | End::TooEarly | End::Broken | End::PerTryTimeout => {
+                (true, Says::Nothing, false)
+            }
             End::RetryAfter(millis) => (true, Says::Later(millis), false),
             End::Grpc { retryable, says } => {
                 let invited = self.setup.any_code && matches!(says, Says::Later(_));

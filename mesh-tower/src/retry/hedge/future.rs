@@ -61,6 +61,10 @@ struct Attempt<S: Service<Request<ReplayBody<B>>>, B> {
     _held: Slot,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few of them in a list, and a second box for each would cost more than the room"
+)]
 enum Stage<S: Service<Request<ReplayBody<B>>>, B> {
     /// Its service is being made ready.
     Readying(S, Option<Request<ReplayBody<B>>>),
