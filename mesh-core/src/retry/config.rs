@@ -203,7 +203,11 @@ impl Config {
 
     pub(super) fn meets(&self, answer: &Answer) -> Meets {
         match answer.meets(&self.retry_on) {
-            Meets::Nothing if answer.matches_codes(self.grpc_codes) => Meets::Condition,
+            Meets::Nothing
+                if !self.grpc_codes.is_empty() && answer.matches_codes(self.grpc_codes) =>
+            {
+                Meets::Condition
+            }
             met @ (Meets::Nothing | Meets::Condition | Meets::ConditionAtOnce) => met,
         }
     }

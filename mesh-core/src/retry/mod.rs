@@ -189,9 +189,16 @@ impl Session {
         replayable: bool,
     ) -> Decision {
         let meets = config.meets(&answer);
+        if meets == Meets::Nothing && answer.retry_after().is_none() {
+            // Most answers, and on the way of every request.
+            if !answer.is_refusal() {
+                budget.on_success();
+            }
+            return Decision::GiveUp(GiveUp::NotRetriable);
+        }
         if meets != Meets::Nothing || answer.retry_after() == Some(Pushback::Stop) {
             budget.on_failure();
-        } else if !answer.is_refusal() {
+        } else {
             budget.on_success();
         }
         self.decide(config, budget, limits, now, deadline, rng, answer, meets, replayable)
@@ -249,6 +256,7 @@ impl Session {
         }
     }
 
+    #[cold]
     #[expect(clippy::too_many_arguments, reason = "every fact and every shared policy, by name")]
     fn decide(
         &mut self,

@@ -11,6 +11,8 @@
 //! * Each attempt has its own time limit ([`per_try_timeout`](mesh_core::retry::Config::per_try_timeout)) within the
 //!   request's deadline.
 //!
+//! Sending again before an attempt has failed is [`hedge`]'s.
+//!
 //! An [`Upstream`](crate::upstream::Upstream) does all of this itself, and sends a retry to another endpoint. This layer
 //! is for a service that has only one place to go to.
 //!

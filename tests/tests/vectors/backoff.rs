@@ -122,7 +122,8 @@ fn config(kind: &Kind) -> Result<Result<Config, InvalidConfig>, String> {
 
 /// `max_interval must be >= base_interval`
 fn refused(error: &InvalidConfig, expected: &str) -> Result<(), String> {
-    let bound = error.expected().strip_prefix("at least ").unwrap_or(error.expected());
+    let words = error.expected();
+    let bound = words.strip_prefix("at least ").unwrap_or(words);
     same("error", &format!("{} must be >= {bound}", error.field()).as_str(), &expected)
 }
 
