@@ -158,7 +158,8 @@ impl Config {
     }
 
     /// After each so many attempts the priorities tried so far are avoided (Envoy `previous_priorities`,
-    /// `update_frequency`). Default 0: never.
+    /// `update_frequency`). Default 0: never. For a balancer with priorities:
+    /// [`Tried::excluded_priorities`](super::Tried::excluded_priorities).
     #[must_use]
     pub fn with_previous_priorities(mut self, update_frequency: u32) -> Self {
         self.previous_priorities = update_frequency;
@@ -166,7 +167,10 @@ impl Config {
     }
 
     /// Whether an attempt whose per-try timeout is over stays in flight while another is sent, whatever the conditions
-    /// are (Envoy `hedge_on_per_try_timeout`). Default false.
+    /// are (Envoy `hedge_on_per_try_timeout`). Default false. It decides [`Session::on_per_try_timeout`] only: the
+    /// stacks of mesh-tower drop an attempt whose time is over, and hedge in a layer of its own.
+    ///
+    /// [`Session::on_per_try_timeout`]: super::Session::on_per_try_timeout
     #[must_use]
     pub fn with_hedge_on_per_try_timeout(mut self, hedge: bool) -> Self {
         self.hedge_on_per_try_timeout = hedge;
