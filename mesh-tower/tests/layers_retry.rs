@@ -187,3 +187,59 @@ async fn all_services_of_a_layer_share_one_budget() {
     let retries = calls.load(Relaxed) - 100;
     assert!((8..=10).contains(&retries), "{retries}");
 }
+
+/// gRFC A6: what a server has refused unseen is sent once more, and neither counted nor charged.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_has_seen_is_sent_again_uncounted() {
+    let codes = "UNAVAILABLE".parse().unwrap();
+    let grpc = Config::grpc(2, mesh_core::backoff::Config::default(), codes).unwrap();
+    let none = Arc::new(Budget::new(budget::Config::concurrent(Ratio::ZERO, 0), Timestamp::ZERO));
+    for (config, expected) in [(grpc, vec![None, None]), (config(1), vec![None])] {
+        let marks = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = marks.clone();
+        let inner = service_fn(move |request: Attempt| {
+            seen.lock().unwrap().push(request.headers().get("x-envoy-attempt-count").cloned());
+            async { Err::<Response<()>, BoxError>(MeshError::new(Reason::Unsent).into()) }
+        });
+        let layer = RetryLayer::new(config).with_budget(none.clone());
+        layer.layer(inner).oneshot(request()).await.unwrap_err();
+        assert_eq!(*marks.lock().unwrap(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_policy_says_which_header_says_when() {
+    use mesh_core::retry::{ResetFormat, ResetHeaders};
+    let headers = ResetHeaders::new([("x-back-in", ResetFormat::Seconds)]).unwrap();
+    let config = config(1).with_reset_headers(headers);
+    let calls = Arc::new(AtomicU32::new(0));
+    let seen = calls.clone();
+    let inner = service_fn(move |_: Attempt| {
+        let first = seen.fetch_add(1, Relaxed) == 0;
+        async move {
+            let response = Response::builder().status(if first { 503 } else { 200 });
+            // `Retry-After` is not asked.
+            let response = response.header("x-back-in", "7").header("retry-after", "100");
+            Ok::<_, BoxError>(response.body(()).unwrap())
+        }
+    });
+    let began = Clock.now();
+    RetryLayer::new(config).layer(inner).oneshot(request()).await.unwrap();
+    let took = Clock.now().since(began);
+    assert!(took >= Duration::from_secs(7) && took < Duration::from_millis(10_501), "{took:?}");
+}
+
+/// Linkerd: the last attempt may use what is left.
+#[tokio::test(start_paused = true)]
+async fn the_last_attempt_may_have_no_limit_of_its_own() {
+    let limit = Some(Duration::from_millis(10));
+    let linkerd = Config::linkerd().with_retry_on("reset".parse().unwrap());
+    let inner = service_fn(|_: Attempt| async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Ok::<_, BoxError>(status(200))
+    });
+    let layer = RetryLayer::new(linkerd.clone().with_per_try_timeout(limit));
+    layer.layer(inner).oneshot(request()).await.unwrap();
+    let layer = RetryLayer::new(linkerd.with_per_try_timeout(limit).with_last_try_timeout(true));
+    layer.layer(inner).oneshot(request()).await.unwrap_err();
+}

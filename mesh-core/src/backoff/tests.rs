@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Rng, SplitMix64};
+use crate::{InvalidConfig, Ratio, Rng, SplitMix64};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -40,8 +40,15 @@ fn ranges_are_half_open() {
 #[test]
 fn the_greatest_ceiling_does_not_overflow() {
     let config = Config::envoy(MS(1), Duration::MAX).unwrap();
-    let nanos = |delay: Duration| delay.as_nanos();
-    assert_eq!(nanos(config.delay(101, &mut Fixed(u64::MAX))), u128::from(u64::MAX) - 1);
+    let most = config.delay(101, &mut Fixed(u64::MAX - 1));
+    assert_eq!(most, Duration::from_millis(u64::MAX - 1));
+    let finer = Config::full_jitter(MS(1), Duration::MAX).unwrap();
+    assert_eq!(finer.delay(101, &mut Fixed(u64::MAX)), Duration::from_nanos(u64::MAX - 1));
+    let linkerd = Config::linkerd(MS(1), Duration::MAX, Ratio::from_percent(10_000)).unwrap();
+    assert_eq!(linkerd.delay(u32::MAX, &mut Fixed(0)), Duration::from_nanos(u64::MAX));
+    let finagle = Config::finagle(MS(1), Duration::MAX).unwrap();
+    assert_eq!(finagle.delay(u32::MAX, &mut Fixed(0)), Duration::from_nanos(u64::MAX));
+    assert_eq!(at_least(Duration::MAX, &mut Fixed(u64::MAX)), MS(u64::MAX));
     let grpc = Config::grpc(Duration::MAX, Duration::MAX, Ratio::from_ppm(u32::MAX)).unwrap();
     assert!(grpc.delay(u32::MAX, &mut Fixed(u64::MAX)) > MS(1));
 }
@@ -64,6 +71,12 @@ fn bad_settings_are_named() {
     let field = |result: Result<Config, InvalidConfig>| result.unwrap_err().field();
     assert_eq!(field(Config::envoy(MS(3_000), MS(2_000))), "max_interval");
     assert_eq!(field(Config::envoy(Duration::ZERO, MS(1))), "base_interval");
+    assert_eq!(field(Config::full_jitter(Duration::ZERO, MS(1))), "base_interval");
+    assert_eq!(field(Config::envoy_lower_bound(Duration::ZERO)), "min_interval");
+    assert_eq!(field(Config::linkerd(MS(2), MS(1), Ratio::ONE)), "max_backoff");
+    assert_eq!(field(Config::linkerd(MS(1), MS(2), Ratio::from_percent(10_001))), "jitter_ratio");
+    assert_eq!(field(Config::finagle(Duration::ZERO, MS(1))), "start");
+    assert_eq!(field(Config::finagle(MS(2), MS(1))), "maximum");
     assert_eq!(field(Config::grpc(Duration::ZERO, MS(1), Ratio::ONE)), "initial_backoff");
     assert_eq!(field(Config::grpc(MS(1), Duration::ZERO, Ratio::ONE)), "max_backoff");
     assert_eq!(field(Config::grpc(MS(1), MS(1), Ratio::ZERO)), "backoff_multiplier");
@@ -100,14 +113,17 @@ proptest! {
     #[test]
     fn envoys_bounds_hold(base in 1..500u64, factor in 1..40u64, extra in 0..50u64) {
         let max = base * factor + extra;
-        let config = Config::envoy(MS(base), MS(max)).unwrap();
+        let config = Config::full_jitter(MS(base), MS(max)).unwrap();
         prop_assert_eq!(check_envoy(base, max, |retry, rng| config.delay(retry, rng)), Ok(()));
     }
 }
 
 #[test]
-fn half_of_an_odd_maximum_is_not_rounded() {
-    let config = Config::envoy(MS(1), MS(3)).unwrap();
+fn half_of_an_odd_maximum_is_rounded_in_milliseconds_only() {
+    let rounded = Config::envoy(MS(1), MS(3)).unwrap();
+    let bounds: Vec<_> = (1..=3).map(|retry| rounded.bounds(retry).1).collect();
+    assert_eq!(bounds, [MS(1), MS(3), MS(3)]);
+    let config = Config::full_jitter(MS(1), MS(3)).unwrap();
     let bounds: Vec<_> = (1..=4).map(|retry| config.bounds(retry).1).collect();
     assert_eq!(bounds, [MS(1), MS(2), MS(3), MS(3)]);
 }

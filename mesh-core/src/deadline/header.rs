@@ -36,6 +36,23 @@ pub fn parse_grpc_timeout(value: &str) -> Option<Duration> {
     })
 }
 
+/// Reads `grpc-timeout` as Envoy does: in whole milliseconds, microseconds and nanoseconds rounded up.
+///
+/// ```
+/// use mesh_core::deadline::header::parse_grpc_millis;
+/// use std::time::Duration;
+///
+/// assert_eq!(parse_grpc_millis("1u"), Some(Duration::from_millis(1)));
+/// assert_eq!(parse_grpc_millis("1000001n"), Some(Duration::from_millis(2)));
+/// assert_eq!(parse_grpc_millis("1"), None);
+/// ```
+pub fn parse_grpc_millis(value: &str) -> Option<Duration> {
+    let exact = parse_grpc_timeout(value)?;
+    let below = Duration::from_nanos(999_999);
+    // At most 99999999 hours: far from any overflow.
+    u64::try_from((exact + below).as_millis()).ok().map(Duration::from_millis)
+}
+
 /// Writes `grpc-timeout`: the finest of `m S M H` that needs at most 8 digits (Envoy `toGrpcTimeout`), without
 /// an allocation.
 ///
@@ -78,6 +95,30 @@ pub fn format_grpc_timeout(left: Duration) -> GrpcTimeout {
 /// ```
 pub fn parse_millis(value: &str) -> Option<Duration> {
     parse_digits(value.as_bytes()).map(Duration::from_millis)
+}
+
+/// The time that a caller grants to a server: the least of what `grpc-timeout` and `x-envoy-expected-rq-timeout-ms` say,
+/// or `None`.
+///
+/// Malformed is as if absent. `x-envoy-expected-rq-timeout-ms: 0` says "no timeout"; `grpc-timeout: 0m` says that the
+/// time is over, as gRPC reads it. What a proxy makes of them, with its own limits, is
+/// [`Policy`](super::Policy)'s.
+///
+/// ```
+/// use mesh_core::deadline::header::granted;
+/// use std::time::Duration;
+///
+/// assert_eq!(granted(Some("2S"), Some("1500")), Some(Duration::from_millis(1_500)));
+/// assert_eq!(granted(Some("x"), Some("0")), None);
+/// assert_eq!(granted(Some("0m"), None), Some(Duration::ZERO));
+/// ```
+pub fn granted(grpc_timeout: Option<&str>, expected: Option<&str>) -> Option<Duration> {
+    let grpc = grpc_timeout.and_then(parse_grpc_timeout);
+    let expected = expected.and_then(parse_millis).filter(|limit| !limit.is_zero());
+    match (grpc, expected) {
+        (Some(grpc), Some(expected)) => Some(grpc.min(expected)),
+        (limit, None) | (None, limit) => limit,
+    }
 }
 
 /// The text of a `grpc-timeout` header, held inline.

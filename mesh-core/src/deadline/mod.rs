@@ -12,6 +12,19 @@
 //! route's `timeout`) and gRPC. Where a configuration says `0` for "no timeout" (Envoy, Istio), whoever reads it
 //! turns that into [`Deadline::NONE`]: in here there is no such zero.
 //!
+//! How long a request may take is [`Policy`]'s to say, from what the configuration and the request's headers say
+//! (Envoy `FilterUtility::finalTimeout`):
+//!
+//! ```text
+//! global  = gRPC and max_grpc_timeout set: t = grpc-timeout, none if absent; less the offset, if t is greater;
+//!                                          at most max_grpc_timeout, unless that is 0
+//!           else the route's timeout
+//! global  = x-envoy-expected-rq-timeout-ms, if it is to be respected and there;
+//!           else x-envoy-upstream-rq-timeout-ms, if there
+//! per try = x-envoy-upstream-rq-per-try-timeout-ms, if there; else the route's; none if not below global
+//! attempt = min(per try, global − elapsed), 1 ms at least; with hedging global − elapsed
+//! ```
+//!
 //! # What it does not do
 //!
 //! It does not watch: nothing fires when it passes.
@@ -37,10 +50,13 @@ use std::{fmt, time::Duration};
 use crate::Timestamp;
 
 pub mod header;
+mod policy;
 
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
+
+pub use policy::{Asked, Policy, Timeouts};
 
 /// A point in time, or [`Deadline::NONE`]; 8 bytes.
 ///

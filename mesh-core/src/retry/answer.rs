@@ -1,6 +1,4 @@
-use std::time::Duration;
-
-use super::RetryOn;
+use super::{GrpcCodes, Pushback, RetryOn, Unseen};
 
 /// What one attempt gave: the facts that the decision needs, and no more.
 ///
@@ -27,6 +25,8 @@ pub struct Answer {
     retry_after: Option<Pushback>,
     rate_limited: bool,
     header_match: bool,
+    early_data: bool,
+    http3: bool,
 }
 
 impl Answer {
@@ -48,7 +48,14 @@ impl Answer {
     }
 
     const fn of(kind: Kind) -> Self {
-        Self { kind, retry_after: None, rate_limited: false, header_match: false }
+        Self {
+            kind,
+            retry_after: None,
+            rate_limited: false,
+            header_match: false,
+            early_data: false,
+            http3: false,
+        }
     }
 
     /// What the server said about coming back.
@@ -81,6 +88,22 @@ impl Answer {
         self
     }
 
+    /// Whether the request came to us as TLS 1.3 early data. Then 425 (Too Early) goes back to whoever sent it.
+    #[must_use]
+    pub const fn with_early_data(mut self, early: bool) -> Self {
+        self.early_data = early;
+        self
+    }
+
+    /// Whether the attempt went over HTTP/3 and could go over TCP instead. Then a failure to connect is tried again
+    /// whatever the conditions are, and any other reset with `http3-post-connect-failure`, both at once (Envoy). That
+    /// the next attempt avoids HTTP/3 is the caller's part.
+    #[must_use]
+    pub const fn with_http3(mut self, http3: bool) -> Self {
+        self.http3 = http3;
+        self
+    }
+
     /// What the server said about coming back.
     pub const fn retry_after(&self) -> Option<Pushback> {
         self.retry_after
@@ -97,24 +120,95 @@ impl Answer {
         }
     }
 
+    /// By whom the request was certainly not seen; `None` if it may have been.
+    pub const fn unseen(&self) -> Option<Unseen> {
+        match self.kind {
+            Kind::Reset(Reset::RefusedStream) => Some(Unseen::ByServer),
+            Kind::Reset(
+                Reset::Overflow
+                | Reset::ConnectFailure
+                | Reset::BeforeRequest
+                | Reset::AfterRequest,
+            )
+            | Kind::Status { .. }
+            | Kind::Grpc { .. } => None,
+        }
+    }
+
     /// Whether it is a gRPC answer.
     pub(super) const fn is_grpc(&self) -> bool {
         matches!(self.kind, Kind::Grpc { .. } | Kind::Status { grpc: Some(_), .. })
     }
 
+    /// Whether nothing was sent, since a policy of our own refused.
+    pub(super) const fn is_refusal(&self) -> bool {
+        matches!(self.kind, Kind::Reset(Reset::Overflow))
+    }
+
+    /// Whether it is a gRPC error that the caller has not seen yet.
+    pub(super) const fn is_grpc_error(&self) -> bool {
+        matches!(self.kind, Kind::Grpc { grpc: Some(1..) } | Kind::Status { grpc: Some(1..), .. })
+    }
+
     /// Whether any condition of `on` holds (Envoy `RetryStateImpl::wouldRetryFromHeaders` and `…FromReset`).
     pub fn matches(&self, on: &RetryOn) -> bool {
+        self.meets(on) != Meets::Nothing
+    }
+
+    /// Whether its gRPC status is among `codes`. To gRPC a lost connection is `UNAVAILABLE` (14), so every reset but
+    /// our own refusal matches that.
+    pub fn matches_codes(&self, codes: GrpcCodes) -> bool {
+        match self.kind {
+            Kind::Reset(Reset::Overflow) => false,
+            Kind::Reset(_) => codes.contains(14),
+            Kind::Status { grpc, .. } | Kind::Grpc { grpc } => {
+                grpc.is_some_and(|code| codes.contains(code))
+            }
+        }
+    }
+
+    /// As [`Answer::matches`], and whether the retry waits.
+    pub(super) fn meets(&self, on: &RetryOn) -> Meets {
         let (status, grpc) = match self.kind {
-            Kind::Reset(reset) => return reset.matches(on),
+            Kind::Reset(reset) => return reset.meets(on, self.http3),
             Kind::Status { status, grpc } => (Some(status), grpc),
             Kind::Grpc { grpc } => (None, grpc),
         };
         if self.rate_limited {
-            return on.has_any(RetryOn::RATE_LIMITED);
+            return Meets::of(on.has_any(RetryOn::RATE_LIMITED));
         }
-        status.is_some_and(|status| status_matches(status, on))
-            || (self.header_match && on.has_any(RetryOn::HEADERS))
-            || grpc.is_some_and(|code| grpc_matches(code, on))
+        if let Some(status) = status {
+            if class_matches(status, on) {
+                return Meets::Condition;
+            }
+            if on.has_any(RetryOn::STATUS_CODES) && on.has_code(status) {
+                if status != TOO_EARLY {
+                    return Meets::Condition;
+                }
+                if !self.early_data {
+                    return Meets::ConditionAtOnce;
+                }
+            }
+        }
+        Meets::of(
+            (self.header_match && on.has_any(RetryOn::HEADERS))
+                || grpc.is_some_and(|code| grpc_matches(code, on)),
+        )
+    }
+}
+
+/// What an answer says to the conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meets {
+    Nothing,
+    Condition,
+    /// And no back-off is needed, since the next attempt is another: without early data, or without HTTP/3.
+    ConditionAtOnce,
+}
+
+impl Meets {
+    const fn of(met: bool) -> Self {
+        if met { Self::Condition } else { Self::Nothing }
     }
 }
 
@@ -135,28 +229,24 @@ pub enum Reset {
 }
 
 impl Reset {
-    fn matches(self, on: &RetryOn) -> bool {
+    fn meets(self, on: &RetryOn, http3: bool) -> Meets {
         const ANY: RetryOn =
             RetryOn::RESET.union(RetryOn::SERVER_ERROR).union(RetryOn::GATEWAY_ERROR);
         let own = match self {
-            Self::Overflow => return false,
+            Self::Overflow => return Meets::Nothing,
+            Self::ConnectFailure if http3 => return Meets::ConditionAtOnce,
+            Self::BeforeRequest | Self::RefusedStream | Self::AfterRequest
+                if http3 && on.has_any(RetryOn::HTTP3_POST_CONNECT_FAILURE) =>
+            {
+                return Meets::ConditionAtOnce;
+            }
             Self::ConnectFailure => RetryOn::CONNECT_FAILURE.union(RetryOn::RESET_BEFORE_REQUEST),
             Self::BeforeRequest => RetryOn::RESET_BEFORE_REQUEST,
             Self::RefusedStream => RetryOn::REFUSED_STREAM,
             Self::AfterRequest => RetryOn::NONE,
         };
-        on.has_any(ANY.union(own))
+        Meets::of(on.has_any(ANY.union(own)))
     }
-}
-
-/// What a server says about coming back: `Retry-After`, `grpc-retry-pushback-ms`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "come back later or not at all")]
-pub enum Pushback {
-    /// Not before this time is over. A date in the past is zero.
-    After(Duration),
-    /// Not at all: a push-back that is negative or unreadable (gRFC A6).
-    Stop,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -166,14 +256,16 @@ enum Kind {
     Reset(Reset),
 }
 
-fn status_matches(status: u16, on: &RetryOn) -> bool {
-    let by_class = match status {
+/// RFC 8470.
+const TOO_EARLY: u16 = 425;
+
+fn class_matches(status: u16, on: &RetryOn) -> bool {
+    on.has_any(match status {
         502..=504 => RetryOn::SERVER_ERROR.union(RetryOn::GATEWAY_ERROR),
         500..=599 => RetryOn::SERVER_ERROR,
         409 => RetryOn::RETRIABLE_4XX,
         _ => RetryOn::NONE,
-    };
-    on.has_any(by_class) || (on.has_any(RetryOn::STATUS_CODES) && on.has_code(status))
+    })
 }
 
 fn grpc_matches(code: u8, on: &RetryOn) -> bool {

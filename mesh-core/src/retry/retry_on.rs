@@ -4,6 +4,7 @@ use std::{
     str::FromStr,
 };
 
+use super::overrides::words;
 use crate::InvalidConfig;
 
 /// The conditions under which an attempt may be retried: Envoy's `retry_on`, with the status codes that go with
@@ -21,11 +22,15 @@ use crate::InvalidConfig;
 /// | `retriable-status-codes` | the codes listed | | |
 /// | `retriable-headers` | any, if the caller's header match says so | | |
 /// | `envoy-ratelimited` | any, if the answer says that it was rate limited | | |
+/// | `http3-post-connect-failure` | | | any but a failed connection, if the attempt went over HTTP/3 |
 /// | `cancelled`, `deadline-exceeded`, `resource-exhausted`, `internal`, `unavailable` | | 1, 4, 8, 13, 14 | |
 ///
 /// An answer that says it was rate limited (`x-envoy-ratelimited`) matches nothing but `envoy-ratelimited`.
 /// What our own policy refused ([`Reset::Overflow`](super::Reset::Overflow)) matches nothing at all. A gRPC
 /// status in the trailers comes too late to match: the answer has been passed on.
+///
+/// 425 (Too Early) among the codes is tried again at once, without a back-off, unless the request itself came as early
+/// data; a failure of HTTP/3 likewise, for the next attempt goes over TCP.
 ///
 /// The text form is Envoy's and Istio's comma list. As in Istio, a number is a status code, and implies
 /// `retriable-status-codes`.
@@ -81,6 +86,9 @@ impl RetryOn {
     /// `unavailable`
     pub const UNAVAILABLE: Self = Self::condition(14);
 
+    /// `http3-post-connect-failure`
+    pub const HTTP3_POST_CONNECT_FAILURE: Self = Self::condition(15);
+
     const fn condition(bit: u32) -> Self {
         Self { conditions: 1 << bit, codes: [0; CODE_WORDS] }
     }
@@ -114,6 +122,35 @@ impl RetryOn {
             .ok_or_else(|| InvalidConfig::new("retriable_status_codes", code, "100 to 999"))?;
         self.codes[word] |= bit;
         Ok(self.union(Self::STATUS_CODES))
+    }
+
+    /// Lists status codes without turning `retriable-status-codes` on: Envoy keeps the two in fields of their own, and
+    /// a list without the condition means nothing.
+    ///
+    /// # Errors
+    ///
+    /// A code outside 100 to 999.
+    ///
+    /// ```
+    /// use mesh_core::retry::{Answer, RetryOn};
+    ///
+    /// let listed = RetryOn::RESET.with_codes([503]).unwrap();
+    /// assert!(!Answer::status(503).matches(&listed));
+    /// assert!(Answer::status(503).matches(&(listed | RetryOn::STATUS_CODES)));
+    /// ```
+    pub fn with_codes(self, codes: impl IntoIterator<Item = u16>) -> Result<Self, InvalidConfig> {
+        let listed = codes.into_iter().try_fold(self, Self::with_status_code)?;
+        Ok(Self { conditions: self.conditions, codes: listed.codes })
+    }
+
+    /// The conditions named in a header, without those that are unknown: the gRPC ones, or the others.
+    pub(super) fn known_words(text: &str, grpc: bool) -> Self {
+        const GRPC: u16 = 0b0111_1100_0000_0000;
+        let found = words(text)
+            .filter_map(|word| NAMES.iter().position(|name| *name == word))
+            .fold(Self::NONE, |set, bit| set.union(Self::condition(bit as u32)));
+        let wanted = if grpc { GRPC } else { !GRPC };
+        Self { conditions: found.conditions & wanted, codes: found.codes }
     }
 
     /// Whether every condition and code of `other` is here too.
@@ -165,8 +202,7 @@ impl FromStr for RetryOn {
 
     /// Reads a comma list of conditions and status codes; blanks around them, and empty words, are ignored.
     fn from_str(text: &str) -> Result<Self, InvalidConfig> {
-        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
-        words.into_iter().try_fold(Self::NONE, |set, word| {
+        words(text).try_fold(Self::NONE, |set, word| {
             if let Some(bit) = NAMES.iter().position(|name| *name == word) {
                 return Ok(set.union(Self::condition(bit as u32)));
             }
@@ -204,7 +240,7 @@ impl fmt::Debug for RetryOn {
 }
 
 /// Envoy's words; the index is the bit.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "5xx",
     "gateway-error",
     "connect-failure",
@@ -220,6 +256,7 @@ const NAMES: [&str; 15] = [
     "resource-exhausted",
     "internal",
     "unavailable",
+    "http3-post-connect-failure",
 ];
 
 const FIRST_CODE: u16 = 100;

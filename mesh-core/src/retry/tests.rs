@@ -1,10 +1,9 @@
-use proptest::prelude::{Just, Strategy, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 use crate::{Ratio, SplitMix64, backoff, budget, limit};
 
 mod conditions;
-mod model;
 
 const NOW: Timestamp = Timestamp::from_secs(1);
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -123,6 +122,8 @@ fn the_checks_come_in_their_order() {
     assert_eq!(request.refused(too_long), GiveUp::RetryAfterTooLong);
     assert_eq!(request.refused(BAD), GiveUp::DeadlineTooClose);
     request.deadline = Deadline::NONE;
+    assert_eq!(request.session, Session::new());
+    request.config = request.config.with_retries(4);
     assert_eq!(request.refused(BAD), GiveUp::BudgetExhausted);
     request = request.with_budget(1);
     assert_eq!(request.refused(BAD), GiveUp::Overflow);
@@ -130,7 +131,9 @@ fn the_checks_come_in_their_order() {
     request = request.with_budget(0).with_max_retries(1);
     assert_eq!(request.refused(BAD), GiveUp::BudgetExhausted);
     assert_eq!(request.charged(), (0, 0), "the slot was given back");
-    assert_eq!(request.session, Session::new(), "a refused retry is no attempt");
+    assert_eq!(request.session.attempt(), 1, "a refused retry is no attempt");
+    let left = request.session.retries_left(&request.config);
+    assert_eq!(left, 1, "and is used up all the same, as in Envoy");
 
     request = request.with_budget(1);
     let granted = request.granted(BAD);
@@ -177,7 +180,7 @@ fn retry_after_is_waited_for_with_jitter() {
     // A date in the past says "now", and our own back-off still holds.
     let mut request = Request::new();
     let granted = request.granted(busy(Pushback::After(Duration::ZERO)));
-    assert!(granted.after > Duration::ZERO && granted.after < MS(25));
+    assert!(granted.after < MS(25));
     granted.end(&request.budget, &request.limits);
 }
 
@@ -219,6 +222,132 @@ fn presets() {
     let coded = Config::istio().with_status_codes([429]).unwrap().with_status_codes([503]).unwrap();
     assert_eq!(coded.retry_on().status_codes().collect::<Vec<_>>(), [503]);
     assert_eq!(Config::none().with_status_codes([99]).unwrap_err().value(), "99");
+}
+
+#[test]
+fn what_was_tried_is_remembered_as_far_as_it_goes() {
+    let config = Config::envoy().with_avoid_previous(true).with_host_selection_attempts(0);
+    let mut tried = Tried::new();
+    assert!(!tried.contains(0), "nothing was tried yet");
+    (0..6).for_each(|endpoint| tried.on_attempt(endpoint, 40));
+    let remembered: Vec<_> = (0..6).filter(|endpoint| tried.contains(*endpoint)).collect();
+    assert_eq!(remembered, [2, 3, 4, 5]);
+    assert!(!tried.wants_another(&config, 5, 1), "none may be drawn again");
+    assert!(tried.wants_another(&config.clone().with_host_selection_attempts(2), 5, 1));
+    assert!(!tried.wants_another(&Config::envoy(), 5, 1), "the previous one is not avoided");
+}
+
+/// Envoy `previous_priorities` with an update frequency of 2.
+#[test]
+fn tried_priorities_are_avoided_after_each_second_attempt() {
+    let config = Config::istio().with_previous_priorities(2);
+    let mut tried = Tried::new();
+    let mut avoided = Vec::new();
+    for priority in [0, 0, 1, 1, 2, 2, 0] {
+        tried.on_attempt(9, priority);
+        avoided.push(tried.excluded_priorities(&config, 0b111));
+    }
+    // When all three were tried it begins anew.
+    assert_eq!(avoided, [0, 0b1, 0b1, 0b11, 0b11, 0, 0]);
+    assert_eq!(tried.excluded_priorities(&Config::istio(), 0b111), 0, "off");
+    let mut tried = Tried::new();
+    tried.on_attempt(9, 40);
+    assert_eq!(tried.excluded_priorities(&config.with_previous_priorities(1), 0), 0);
+}
+
+#[test]
+fn too_long_a_wait_may_be_ignored() {
+    let mut request = Request::new();
+    let long = busy(Pushback::After(Duration::from_secs(301)));
+    assert_eq!(request.refused(long), GiveUp::RetryAfterTooLong);
+    request.config = request.config.with_too_long(TooLong::Ignore);
+    let granted = request.granted(long);
+    assert!(granted.after < MS(25));
+    granted.end(&request.budget, &request.limits);
+}
+
+#[test]
+fn javas_reading_lets_the_server_ask_for_a_retry() {
+    let mut request = Request::new();
+    let pushed = Answer::grpc(13, true).with_retry_after(Some(Pushback::After(MS(5))));
+    let committed = Answer::grpc(13, false).with_retry_after(Some(Pushback::After(MS(5))));
+    assert_eq!(request.refused(pushed), GiveUp::NotRetriable);
+    request.config = request.config.with_pushback(PushbackRule::AnyCode);
+    let granted = request.granted(pushed);
+    assert_eq!(granted.after, MS(5));
+    granted.end(&request.budget, &request.limits);
+    assert_eq!(request.refused(committed), GiveUp::NotRetriable);
+    let stop = Answer::grpc(13, true).with_retry_after(Some(Pushback::Stop));
+    assert_eq!(request.refused(stop), GiveUp::NotRetriable);
+    let good = Answer::grpc(0, true).with_retry_after(Some(Pushback::After(MS(5))));
+    assert_eq!(request.refused(good), GiveUp::NotRetriable);
+}
+
+#[test]
+fn hedging_on_the_per_try_timeout_needs_no_condition() {
+    let mut request = Request::new();
+    request.config = Config::envoy().with_retry_on(RetryOn::CANCELLED);
+    let mut time_out = |config: &Config| {
+        let Request { budget, limits, rng, session, .. } = &mut request;
+        match session.on_per_try_timeout(config, budget, limits, NOW, Deadline::NONE, rng, true) {
+            Decision::Retry(granted) => {
+                granted.end(budget, limits);
+                Ok(())
+            }
+            Decision::GiveUp(why) => Err(why),
+        }
+    };
+    let config = Config::envoy().with_retry_on(RetryOn::CANCELLED);
+    assert_eq!(time_out(&config), Err(GiveUp::NotRetriable));
+    let hedging = config.with_hedge_on_per_try_timeout(true);
+    assert_eq!(time_out(&hedging), Ok(()));
+    assert_eq!(time_out(&hedging), Err(GiveUp::LimitExceeded));
+}
+
+#[test]
+fn reset_headers_are_asked_in_their_order() {
+    let headers = ResetHeaders::new([
+        ("a", ResetFormat::Seconds),
+        ("B", ResetFormat::UnixTimestamp),
+        ("c", ResetFormat::Seconds),
+    ])
+    .unwrap();
+    let now = Duration::from_millis(1_000_500);
+    let interval = |a: Option<&'static str>, b: Option<&'static str>| {
+        let header = |name: &str| match name {
+            "a" => a,
+            "b" => b,
+            _ => Some("18446744073709551615"),
+        };
+        headers.interval(MS(60_000), now, header)
+    };
+    assert_eq!(interval(Some("5"), Some("1010")), Some(MS(5_000)));
+    assert_eq!(interval(Some("60"), None), Some(MS(60_000)), "as long as may be");
+    assert_eq!(interval(Some("61"), Some("1010")), Some(MS(9_500)));
+    assert_eq!(interval(Some("soon"), Some("1000")), None, "it has passed, and the third is long");
+    assert_eq!(interval(None, Some("-1")), None);
+    for name in ["", "a b", "é"] {
+        let error = ResetHeaders::new([(name, ResetFormat::Seconds)]).unwrap_err();
+        assert_eq!((error.field(), error.value()), ("reset_headers", name));
+    }
+    let none: [(&str, ResetFormat); 0] = [];
+    assert!(ResetHeaders::new(none).unwrap().is_empty());
+}
+
+#[test]
+fn grpc_codes_are_named() {
+    for text in ["OK", "unavailable", "17", "0", "-1", "256", "UNAVAILABLE;ABORTED"] {
+        let error = text.parse::<GrpcCodes>().unwrap_err();
+        assert_eq!((error.field(), error.value()), ("status_codes", text));
+    }
+    let all = (1..=16).try_fold(GrpcCodes::NONE, GrpcCodes::with).unwrap();
+    assert_eq!(all.to_string().parse::<GrpcCodes>().unwrap(), all);
+    assert_eq!("14".parse::<GrpcCodes>().unwrap().to_string(), "UNAVAILABLE");
+    assert!(!all.contains(0) && !all.contains(200));
+    let field = |result: Result<Config, crate::InvalidConfig>| result.unwrap_err().field();
+    let backoff = backoff::Config::default();
+    assert_eq!(field(Config::grpc(1, backoff, all)), "max_attempts");
+    assert_eq!(field(Config::grpc(2, backoff, GrpcCodes::NONE)), "retryable_status_codes");
 }
 
 #[test]

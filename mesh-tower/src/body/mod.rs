@@ -4,4 +4,5 @@ mod mesh;
 mod replay;
 
 pub use mesh::MeshBody;
+pub(crate) use replay::Whole;
 pub use replay::{Kept, ReplayBody};

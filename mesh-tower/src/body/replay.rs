@@ -50,6 +50,13 @@ enum Keep<B> {
     Here(Box<Record<B>>),
 }
 
+/// A body that has been read to its end, to be sent any number of times, also at once.
+pub(crate) struct Whole {
+    chunks: Vec<Bytes>,
+    len: u64,
+    trailers: Option<HeaderMap>,
+}
+
 /// A body between two attempts: what was read of it, and the rest. Boxed, for requests are moved a lot.
 struct Record<B> {
     chunks: Vec<Bytes>,
@@ -174,6 +181,47 @@ impl<B> Kept<B> {
             }
             Keep::Empty | Keep::Never | Keep::Away(_) => None,
         }
+    }
+}
+
+impl<B> Kept<B> {
+    /// All of the body, if it has been read to its end and nobody holds it.
+    pub(crate) fn whole(&mut self) -> Option<Whole> {
+        if !self.is_here() {
+            return None;
+        }
+        match &self.0 {
+            Keep::Empty => Some(Whole { chunks: Vec::new(), len: 0, trailers: None }),
+            Keep::Here(record) if record.rest.is_none() => Some(Whole {
+                chunks: record.chunks.clone(),
+                len: record.len,
+                trailers: record.trailers.clone(),
+            }),
+            Keep::Here(_) | Keep::Never | Keep::Away(_) => None,
+        }
+    }
+}
+
+impl Whole {
+    /// The body once more.
+    pub(crate) fn body<B>(&self) -> ReplayBody<B> {
+        if self.chunks.is_empty() && self.trailers.is_none() {
+            return ReplayBody(Kind::Empty);
+        }
+        let record = Record {
+            chunks: self.chunks.clone(),
+            len: self.len,
+            cap: self.len,
+            trailers: self.trailers.clone(),
+            rest: None,
+        };
+        // Nobody waits for it to come back.
+        let (back, _) = oneshot::channel();
+        ReplayBody(Kind::Kept(Recording {
+            record: Some(Box::new(record)),
+            next: 0,
+            back: Some(back),
+        }))
     }
 }
 

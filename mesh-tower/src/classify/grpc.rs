@@ -61,11 +61,7 @@ fn outcome(code: u8) -> Outcome {
 
 /// `grpc-retry-pushback-ms` (gRFC A6): a number is the wait, anything else forbids a retry.
 fn pushback(headers: &HeaderMap) -> Option<Pushback> {
-    let mut values = headers.get_all("grpc-retry-pushback-ms").iter();
-    let first = values.next()?;
-    let millis = first.to_str().ok().and_then(|text| text.parse::<u32>().ok());
-    Some(match (millis, values.next()) {
-        (Some(millis), None) => Pushback::After(std::time::Duration::from_millis(millis.into())),
-        _ => Pushback::Stop,
-    })
+    let values = headers.get_all("grpc-retry-pushback-ms").iter();
+    // What is no text is no number either.
+    Pushback::from_grpc(values.map(|value| value.to_str().unwrap_or_default()))
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::policy::header::{format_grpc_timeout, parse_grpc_timeout, parse_millis};
+use super::policy::header::{format_grpc_timeout, granted};
 use crate::classify::is_grpc;
 
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -62,12 +62,7 @@ pub fn write_headers(headers: &mut HeaderMap, remaining: Duration) {
 /// ```
 pub fn from_headers(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let grpc = text(&GRPC_TIMEOUT).and_then(parse_grpc_timeout);
-    let expected = text(&EXPECTED).and_then(parse_millis).filter(|limit| !limit.is_zero());
-    match (grpc, expected) {
-        (Some(grpc), Some(expected)) => Some(grpc.min(expected)),
-        (limit, None) | (None, limit) => limit,
-    }
+    granted(text(&GRPC_TIMEOUT), text(&EXPECTED))
 }
 
 #[cfg(test)]

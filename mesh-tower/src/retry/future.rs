@@ -19,7 +19,7 @@ use mesh_core::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Outgoing, layer::Shared};
+use super::{Outgoing, layer::Shared, reset::with_reset_headers};
 use crate::{
     BoxError, Clock, MeshError, body::ReplayBody, classify::Classify, error::Reason, timer::Timer,
 };
@@ -77,7 +77,8 @@ where
         let limit = Deadline::NONE;
         let mut request = Outgoing::new(request);
         request.read(now, limit, config.retries() > 0, shared.replay_cap);
-        let limit = attempt_limit(&request, &shared, now);
+        let session = Session::new();
+        let limit = attempt_limit(&request, &shared, &session, now);
         let state = match request.next(None) {
             Some(first) => State::Calling { future: service.call(first) },
             None => State::Readying,
@@ -90,14 +91,20 @@ where
             classify,
             request,
             held: Held { shared, retry: None },
-            session: Session::new(),
+            session,
             limit,
         }
     }
 }
 
-fn attempt_limit<B>(request: &Outgoing<B>, shared: &Shared, now: Timestamp) -> Option<Timestamp> {
-    let left = request.deadline.attempt_timeout(now, shared.config.per_try_timeout())?;
+fn attempt_limit<B>(
+    request: &Outgoing<B>,
+    shared: &Shared,
+    session: &Session,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let per_try = session.per_try_timeout(&shared.config);
+    let left = request.deadline.attempt_timeout(now, per_try)?;
     Some(now + left)
 }
 
@@ -116,7 +123,8 @@ where
             let polled = match this.state.as_mut().project() {
                 StateProj::Waiting { until } => {
                     ready!(this.timer.as_mut().poll_at(cx, *until));
-                    *this.limit = attempt_limit(this.request, &this.held.shared, Clock.now());
+                    *this.limit =
+                        attempt_limit(this.request, &this.held.shared, this.session, Clock.now());
                     this.state.set(State::Readying);
                     continue;
                 }
@@ -150,6 +158,7 @@ where
             // The attempt lets go of the request's body, which a retry may need.
             this.state.set(State::Done);
             let answer = this.classify.classify(result.as_ref()).answer();
+            let answer = with_reset_headers(&this.held.shared.config, answer, &result);
             match this.held.decide(this.request, this.session, answer) {
                 Some(until) => this.state.set(State::Waiting { until }),
                 None => return Poll::Ready(result),
@@ -173,6 +182,9 @@ impl Held {
         // If this attempt was a retry, it is over: the next one may take its place.
         self.end_retry();
         let shared = self.shared.clone();
+        if request.may_go_again_unseen(session, &shared.config, now, answer) {
+            return Some(now);
+        }
         let decision = session.on_answer(
             &shared.config,
             &shared.budget,

@@ -10,9 +10,6 @@ use tower_layer::Layer;
 use super::Retry;
 use crate::{Chance, Clock, classify::Standard};
 
-/// Linkerd's cap for a body that may be sent again.
-const REPLAY_CAP: u64 = 64 * 1024;
-
 /// Makes [`Retry`] services. All services of one layer, and all their clones, share one budget.
 #[derive(Clone, Debug)]
 pub struct RetryLayer<C = Standard> {
@@ -31,14 +28,15 @@ pub(super) struct Shared {
 }
 
 impl RetryLayer {
-    /// Retries by `config`, within [`budget::Config::default`], and bodies up to 64 KiB (Linkerd).
+    /// Retries by `config`, within [`budget::Config::default`], and bodies up to its
+    /// [`buffer_limit`](policy::Config::buffer_limit).
     pub fn new(config: policy::Config) -> Self {
         let shared = Shared {
+            replay_cap: config.buffer_limit(),
             config,
             budget: Arc::new(Budget::new(budget::Config::default(), Clock.now())),
             limits: Arc::new(Limits::new(limit::Config::unlimited())),
             chance: Chance::default(),
-            replay_cap: REPLAY_CAP,
         };
         Self { shared: Arc::new(shared), classify: Standard }
     }
@@ -57,7 +55,8 @@ impl<C> RetryLayer<C> {
         self.change(|shared| Shared { limits, ..shared })
     }
 
-    /// How many bytes of a body are kept to send it again. Default 64 KiB.
+    /// How many bytes of a body are kept to send it again. Default: the policy's
+    /// [`buffer_limit`](policy::Config::buffer_limit), 64 KiB.
     #[must_use]
     pub fn with_replay_cap(self, replay_cap: u64) -> Self {
         self.change(|shared| Shared { replay_cap, ..shared })

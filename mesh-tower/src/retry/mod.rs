@@ -11,6 +11,8 @@
 //! * Each attempt has its own time limit ([`per_try_timeout`](mesh_core::retry::Config::per_try_timeout)) within the
 //!   request's deadline.
 //!
+//! Sending again before an attempt has failed is [`hedge`]'s.
+//!
 //! An [`Upstream`](crate::upstream::Upstream) does all of this itself, and sends a retry to another endpoint. This layer
 //! is for a service that has only one place to go to.
 //!
@@ -39,10 +41,13 @@
 //! ```
 
 pub mod future;
+pub mod hedge;
 mod layer;
 mod request;
+mod reset;
 mod service;
 
 pub use layer::RetryLayer;
 pub(crate) use request::Outgoing;
+pub(crate) use reset::with_reset_headers;
 pub use service::Retry;

@@ -2,10 +2,14 @@ use std::{mem, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use http_body::Body;
-use mesh_core::{Timestamp, deadline::Deadline};
+use mesh_core::{
+    Timestamp,
+    deadline::Deadline,
+    retry::{Answer, Config, Session},
+};
 
 use crate::{
-    body::{Kept, ReplayBody},
+    body::{Kept, ReplayBody, Whole},
     classify::is_grpc,
     deadline,
     server::Inbound,
@@ -105,6 +109,52 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             deadline::write_headers(&mut head.headers, time);
         }
         Some(Request::from_parts(head, body))
+    }
+
+    /// Whether no application has seen the last attempt, and another takes its place without being counted.
+    pub(crate) fn may_go_again_unseen(
+        &mut self,
+        session: &mut Session,
+        config: &Config,
+        now: Timestamp,
+        answer: Answer,
+    ) -> bool {
+        let Some(unseen) = answer.unseen() else { return false };
+        let may = !self.deadline.has_passed(now)
+            && self.is_replayable()
+            && session.try_transparent(config, unseen);
+        if may {
+            self.uncount();
+        }
+        may
+    }
+
+    /// The last attempt was none: nobody has seen it, and the next takes its number.
+    fn uncount(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+    }
+
+    /// As if nothing had been sent yet; the body must have come back.
+    pub(super) fn next_as_first(&mut self) -> Option<Request<ReplayBody<B>>> {
+        self.attempts = 0;
+        self.next(None)
+    }
+
+    /// The whole body, if all of it was read and has come back.
+    pub(super) fn whole(&mut self) -> Option<Whole> {
+        match &mut self.body {
+            Stored::Kept(kept) => kept.whole(),
+            Stored::Fresh { .. } | Stored::Gone => None,
+        }
+    }
+
+    /// The request of that attempt, counted from 1, whatever other attempts do.
+    pub(super) fn copy(&self, attempt: u32, whole: &Whole) -> Option<Request<ReplayBody<B>>> {
+        let mut head = self.head.clone()?;
+        if attempt > 1 {
+            mark_retry(&mut head.headers, attempt, self.grpc);
+        }
+        Some(Request::from_parts(head, whole.body()))
     }
 
     fn next_body(&mut self) -> Option<ReplayBody<B>> {

@@ -14,7 +14,7 @@ use http_body::Body;
 use mesh_core::{
     Outcome, Timestamp,
     deadline::Deadline,
-    retry::{Answer, Decision, GiveUp, Granted, Session},
+    retry::{Answer, Decision, GiveUp, Granted, Session, Tried},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -24,14 +24,13 @@ use super::{
     flight::{Flight, Importance},
     pick::pick,
     plan::{Cluster, Plan, Shared},
-    tried::Tried,
 };
 use crate::{
     BoxError, Chance, Clock, MeshError,
     body::{MeshBody, ReplayBody},
     classify::Classify,
     error::{Reason, into_response},
-    retry::Outgoing,
+    retry::{Outgoing, with_reset_headers},
     striped::Handle,
     throttle::answer_of,
     timer::Timer,
@@ -141,7 +140,8 @@ fn begin<S: Clone>(
     let begun = Flight::begin(&cluster.roster, chance, importance, now);
     // Without a flight nobody else knows whose refusal it is.
     let begun = begun.inspect_err(|reason| cluster.roster.subset.observer.refused(*reason))?;
-    begin_attempt(plan, cluster, chance, flight.insert(begun), attempt, deadline, now)
+    let first = Session::new();
+    begin_attempt(plan, cluster, chance, flight.insert(begun), (attempt, &first), deadline, now)
 }
 
 /// Picks an endpoint and sets the attempt's time.
@@ -150,7 +150,7 @@ fn begin_attempt<S: Clone>(
     cluster: &Cluster<S>,
     chance: &Chance,
     flight: &mut Flight,
-    attempt: &mut Attempt,
+    (attempt, session): (&mut Attempt, &Session),
     deadline: Deadline,
     now: Timestamp,
 ) -> Result<S, MeshError> {
@@ -160,7 +160,7 @@ fn begin_attempt<S: Clone>(
     let retry = plan.config.retry();
     let service = pick(cluster, chance, (&mut attempt.tried, retry.avoid_previous()), flight, now)?;
     attempt.began = now;
-    let left = deadline.attempt_timeout(now, retry.per_try_timeout());
+    let left = deadline.attempt_timeout(now, session.per_try_timeout(retry));
     attempt.limit = left.map(|left| now + left);
     Ok(service)
 }
@@ -281,7 +281,8 @@ where
                 Some(cluster) => {
                     let deadline = this.request.deadline;
                     let chance = &this.shared.chance;
-                    begin_attempt(&plan, cluster, chance, flight, this.attempt, deadline, now)
+                    let attempt = (&mut *this.attempt, &*this.session);
+                    begin_attempt(&plan, cluster, chance, flight, attempt, deadline, now)
                 }
                 None => Err(Reason::NoRoute.into()),
             },
@@ -320,10 +321,13 @@ where
         flight.on_head(now, verdict.outcome());
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
-        match decide(this.request, flight, this.session, now, verdict.answer()) {
+        let answer = with_reset_headers(&flight.subset().retry, verdict.answer(), &result);
+        match decide(this.request, flight, this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
-                flight.begin_retry(retry);
+                if let Some(retry) = retry {
+                    flight.begin_retry(retry);
+                }
                 this.state.set(State::Waiting { until, last: Some(result) });
                 None
             }
@@ -387,11 +391,14 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
     session: &mut Session,
     now: Timestamp,
     answer: Answer,
-) -> Option<(Timestamp, Granted)> {
+) -> Option<(Timestamp, Option<Granted>)> {
     if request.is_retry {
         return None;
     }
     let subset = flight.subset();
+    if request.may_go_again_unseen(session, &subset.retry, now, answer) {
+        return Some((now, None));
+    }
     let counted = flight.counted();
     let decision = session.on_answer(
         &subset.retry,
@@ -407,7 +414,7 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
         Decision::Retry(granted) => {
             subset.observer.retry();
             let until = now + granted.after;
-            Some((until, granted))
+            Some((until, Some(granted)))
         }
         Decision::GiveUp(GiveUp::NotRetriable) => None,
         Decision::GiveUp(why) => {

@@ -68,7 +68,6 @@ mod pick;
 mod plan;
 mod status;
 mod subset;
-mod tried;
 
 use std::{
     fmt,

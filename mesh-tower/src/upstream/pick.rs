@@ -3,9 +3,10 @@ use std::time::Duration;
 use mesh_core::{
     Timestamp,
     breaker::{Rejected, State},
+    retry::Tried,
 };
 
-use super::{flight::Flight, plan::Cluster, subset::Member, tried::Tried};
+use super::{flight::Flight, plan::Cluster, subset::Member};
 use crate::{Chance, MeshError, error::Reason};
 
 /// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
@@ -24,7 +25,7 @@ pub(super) fn pick<S: Clone>(
     let rng = &mut chance.rng();
     let mut rejected: Option<Rejected> = None;
     for _ in 0..PICKS {
-        let avoid = |member: &Member<S>| avoid && tried.contains(&member.state);
+        let avoid = |member: &Member<S>| avoid && tried.contains(member.state.id);
         let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
         let member = &members[index];
         let state = &member.state;
@@ -42,7 +43,7 @@ pub(super) fn pick<S: Clone>(
                 }
             },
         };
-        tried.push(state);
+        tried.on_attempt(state.id, 0);
         flight.start(now, roster, index, permit);
         return Ok(member.service.clone());
     }

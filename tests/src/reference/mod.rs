@@ -5,9 +5,13 @@
 //! target. Each comes with broken twins: the machine with a fault, which the check must find.
 
 mod adaptive;
+mod backoff;
 mod budget;
+mod deadline;
+mod hedge;
 mod limit;
 mod outlier;
+mod retry;
 mod throttle;
 
 /// The check of one machine.
@@ -29,4 +33,8 @@ pub const MACHINES: &[Machine] = &[
     budget::MACHINE,
     limit::MACHINE,
     throttle::MACHINE,
+    deadline::MACHINE,
+    retry::MACHINE,
+    hedge::MACHINE,
+    backoff::MACHINE,
 ];

@@ -80,6 +80,40 @@ fn a_rate_limited_answer_meets_its_own_condition_only() {
 }
 
 #[test]
+fn too_early_is_tried_again_at_once_unless_it_came_so() {
+    let codes = on("425");
+    assert_eq!(Answer::status(425).meets(&codes), Meets::ConditionAtOnce);
+    assert!(!Answer::status(425).with_early_data(true).matches(&codes));
+    assert_eq!(Answer::status(503).meets(&on("503")), Meets::Condition);
+}
+
+#[test]
+fn http3_falls_back_at_once() {
+    let over = |reset| Answer::reset(reset).with_http3(true);
+    assert_eq!(over(Reset::ConnectFailure).meets(&RetryOn::NONE), Meets::ConditionAtOnce);
+    assert!(!over(Reset::AfterRequest).matches(&RetryOn::NONE));
+    let later = on("http3-post-connect-failure");
+    assert_eq!(over(Reset::AfterRequest).meets(&later), Meets::ConditionAtOnce);
+    assert!(!Answer::reset(Reset::AfterRequest).matches(&later));
+    assert!(!over(Reset::Overflow).matches(&later));
+}
+
+#[test]
+fn a_request_may_have_wishes_of_its_own() {
+    let asked = Overrides::NONE
+        .with_retry_on(Some("reset, unavailable, nonsense"))
+        .with_grpc_on(Some("internal,5xx"))
+        .with_status_codes(Some("418, x, 99"))
+        .with_max_retries(Some("99999999999"));
+    let config = Config::envoy().with_retry_on(RetryOn::REFUSED_STREAM).with_overrides(&asked);
+    assert_eq!(config.retry_on().to_string(), "refused-stream,reset,internal,418");
+    assert_eq!(config.retries(), u32::MAX);
+    let off = asked.with_request_match(false);
+    assert!(Config::istio().with_overrides(&off).retry_on().is_empty());
+    assert_eq!(Config::istio().with_overrides(&off).retries(), 2);
+}
+
+#[test]
 fn retriable_headers_are_the_callers_match() {
     let matched = Answer::status(200).with_header_match(true);
     assert!(matched.matches(&on("retriable-headers")));
@@ -99,7 +133,7 @@ fn unknown_words_are_named() {
 proptest! {
     #[test]
     fn text_round_trips(
-        bits in prop::collection::vec(0..15usize, 0..6),
+        bits in prop::collection::vec(0..16usize, 0..6),
         codes in prop::collection::vec(100..=999u16, 0..6),
     ) {
         let names = on(ALL_NAMES).to_string();
@@ -123,4 +157,4 @@ proptest! {
 
 const ALL_NAMES: &str = "5xx,gateway-error,connect-failure,refused-stream,reset,reset-before-request,\
     retriable-4xx,retriable-status-codes,retriable-headers,envoy-ratelimited,cancelled,\
-    deadline-exceeded,resource-exhausted,internal,unavailable";
+    deadline-exceeded,resource-exhausted,internal,unavailable,http3-post-connect-failure";

@@ -1,0 +1,87 @@
+use std::sync::Arc;
+
+use mesh_core::{
+    budget::{self, Budget},
+    limit::{self, Limits},
+    retry::hedge as policy,
+};
+use tower_layer::Layer;
+
+use super::Hedge;
+use crate::{Clock, classify::Standard};
+
+/// As for retries: Linkerd's figure.
+const REPLAY_CAP: u64 = 64 * 1024;
+
+/// Makes [`Hedge`] services. All services of one layer, and all their clones, share one budget.
+#[derive(Clone, Debug)]
+pub struct HedgeLayer<C = Standard> {
+    shared: Arc<Shared>,
+    classify: C,
+}
+
+/// What the services of one layer share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) config: policy::Config,
+    pub(super) budget: Arc<Budget>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) replay_cap: u64,
+}
+
+impl HedgeLayer {
+    /// Hedges by `config`, within [`budget::Config::default`], requests with bodies up to 64 KiB.
+    pub fn new(config: policy::Config) -> Self {
+        let shared = Shared {
+            config,
+            budget: Arc::new(Budget::new(budget::Config::default(), Clock.now())),
+            limits: Arc::new(Limits::new(limit::Config::unlimited())),
+            replay_cap: REPLAY_CAP,
+        };
+        Self { shared: Arc::new(shared), classify: Standard }
+    }
+}
+
+impl<C> HedgeLayer<C> {
+    /// The budget, which may be shared with other layers.
+    #[must_use]
+    pub fn with_budget(self, budget: Arc<Budget>) -> Self {
+        self.change(|shared| shared.budget = budget)
+    }
+
+    /// The limits, of which this layer uses `max_retries`. Default: none, the budget bounds hedges.
+    #[must_use]
+    pub fn with_limits(self, limits: Arc<Limits>) -> Self {
+        self.change(|shared| shared.limits = limits)
+    }
+
+    /// The largest body that is hedged, in bytes. Default 64 KiB.
+    #[must_use]
+    pub fn with_replay_cap(self, replay_cap: u64) -> Self {
+        self.change(|shared| shared.replay_cap = replay_cap)
+    }
+
+    /// What a failure is. Default [`Standard`].
+    #[must_use]
+    pub fn with_classify<D>(self, classify: D) -> HedgeLayer<D> {
+        HedgeLayer { shared: self.shared, classify }
+    }
+
+    /// The budget that the layer's services share.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.shared.budget
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::make_mut(&mut self.shared));
+        self
+    }
+}
+
+impl<S, C: Clone> Layer<S> for HedgeLayer<C> {
+    type Service = Hedge<S, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Hedge::new(inner, self.shared.clone(), self.classify.clone())
+    }
+}
