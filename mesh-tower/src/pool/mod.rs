@@ -114,7 +114,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 #[cfg(feature = "client")]
 pub use body::PoolBody;
-pub use config::{Config, Protocol};
+pub use config::{Config, Http2KeepAlive, Protocol, TcpKeepalive};
 #[cfg(feature = "client")]
 pub use endpoints::HttpEndpoints;
 #[cfg(feature = "client")]
