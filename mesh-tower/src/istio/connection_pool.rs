@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_core::limit;
+use mesh_core::{budget, limit};
 
 use super::cursor::{Field, Fields, Report};
 use crate::pool::{self, Http2KeepAlive, Protocol, TcpKeepalive};
@@ -22,12 +22,14 @@ pub(super) struct ConnectionPool {
     use_client_protocol: bool,
 }
 
-/// What a mesh says of all connections.
+/// What a mesh says of all upstreams.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Baseline {
     pub(super) connect_timeout: Option<Duration>,
     pub(super) tcp_keepalive: Option<TcpKeepalive>,
     pub(super) upgrade: bool,
+    /// Where no `retryBudget` is named.
+    pub(super) budget: budget::Config,
 }
 
 impl Default for ConnectionPool {
@@ -78,8 +80,7 @@ impl ConnectionPool {
         if let Some(max) = limit(tcp.take("maxConnections"), report) {
             self.limits = self.limits.with_max_connections(max);
         }
-        self.connect_timeout =
-            tcp.take("connectTimeout").and_then(|field| field.duration(report));
+        self.connect_timeout = tcp.take("connectTimeout").and_then(|field| field.duration(report));
         self.tcp_keepalive =
             tcp.take("tcpKeepalive").and_then(|block| read_tcp_keepalive(&block, report));
         let mut pool = self.pool.clone();
@@ -104,10 +105,10 @@ impl ConnectionPool {
         if let Some(max) = limit(http.take("maxRetries"), report) {
             self.limits = self.limits.with_max_retries(max);
         }
-        let mut pool = self.pool.clone().with_max_requests_per_connection(limit(
-            http.take("maxRequestsPerConnection"),
-            report,
-        ));
+        let mut pool = self
+            .pool
+            .clone()
+            .with_max_requests_per_connection(limit(http.take("maxRequestsPerConnection"), report));
         if let Some(idle) =
             http.take("idleTimeout").and_then(|field| field.duration_or_zero(report))
         {
@@ -121,14 +122,13 @@ impl ConnectionPool {
         self.pool = pool;
         self.upgrade =
             http.take("h2UpgradePolicy").and_then(|field| read_upgrade(&field, report)).flatten();
-        self.use_client_protocol = http
-            .take("useClientProtocol")
-            .and_then(|field| field.boolean(report))
-            .unwrap_or(false);
+        self.use_client_protocol =
+            http.take("useClientProtocol").and_then(|field| field.boolean(report)).unwrap_or(false);
         if let Some(field) = http.take("maxConcurrentStreams")
             && let Some(1..) = field.number(INT32, report)
         {
-            let why = "is not supported, expected 0: an endpoint's requests share one HTTP/2 connection";
+            let why =
+                "is not supported, expected 0: an endpoint's requests share one HTTP/2 connection";
             field.unsupported(why, report);
         }
         http.finish(report);

@@ -174,7 +174,8 @@ impl Documents {
                 let mut subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
                 let Some(subset) = subsets.find(|subset| subset.name == name) else {
                     let name = shorten(name, 60);
-                    let message = format!("\"{name}\" is no subset of a DestinationRule for {host}");
+                    let message =
+                        format!("\"{name}\" is no subset of a DestinationRule for {host}");
                     return Err(unresolved(Origin::default(), "", message).into());
                 };
                 subset.policy.as_ref()

@@ -102,15 +102,14 @@ fn write_flow(f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
 }
 
 /// A field with its mapping on lines of its own; whatever is no mapping stands on the field's line.
-fn write_lines(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    value: &Value,
-    depth: usize,
-) -> fmt::Result {
+fn write_lines(f: &mut fmt::Formatter<'_>, name: &str, value: &Value, depth: usize) -> fmt::Result {
     write!(f, "{:indent$}", "", indent = depth * 2)?;
     let is_plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
-    if is_plain { f.write_str(name)? } else { write_text(f, name)? }
+    if is_plain {
+        f.write_str(name)?
+    } else {
+        write_text(f, name)?
+    }
     match value {
         Value::Map(fields) if !fields.is_empty() => {
             f.write_str(":\n")?;

@@ -1,3 +1,5 @@
+use mesh_core::budget;
+
 use super::{
     Errors, Problem, Unsupported,
     connection_pool::{Baseline, read_tcp_keepalive, read_upgrade},
@@ -96,6 +98,14 @@ impl MeshConfig {
         Ok(Self { warnings, ..mesh.flatten().unwrap_or_default() })
     }
 
+    /// The retry budget where no `retryBudget` is named. Default [`budget::Config::default`]; Istio has none,
+    /// [`budget::Config::unlimited`].
+    #[must_use]
+    pub fn with_retry_budget(mut self, budget: budget::Config) -> Self {
+        self.baseline.budget = budget;
+        self
+    }
+
     /// What is worth knowing, and with [`Unsupported::Warn`] what was left out.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
@@ -118,6 +128,7 @@ impl MeshConfig {
             connect_timeout: timeout,
             tcp_keepalive: keepalive,
             upgrade: upgrade.unwrap_or(false),
+            ..Baseline::default()
         };
         Self { policy, retries, baseline, root_namespace, warnings: Vec::new() }
     }

@@ -149,7 +149,8 @@ pub fn read(text: &str, source_name: &str, mode: Unsupported) -> Result<Document
         let origin = Origin { source: source.clone(), document, ..Origin::default() };
         let (place, cause, message) = match node {
             Ok(node) => {
-                let mut reader = Reader { mode, problems: &mut problems, documents: &mut documents };
+                let mut reader =
+                    Reader { mode, problems: &mut problems, documents: &mut documents };
                 return reader.read(Field::root(&node), origin);
             }
             Err(Failure::Syntax(place, message)) => (place, Cause::Syntax, message),

@@ -116,7 +116,8 @@ impl Blocks {
     fn read(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Self {
         let mut refuse = |name| Some(Block::unread(&fields.refuse(name, NOT, report)?));
         let (tunnel, proxy_protocol) = (refuse("tunnel"), refuse("proxyProtocol"));
-        let budget = fields.take("retryBudget").map(|block| Block::new(&block, report, read_budget));
+        let budget =
+            fields.take("retryBudget").map(|block| Block::new(&block, report, read_budget));
         Self { tunnel, proxy_protocol, budget, ..Self::read_four(fields, report) }
     }
 
@@ -155,7 +156,7 @@ impl Blocks {
     }
 
     /// What Istio makes of the blocks, with its defaults: no limits, no ejection, least requests. Only the retry
-    /// budget stays on where Istio has none.
+    /// budget is the caller's where Istio has none.
     pub(super) fn to_policy(&self, mesh: &Baseline) -> Policy {
         let bare = ConnectionPool::default();
         let pool = read(&self.connection_pool).unwrap_or(&bare);
@@ -172,7 +173,7 @@ impl Blocks {
             .with_outlier(outlier.map_or_else(outlier::Config::off, |outlier| outlier.config))
             .with_panic_threshold(outlier.map_or(Ratio::ZERO, |outlier| outlier.panic_threshold))
             .with_balance(balance.unwrap_or_else(balance::Config::least_request))
-            .with_budget(read(&self.budget).copied().unwrap_or_default())
+            .with_budget(read(&self.budget).copied().unwrap_or(mesh.budget))
             .with_breaker(None)
     }
 
