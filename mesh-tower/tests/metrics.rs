@@ -105,3 +105,41 @@ fn a_recorder_installed_after_the_upstream_was_made_sees_everything_from_then_on
     assert!(seen.iter().all(|(name, ..)| name.starts_with("mesh_")));
     assert!(recommended_buckets().is_sorted());
 }
+
+#[test]
+fn a_pick_in_panic_is_counted() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let picks = |threshold: u32| {
+        let make = |_: &Origin<'_>| {
+            service_fn(|_: Request<ReplayBody<Full<Bytes>>>| async {
+                let response = Response::builder().status(503).body(Full::<Bytes>::default());
+                Ok::<_, BoxError>(response.unwrap())
+            })
+        };
+        let outlier = outlier::Config::default().with_consecutive_5xx(3);
+        let upstream = Upstream::builder("shop")
+            .endpoints([Endpoint::new("bad:1")])
+            .retry(retry::Config::none())
+            .outlier(outlier.with_max_ejection_percent(Ratio::ONE).unwrap())
+            .panic_threshold(Ratio::from_percent(threshold))
+            .build_undriven(make)
+            .unwrap();
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            runtime.block_on(async {
+                for _ in 0..5 {
+                    drop(upstream.clone().oneshot(Request::new(Full::<Bytes>::default())).await);
+                }
+            });
+        });
+        sum(&read(&snapshotter), "mesh_panic_picks_total", Some(("upstream", "shop")))
+    };
+    // The third failure in a row ejects the only endpoint.
+    assert_eq!(picks(50), 2.0);
+    assert_eq!(picks(0), 0.0);
+}

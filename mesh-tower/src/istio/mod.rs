@@ -9,28 +9,52 @@
 //!
 //! | document | fields of `spec` |
 //! | --- | --- |
-//! | `DestinationRule` (`networking.istio.io/v1`, `v1beta1`, `v1alpha3`) | `host`; `subsets[]` with `name`, `labels`, `trafficPolicy`; `trafficPolicy` with the blocks below; `exportTo: ["*"]` |
-//! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout` |
-//! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`; `minHealthPercent: 0` |
+//! | `DestinationRule` (`networking.istio.io/v1`, `v1beta1`, `v1alpha3`) | `host`; `subsets[]` with `name`, `labels`, `trafficPolicy`; `trafficPolicy` with the blocks below, and for single ports by `portLevelSettings[]`; `exportTo: ["*"]` |
+//! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`, `maxConnectionDuration`, `tcpKeepalive`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout`, `h2UpgradePolicy`, `useClientProtocol`, `http2KeepAlive` |
+//! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`, `minHealthPercent` |
 //! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `LEAST_CONN`, `UNSPECIFIED` |
 //! | … `retryBudget` | `percent`, `minRetryConcurrency` |
-//! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`) |
+//! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`) |
 //! | `PeerAuthentication` (`security.istio.io/v1`, `v1beta1`) | `selector.matchLabels`, `mtls.mode`, `portLevelMtls` |
+//! | `List` (`v1`) | `items[]`, each a document: what `kubectl get -o yaml` prints |
+//!
+//! What the mesh says of all hosts is another text, read by [`MeshConfig::read`].
 //!
 //! Values mean what Istio means by them: a limit of 0 or without a value is no limit; `outlierDetection` that is absent
-//! is off; retries that are absent are 2, `attempts: 0` is none; a timeout that is absent is none; a block of a subset
-//! replaces that of the rule whole. Metadata and `status` are not judged.
+//! is off; retries that are absent are 2, `attempts: 0` is none; a timeout that is absent is none. Metadata and `status`
+//! are not judged.
+//!
+//! Read and not carried out: `fault` ([`VirtualService::fault`]), `mirror` and `mirrors` ([`VirtualService::mirrors`]),
+//! `retryRemoteLocalities` ([`Retries::previous_priorities`]), words of `retryOn` that are no conditions. They are
+//! reported, and with [`Unsupported::Warn`] whoever carries them out by other means finds them there.
+//!
+//! # Which policy is in force
+//!
+//! | of | comes | where it names nothing |
+//! | --- | --- | --- |
+//! | a host | from the rule's `trafficPolicy` | [`MeshConfig`], else Istio's default |
+//! | a subset | from its own `trafficPolicy`, block by block | the host's |
+//! | a port of a host | from the rule's entry in `portLevelSettings` if there is one: four blocks, all others are gone | [`MeshConfig`], else Istio's default |
+//! | a port of a subset | from the subset's entry: four blocks | of these four as for a port of a host; `tunnel`, `proxyProtocol` and `retryBudget` are the host's |
+//!
+//! A block is replaced whole: its fields are never mixed (Istio `MergeSubsetTrafficPolicy`). A port is named by whoever asks,
+//! `shop:8080`, or by the destination of a virtual service. [`Documents::effective_policy`] shows what came of it.
 //!
 //! # Where it differs from Istio
 //!
 //! * **The retry budget is on** even where no `retryBudget` is named ([`mesh_core::budget::Config::default`]): Istio
-//!   without one lets a slow service be retried to death. To have Istio's behaviour, replace the budget in the
-//!   [`Policy`](crate::upstream::Policy).
-//! * A wrong value is an error, where Istio's data plane takes some of them in silence (an unknown word in `retryOn`).
+//!   without one lets a slow service be retried to death. To have Istio's behaviour, say
+//!   [`MeshConfig::with_retry_budget`] with [`mesh_core::budget::Config::unlimited`].
+//! * A wrong value is an error, where Istio's data plane takes some of them in silence. An unknown word in `retryOn`
+//!   is one that [`Unsupported::Warn`] lets pass, without effect, as Envoy does.
 //! * A budget that is not named stands beside `maxRetries`. A `retryBudget` that is named takes its place, as in Envoy.
 //! * A document is for every client: who asks (`sourceLabels`, `workloadSelector`, `exportTo` of some namespaces) is
 //!   not considered, and is reported.
 //! * `retries` needs `attempts`, and `attempts: 0` allows no other field.
+//! * `consistentHash` is not carried out; with [`Unsupported::Warn`] it only has the effect that it has on retries, which do
+//!   not avoid the endpoint that was tried.
+//! * A share is cut to whole millionths of the number as it is written; Istio multiplies in binary floating point, and makes
+//!   123,455 millionths of 12.3456 %.
 //!
 //! # Example
 //!

@@ -12,26 +12,36 @@ use hyper::{
     client::conn::{http1, http2},
     rt::{Read, Write},
 };
-use hyper_util::{client::legacy::connect::Connection, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::connect::Connection,
+    rt::{TokioExecutor, TokioTimer},
+};
 use mesh_core::limit::{Limits, Permit};
 use tokio::runtime::Handle;
 use tower_service::Service;
 
 use super::{
+    Config, Http2KeepAlive,
     http1::{Wire, drive, lane},
     http2 as shared_http2,
     shared::Shared,
     waiters::Owner,
 };
-use crate::error::{BoxError, Reason};
+use crate::{
+    Clock,
+    error::{BoxError, Reason},
+};
 
 /// Starts connections for a pool that need not know what its connector is.
 pub(super) trait Connect<B>: Send + Sync {
     fn start(&self, dialing: Dialing<B>, runtime: &Handle);
 }
 
-/// A connector that is cloned for each connection.
-pub(super) struct Connector<C>(pub(super) C);
+/// A connector that is cloned for each connection, and told of the present configuration.
+pub(super) struct Connector<C> {
+    pub(super) connector: C,
+    pub(super) tune: fn(&mut C, &Config),
+}
 
 impl<C, B> Connect<B> for Connector<C>
 where
@@ -47,7 +57,9 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     fn start(&self, dialing: Dialing<B>, runtime: &Handle) {
-        runtime.spawn(run(self.0.clone(), dialing));
+        let mut connector = self.connector.clone();
+        (self.tune)(&mut connector, &dialing.pool().config());
+        runtime.spawn(run(connector, dialing));
     }
 }
 
@@ -64,15 +76,18 @@ where
     let Some(uri) = dialing.pool().uri().cloned() else {
         return dialing.fail(Reason::ConnectFailed, "the address is not host:port".into());
     };
-    let limit = dialing.pool().config().connect_timeout();
+    let config = dialing.pool().config();
+    let (limit, keep_alive) = (config.connect_timeout(), config.http2_keep_alive());
+    drop(config);
     let prior_knowledge = matches!(dialing.owner, Owner::Http2 { prior_knowledge: true });
-    match tokio::time::timeout(limit, establish(connector, uri, prior_knowledge)).await {
+    let established = establish(connector, uri, prior_knowledge, keep_alive);
+    match tokio::time::timeout(limit, established).await {
         Err(_) => dialing.fail(Reason::ConnectTimeout, Box::new(Elapsed(limit))),
         Ok(Err(error)) => dialing.fail(Reason::ConnectFailed, error),
         Ok(Ok(Established::Http1((sender, connection)))) => {
             let wire = Arc::new(Wire::new());
             let pool = Arc::downgrade(dialing.pool());
-            let ticket = dialing.http1(lane(sender, Arc::clone(&wire)));
+            let ticket = dialing.http1(lane(sender, Arc::clone(&wire), Clock.now()));
             drive(connection, wire, pool, ticket).await;
         }
         Ok(Ok(Established::Http2((sender, connection)))) => {
@@ -101,6 +116,7 @@ async fn establish<C, B>(
     mut connector: C,
     uri: Uri,
     prior_knowledge: bool,
+    keep_alive: Option<Http2KeepAlive>,
 ) -> Result<Established<Http1<C::Response, B>, Http2<C::Response, B>>, BoxError>
 where
     C: Service<
@@ -113,7 +129,16 @@ where
     std::future::poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
     let io = connector.call(uri).await.map_err(Into::into)?;
     if prior_knowledge || io.connected().is_negotiated_h2() {
-        Ok(Established::Http2(http2::handshake(TokioExecutor::new(), io).await?))
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        if let Some(keep_alive) = keep_alive {
+            builder
+                .timer(TokioTimer::new())
+                .keep_alive_interval(keep_alive.interval())
+                .keep_alive_timeout(keep_alive.timeout())
+                // Envoy pings whatever flies, and so learns of a dead connection before a request does.
+                .keep_alive_while_idle(true);
+        }
+        Ok(Established::Http2(builder.handshake(io).await?))
     } else {
         Ok(Established::Http1(http1::handshake(io).await?))
     }

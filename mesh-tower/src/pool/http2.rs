@@ -16,7 +16,10 @@ use http_body::Body;
 use hyper::client::conn::http2::SendRequest;
 use mesh_core::Timestamp;
 
-use super::flight::{Answer, Flight, Place};
+use super::{
+    Config,
+    flight::{Answer, Flight, Place},
+};
 use crate::Clock;
 
 /// How many places for requests a connection keeps. More requests than that may fly; their places are made anew.
@@ -32,12 +35,14 @@ pub(super) struct Connection<B> {
     places: ArrayQueue<BoxFlight<B>>,
     served: AtomicU64,
     active: AtomicU32,
+    made: Timestamp,
     /// When the last stream ended, in nanoseconds of the [`Clock`].
     idle_since: AtomicU64,
 }
 
 impl<B: Body + Send + 'static> Connection<B> {
     pub(super) fn new(endpoint: Arc<str>, sender: SendRequest<B>) -> Self {
+        let now = Clock.now();
         Self {
             endpoint,
             sender,
@@ -48,7 +53,8 @@ impl<B: Body + Send + 'static> Connection<B> {
             places: ArrayQueue::new(PLACES),
             served: AtomicU64::new(0),
             active: AtomicU32::new(0),
-            idle_since: AtomicU64::new(Clock.now().as_nanos()),
+            made: now,
+            idle_since: AtomicU64::new(now.as_nanos()),
         }
     }
 }
@@ -80,8 +86,14 @@ impl<B> Connection<B> {
         drop(self.places.push(place));
     }
 
+    /// When it was made.
+    pub(super) fn made(&self) -> Timestamp {
+        self.made
+    }
+
     /// Whether it could carry a request.
-    pub(super) fn is_usable(&self, max: Option<u32>) -> bool {
+    pub(super) fn is_usable(&self, config: &Config) -> bool {
+        let max = config.max_requests_per_connection();
         !self.sender.is_closed()
             && max.is_none_or(|max| self.served.load(Ordering::Relaxed) < u64::from(max))
     }

@@ -17,6 +17,10 @@
 //! | `http.maxRequestsPerConnection` | then the connection is closed (HTTP/1), or drains while a new one is made (HTTP/2). Until it has drained it counts |
 //! | `tcp.connectTimeout` | from the connector's first byte to the end of the handshake, TLS included: [`Reason::ConnectTimeout`] |
 //! | `http.idleTimeout` | looked at when a request takes a connection, and by [`Pool::evict_idle`] |
+//! | `tcp.maxConnectionDuration` | looked at when a request takes or gives back a connection, and by [`Pool::evict_idle`]; what flies is finished |
+//! | `tcp.tcpKeepalive` | `SO_KEEPALIVE`, set by the connector ([`HttpEndpoints::with_tune`]) |
+//! | `http.http2KeepAlive` | pings, also while nothing flies; without an answer the connection is closed: [`Reason::Reset`] |
+//! | `http.h2UpgradePolicy`, `useClientProtocol` | [`Protocol::Http2`], [`Protocol::Auto`] |
 //!
 //! A request is *pending* while it waits because no connection may be opened for it. Envoy also counts those whose
 //! own connection is being made; then `http1MaxPendingRequests: 1` would refuse the second of two first requests
@@ -78,9 +82,11 @@
 //! [`Reason::Reset`]: crate::error::Reason::Reset
 #![cfg_attr(
     not(feature = "client"),
-    doc = "\n[`Pool`]: crate\n[`Pool::evict_idle`]: crate\n[`hyper::upgrade::on`]: crate"
+    doc = "\n[`Pool`]: crate\n[`HttpEndpoints::with_tune`]: crate\n[`Pool::evict_idle`]: crate\n[`hyper::upgrade::on`]: crate"
 )]
 
+#[cfg(feature = "client")]
+mod age;
 #[cfg(feature = "client")]
 mod body;
 mod config;
@@ -116,7 +122,7 @@ use arc_swap::ArcSwap;
 pub use body::PoolBody;
 pub use config::{Config, Http2KeepAlive, Protocol, TcpKeepalive};
 #[cfg(feature = "client")]
-pub use endpoints::HttpEndpoints;
+pub use endpoints::{HttpEndpoints, tune_tcp};
 #[cfg(feature = "client")]
 pub use future::ResponseFuture;
 use mesh_core::limit;

@@ -12,6 +12,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     Config, Group, Protocol,
+    age::{expiry, is_old},
     connect::{Connect, Dialing, Kind, Ticket},
     error,
     http1::{self, Lane},
@@ -115,9 +116,11 @@ impl<B> Shared<B> {
             .with_endpoint(Arc::clone(&self.endpoint))
     }
 
-    /// Whether a connection has carried all the requests that it may.
-    pub(super) fn is_spent(&self, served: u32) -> bool {
-        self.config().max_requests_per_connection().is_some_and(|max| served >= max)
+    /// Whether a connection has carried all the requests that it may, or has become too old.
+    pub(super) fn is_spent(&self, served: u32, made: Timestamp) -> bool {
+        let config = self.config();
+        config.max_requests_per_connection().is_some_and(|max| served >= max)
+            || config.max_connection_duration().is_some_and(|max| Clock.now().since(made) > max)
     }
 
     /// Finds a connection for a request, without a lock if there is one.
@@ -158,7 +161,8 @@ impl<B> Shared<B> {
         if let Some(connection) = &*shared {
             let idle =
                 config.idle_timeout().is_some_and(|timeout| connection.is_idle(now, timeout));
-            if idle || !connection.is_usable(config.max_requests_per_connection()) {
+            if idle || is_old(&config, connection.made(), || now) || !connection.is_usable(&config)
+            {
                 self.http2.compare_and_swap(&shared, None);
             }
         }
@@ -199,7 +203,11 @@ impl<B> Shared<B> {
     fn reserve(&self, config: &Config) -> Option<Reserved<B>> {
         let shared = self.http2.load();
         let connection = shared.as_ref()?;
-        let reserved = connection.reserve(config.max_requests_per_connection());
+        let reserved = if is_old(config, connection.made(), || Clock.now()) {
+            None
+        } else {
+            connection.reserve(config.max_requests_per_connection())
+        };
         if reserved.as_ref().is_none_or(|reserved| reserved.is_last) {
             // It drains: its requests hold it, and when the last has gone so has the connection.
             self.http2.compare_and_swap(&shared, None);
@@ -377,7 +385,7 @@ impl<B> Shared<B> {
         ticket: &mut Ticket<B>,
         connection: Arc<http2::Connection<B>>,
     ) {
-        let max = self.config().max_requests_per_connection();
+        let config = self.config();
         let mut work = Work::new();
         let mut waiters = self.lock();
         self.count_as(ticket, Kind::Http2);
@@ -389,7 +397,7 @@ impl<B> Shared<B> {
             Owner::Http2 { .. } => waiters.dialing_http2 = false,
         }
         // Before it was known that the endpoint speaks HTTP/2, several may have been made: one is enough.
-        if !self.http2.load().as_ref().is_some_and(|present| present.is_usable(max)) {
+        if !self.http2.load().as_ref().is_some_and(|present| present.is_usable(&config)) {
             self.http2.store(Some(connection));
         }
         self.settle(&mut waiters, &mut work);
@@ -444,12 +452,6 @@ impl<B> Shared<B> {
             self.pump();
         }
     }
-}
-
-/// Whether a connection has been idle for too long. The clock is read at most once, and only if it matters.
-fn expiry(config: &Config, now: impl Fn() -> Timestamp) -> impl Fn(Timestamp) -> bool {
-    let timeout = config.idle_timeout();
-    move |since| timeout.is_some_and(|timeout| now().since(since) > timeout)
 }
 
 /// What was decided under the mutex and is done after it: waking tasks and starting them runs other people's code.

@@ -2,6 +2,7 @@
 #![cfg(feature = "client")]
 #![expect(clippy::unwrap_used, reason = "all of it is a test")]
 
+mod age;
 mod cancel;
 mod http1;
 mod http2;
