@@ -201,7 +201,7 @@ impl Documents {
             return Err(self.unknown(host));
         }
         let mut policies = rules.iter().filter_map(|rule| rule.policy.as_ref());
-        let policy = policies.clone().find(|policy| !policy.is_empty()).or(policies.next());
+        let policy = policies.clone().find(|policy| !policy.is_empty()).or_else(|| policies.next());
         let port = route.and_then(|route| route.port).or(port);
         Ok(View { service, route, rules, policy, mesh: &self.mesh, port })
     }

@@ -175,7 +175,7 @@ pub fn read(text: &str, source_name: &str, mode: Unsupported) -> Result<Document
             Ok(node) => {
                 let mut reader =
                     Reader { mode, problems: &mut problems, documents: &mut documents };
-                return reader.read(Field::root(&node), origin);
+                return reader.read(&Field::root(&node), origin);
             }
             Err(Failure::Syntax(place, message)) => (place, Cause::Syntax, message),
             Err(Failure::Limit(place, message)) => (place, Cause::Limit, message),
@@ -196,7 +196,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads a document, or the item of a list.
-    fn read(&mut self, root: Field<'_>, mut origin: Origin) {
+    fn read(&mut self, root: &Field<'_>, mut origin: Origin) {
         origin.kind = text_at(root.node, &["kind"]);
         origin.name = text_at(root.node, &["metadata", "name"]);
         let is_item = !root.path.is_empty();
@@ -236,7 +236,7 @@ impl Reader<'_> {
         let items = root.require("items", &mut report).and_then(|items| items.list(&mut report));
         root.finish(&mut report);
         for item in items.into_iter().flatten() {
-            self.read(item, origin.clone());
+            self.read(&item, origin.clone());
         }
     }
 }

@@ -24,7 +24,7 @@ fn mesh(text: &str) -> MeshConfig {
 #[track_caller]
 fn effective(documents: &Documents, host: &str, subset: Option<&str>) -> String {
     let policy = documents.effective_policy(host, subset).unwrap();
-    policy.map_or("none".to_owned(), |policy| policy.to_string())
+    policy.map_or_else(|| "none".to_owned(), |policy| policy.to_string())
 }
 
 /// A rule and a subset, both with a policy and with one of the port 8080.

@@ -32,6 +32,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
 // === Documents ===
 
 /// A rule for `shop`, with one subset `v1`.
+#[expect(clippy::needless_pass_by_value, reason = "callers build it where they say it")]
 fn rule(policy: Value, subset: Value) -> String {
     json!({
         "apiVersion": "networking.istio.io/v1",
@@ -68,6 +69,7 @@ fn upstream(documents: &Documents) -> Result<upstream::Config, String> {
     documents.upstream("shop").map_err(|errors| errors.to_string())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers build it where they say it")]
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> Result<(), String> {
     if actual == expected {
         return Ok(());
@@ -416,7 +418,7 @@ fn mesh_default(case: &Case) -> Result<(), String> {
 
 fn effective(case: &Case, documents: &Documents, port: Option<u16>) -> Result<(), String> {
     let expect: MergeExpect = case.expect()?;
-    let host = port.map_or("shop".to_owned(), |port| format!("shop:{port}"));
+    let host = port.map_or_else(|| "shop".to_owned(), |port| format!("shop:{port}"));
     let policy = documents.effective_policy(&host, Some("v1")).map_err(|e| e.to_string())?;
     let effective = match policy {
         Some(policy) => serde_json::from_str(&policy.to_string()).map_err(|e| e.to_string())?,
@@ -473,7 +475,7 @@ fn percent(case: &Case) -> Result<(), String> {
         route.insert("fault".to_owned(), fault);
     }
     if mirror.is_some() || mirror_percentage.is_some() {
-        route.insert("mirror".to_owned(), mirror.unwrap_or(json!({"host": "copy"})));
+        route.insert("mirror".to_owned(), mirror.unwrap_or_else(|| json!({"host": "copy"})));
         route.insert("mirrorPercentage".to_owned(), mirror_percentage.map_or(Value::Null, share));
     }
     let documents = read(&[service(route)])?;
