@@ -76,8 +76,8 @@ fn write_flow(f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
         Value::Null => f.write_str("null"),
         Value::Bool(value) => write!(f, "{value}"),
         Value::Integer(value) => write!(f, "{value}"),
-        // Finite: the parser lets no other through.
-        Value::Float(value) => write!(f, "{value}"),
+        // With its point: a whole number is another type. Finite: the parser lets no other through.
+        Value::Float(value) => write!(f, "{value:?}"),
         Value::Text(text) => write_text(f, text),
         Value::List(nodes) => {
             f.write_char('[')?;
@@ -158,15 +158,16 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_what_was_written() {
-        let text = "{\"a b\": [1, -2.5, true, null], c: \"x\\e\\\"\\\\é\", d: {}, e: {f: 1}}";
+        let text =
+            "{\"a b\": [1, -2.5, 20.0, 1e-7, true, null], c: \"x\\e\\\"\\\\é\", d: {}, e: {f: 1}}";
         let first = policy(text);
         assert_eq!(
             first.to_string(),
-            "{\"tls\": {\"a b\": [1, -2.5, true, null], \"c\": \"x\\u001b\\\"\\\\é\", \"d\": {}, \"e\": {\"f\": 1}}}"
+            "{\"tls\": {\"a b\": [1, -2.5, 20.0, 1e-7, true, null], \"c\": \"x\\u001b\\\"\\\\é\", \"d\": {}, \"e\": {\"f\": 1}}}"
         );
         assert_eq!(
             format!("{first:#}"),
-            "tls:\n  \"a b\": [1, -2.5, true, null]\n  c: \"x\\u001b\\\"\\\\é\"\n  d: {}\n  e:\n    f: 1\n"
+            "tls:\n  \"a b\": [1, -2.5, 20.0, 1e-7, true, null]\n  c: \"x\\u001b\\\"\\\\é\"\n  d: {}\n  e:\n    f: 1\n"
         );
         // Both forms are YAML again, and mean the same.
         let (flow, lines) = (policy(&first.to_string()), policy(&format!("{first:#}")));

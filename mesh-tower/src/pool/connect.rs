@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,8 +42,31 @@ pub(super) trait Connect<B>: Send + Sync {
 
 /// A connector that is cloned for each connection, and told of the present configuration.
 pub(super) struct Connector<C> {
-    pub(super) connector: C,
-    pub(super) tune: fn(&mut C, &Config),
+    connector: C,
+    tune: Option<fn(&mut C, &Config)>,
+    /// Whether it was said that a setting is not carried out.
+    has_warned: AtomicBool,
+}
+
+impl<C> Connector<C> {
+    pub(super) fn new(connector: C, tune: Option<fn(&mut C, &Config)>) -> Self {
+        Self { connector, tune, has_warned: AtomicBool::new(false) }
+    }
+
+    fn tune(&self, connector: &mut C, config: &Config, endpoint: &str) {
+        match self.tune {
+            Some(tune) => tune(connector, config),
+            None if config.tcp_keepalive().is_some()
+                && !self.has_warned.swap(true, Ordering::Relaxed) =>
+            {
+                tracing::warn!(
+                    endpoint,
+                    "TCP keepalive is configured, and the connector is not told: see HttpEndpoints::with_tune"
+                );
+            }
+            None => {}
+        }
+    }
 }
 
 impl<C, B> Connect<B> for Connector<C>
@@ -58,7 +84,8 @@ where
 {
     fn start(&self, dialing: Dialing<B>, runtime: &Handle) {
         let mut connector = self.connector.clone();
-        (self.tune)(&mut connector, &dialing.pool().config());
+        let pool = dialing.pool();
+        self.tune(&mut connector, &pool.config(), pool.endpoint());
         runtime.spawn(run(connector, dialing));
     }
 }

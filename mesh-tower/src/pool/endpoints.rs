@@ -36,7 +36,7 @@ use crate::{
 /// inferred: see [`HttpUpstream`](crate::upstream::HttpUpstream).
 pub struct HttpEndpoints<C, B> {
     connector: C,
-    tune: fn(&mut C, &Config),
+    tune: Option<fn(&mut C, &Config)>,
     scheme: Scheme,
     body: PhantomData<fn(B)>,
 }
@@ -69,11 +69,12 @@ const KERNELS_TIME: Duration = Duration::from_secs(2 * 3_600);
 impl<C, B> HttpEndpoints<C, B> {
     /// Connections made by `connector`.
     pub fn new(connector: C) -> Self {
-        Self { connector, tune: |_, _| {}, scheme: Scheme::HTTP, body: PhantomData }
+        Self { connector, tune: None, scheme: Scheme::HTTP, body: PhantomData }
     }
 
     /// Called with a clone of the connector and the configuration in force, before each connection: for what only the
-    /// connector can carry out, which of this crate's settings is [`Config::tcp_keepalive`].
+    /// connector can carry out, which of this crate's settings is [`Config::tcp_keepalive`]. Where that is configured and a
+    /// connector is not told, a warning is logged, once for each endpoint.
     ///
     /// ```
     /// use http_body_util::Empty;
@@ -92,7 +93,7 @@ impl<C, B> HttpEndpoints<C, B> {
     /// ```
     #[must_use]
     pub fn with_tune(mut self, tune: fn(&mut C, &Config)) -> Self {
-        self.tune = tune;
+        self.tune = Some(tune);
         self
     }
 
@@ -123,7 +124,7 @@ impl<C, B> HttpEndpoints<C, B> {
             Arc::clone(endpoint.address()),
             self.scheme.clone(),
             group.clone(),
-            Box::new(Connector { connector: self.connector.clone(), tune: self.tune }),
+            Box::new(Connector::new(self.connector.clone(), self.tune)),
         ))
     }
 }
