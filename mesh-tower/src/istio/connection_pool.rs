@@ -105,10 +105,10 @@ impl ConnectionPool {
         if let Some(max) = limit(http.take("maxRetries"), report) {
             self.limits = self.limits.with_max_retries(max);
         }
-        let mut pool = self
-            .pool
-            .clone()
-            .with_max_requests_per_connection(limit(http.take("maxRequestsPerConnection"), report));
+        let requests = limit(http.take("maxRequestsPerConnection"), report);
+        let streams = limit(http.take("maxConcurrentStreams"), report);
+        let mut pool = self.pool.clone();
+        pool = pool.with_max_requests_per_connection(requests).with_max_concurrent_streams(streams);
         if let Some(idle) =
             http.take("idleTimeout").and_then(|field| field.duration_or_zero(report))
         {
@@ -124,13 +124,6 @@ impl ConnectionPool {
             http.take("h2UpgradePolicy").and_then(|field| read_upgrade(&field, report)).flatten();
         self.use_client_protocol =
             http.take("useClientProtocol").and_then(|field| field.boolean(report)).unwrap_or(false);
-        if let Some(field) = http.take("maxConcurrentStreams")
-            && let Some(1..) = field.number(INT32, report)
-        {
-            let why =
-                "is not supported, expected 0: an endpoint's requests share one HTTP/2 connection";
-            field.unsupported(why, report);
-        }
         http.finish(report);
     }
 }

@@ -22,6 +22,7 @@ pub struct Config {
     idle_timeout: Option<Duration>,
     max_connection_duration: Option<Duration>,
     max_requests_per_connection: Option<u32>,
+    max_concurrent_streams: Option<u32>,
     tcp_keepalive: Option<TcpKeepalive>,
     http2_keep_alive: Option<Http2KeepAlive>,
 }
@@ -84,6 +85,15 @@ impl Config {
         self
     }
 
+    /// How many requests an HTTP/2 connection carries at once; `None` (default) no limit (Istio and Envoy
+    /// `max_concurrent_streams`). `Some(0)` reads as `None`, as in Istio. Beyond it another connection is made, as far as
+    /// there may be more, and else a request waits: it is pending.
+    #[must_use]
+    pub fn with_max_concurrent_streams(mut self, max: Option<u32>) -> Self {
+        self.max_concurrent_streams = max.filter(|max| *max > 0);
+        self
+    }
+
     /// Which protocol is spoken to the endpoints.
     pub fn protocol(&self) -> Protocol {
         self.protocol
@@ -114,6 +124,11 @@ impl Config {
         self.http2_keep_alive
     }
 
+    /// How many requests an HTTP/2 connection carries at once.
+    pub fn max_concurrent_streams(&self) -> Option<u32> {
+        self.max_concurrent_streams
+    }
+
     /// How many requests a connection carries.
     pub fn max_requests_per_connection(&self) -> Option<u32> {
         self.max_requests_per_connection
@@ -128,6 +143,7 @@ impl Default for Config {
             idle_timeout: Some(Duration::from_secs(3_600)),
             max_connection_duration: None,
             max_requests_per_connection: None,
+            max_concurrent_streams: None,
             tcp_keepalive: None,
             http2_keep_alive: None,
         }

@@ -118,8 +118,8 @@ where
             drive(connection, wire, pool, ticket).await;
         }
         Ok(Ok(Established::Http2((sender, connection)))) => {
-            let endpoint = Arc::clone(dialing.pool().endpoint());
-            let ticket = dialing.http2(Arc::new(shared_http2::Connection::new(endpoint, sender)));
+            let connection_of_all = shared_http2::Connection::new(dialing.pool(), sender);
+            let ticket = dialing.http2(Arc::new(connection_of_all));
             if let Err(error) = connection.await {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,

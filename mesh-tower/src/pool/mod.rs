@@ -20,6 +20,7 @@
 //! | `tcp.maxConnectionDuration` | looked at when a request takes or gives back a connection, and by [`Pool::evict_idle`]; what flies is finished |
 //! | `tcp.tcpKeepalive` | `SO_KEEPALIVE`, set by the connector ([`HttpEndpoints::with_tune`]) |
 //! | `http.http2KeepAlive` | pings, also while nothing flies; without an answer the connection is closed: [`Reason::Reset`] |
+//! | `http.maxConcurrentStreams` | another HTTP/2 connection, if `maxConnections` allows; else the request is pending until a stream ends |
 //! | `http.h2UpgradePolicy`, `useClientProtocol` | [`Protocol::Http2`], [`Protocol::Auto`] |
 //!
 //! A request is *pending* while it waits because no connection may be opened for it. Envoy also counts those whose
@@ -49,8 +50,8 @@
 //!
 //! # What it does not do
 //!
-//! * HTTP/2 uses one connection per endpoint. Beyond the endpoint's `SETTINGS_MAX_CONCURRENT_STREAMS` requests queue
-//!   inside hyper; Envoy opens another connection. hyper spawns a small task for each HTTP/2 request.
+//! * Without `maxConcurrentStreams` HTTP/2 uses one connection per endpoint. Beyond the endpoint's own
+//!   `SETTINGS_MAX_CONCURRENT_STREAMS` requests queue inside hyper; Envoy opens another connection. hyper spawns a small task for each HTTP/2 request.
 //! * `CONNECT` is refused. An HTTP/1.1 upgrade (101) works through [`hyper::upgrade::on`]; an upgraded
 //!   connection no longer counts.
 //! * With [`Protocol::Auto`] a request of version HTTP/2 is sent as such also over TLS that negotiated nothing. If

@@ -33,7 +33,7 @@ spec:
         idleTimeout: 1m
         h2UpgradePolicy: UPGRADE
         useClientProtocol: false
-        maxConcurrentStreams: 0
+        maxConcurrentStreams: 100
         http2KeepAlive:
           interval: 30s
           timeout: 1s
@@ -187,10 +187,6 @@ fn what_istio_has_and_this_crate_has_not() {
         ),
         (policy("tunnel: {}"), "spec.trafficPolicy.tunnel"),
         (policy("proxyProtocol: {}"), "spec.trafficPolicy.proxyProtocol"),
-        (
-            policy("connectionPool: {http: {maxConcurrentStreams: 1}}"),
-            "spec.trafficPolicy.connectionPool.http.maxConcurrentStreams",
-        ),
         (
             policy("outlierDetection: {consecutiveErrors: 5}"),
             "spec.trafficPolicy.outlierDetection.consecutiveErrors",

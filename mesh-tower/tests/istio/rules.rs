@@ -101,10 +101,8 @@ fn how_connections_are_kept() {
         error("http: {h2UpgradePolicy: MAYBE}")
             .contains("expected DEFAULT, UPGRADE or DO_NOT_UPGRADE")
     );
-    assert!(
-        error("http: {maxConcurrentStreams: 7}")
-            .contains("maxConcurrentStreams: 7 is not supported, expected 0")
-    );
+    assert_eq!(of("http: {maxConcurrentStreams: 7}").max_concurrent_streams(), Some(7));
+    assert_eq!(of("http: {maxConcurrentStreams: 0}").max_concurrent_streams(), None);
 }
 
 #[test]

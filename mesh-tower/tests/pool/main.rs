@@ -8,5 +8,6 @@ mod http1;
 mod http2;
 mod limits;
 mod protocols;
+mod streams;
 mod stress;
 mod support;
