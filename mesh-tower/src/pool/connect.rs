@@ -118,8 +118,10 @@ where
             drive(connection, wire, pool, ticket).await;
         }
         Ok(Ok(Established::Http2((sender, connection)))) => {
-            let connection_of_all = shared_http2::Connection::new(dialing.pool(), sender);
-            let ticket = dialing.http2(Arc::new(connection_of_all));
+            // Only the pool keeps it: if that has no use for it, it ends.
+            let shared = Arc::new(shared_http2::Connection::new(dialing.pool(), sender));
+            let ticket = dialing.http2(&shared);
+            drop(shared);
             if let Err(error) = connection.await {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
@@ -200,7 +202,7 @@ impl<B> Dialing<B> {
         ticket
     }
 
-    fn http2(mut self, connection: Arc<shared_http2::Connection<B>>) -> Ticket<B> {
+    fn http2(mut self, connection: &Arc<shared_http2::Connection<B>>) -> Ticket<B> {
         let (pool, mut ticket) = self.take();
         pool.on_http2(self.owner, &mut ticket, connection);
         ticket

@@ -62,12 +62,12 @@ impl<B> Connections<B> {
 
     /// Adds a connection, unless there is one already and one is enough: before it was known that the endpoint speaks
     /// HTTP/2, several may have been made.
-    pub(super) fn add(&self, connection: Arc<Connection<B>>, config: &Config) {
+    pub(super) fn add(&self, connection: &Arc<Connection<B>>, config: &Config) {
         let is_enough = config.max_concurrent_streams().is_none();
         self.0.rcu(|present| {
             let mut all = Vec::clone(present);
             if !is_enough || !present.iter().any(|present| present.is_usable(config)) {
-                all.push(Arc::clone(&connection));
+                all.push(Arc::clone(connection));
             }
             all
         });

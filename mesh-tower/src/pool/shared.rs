@@ -361,7 +361,7 @@ impl<B> Shared<B> {
         self: &Arc<Self>,
         owner: Owner,
         ticket: &mut Ticket<B>,
-        connection: Arc<http2::Connection<B>>,
+        connection: &Arc<http2::Connection<B>>,
     ) {
         let config = self.config();
         let mut work = Work::new();
