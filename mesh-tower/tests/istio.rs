@@ -3,7 +3,9 @@
 
 #[cfg(test)]
 mod istio {
+    mod effective;
     mod hostile;
+    mod lenient;
     mod mtls;
     mod refusals;
     mod rules;

@@ -145,3 +145,41 @@ fn an_adaptive_limit_tells_how_it_stands() {
     assert_eq!(value("mesh_adaptive_limit_min_rtt_seconds"), 0.01);
     assert_eq!(value("mesh_adaptive_limit_refused_total"), 1.0);
 }
+
+#[test]
+fn a_pick_in_panic_is_counted() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let picks = |threshold: u32| {
+        let make = |_: &Origin<'_>| {
+            service_fn(|_: Request<ReplayBody<Full<Bytes>>>| async {
+                let response = Response::builder().status(503).body(Full::<Bytes>::default());
+                Ok::<_, BoxError>(response.unwrap())
+            })
+        };
+        let outlier = outlier::Config::default().with_consecutive_5xx(3);
+        let upstream = Upstream::builder("shop")
+            .endpoints([Endpoint::new("bad:1")])
+            .retry(retry::Config::none())
+            .outlier(outlier.with_max_ejection_percent(Ratio::ONE).unwrap())
+            .panic_threshold(Ratio::from_percent(threshold))
+            .build_undriven(make)
+            .unwrap();
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            runtime.block_on(async {
+                for _ in 0..5 {
+                    drop(upstream.clone().oneshot(Request::new(Full::<Bytes>::default())).await);
+                }
+            });
+        });
+        sum(&read(&snapshotter), "mesh_panic_picks_total", Some(("upstream", "shop")))
+    };
+    // The third failure in a row ejects the only endpoint.
+    assert_eq!(picks(50), 2.0);
+    assert_eq!(picks(0), 0.0);
+}

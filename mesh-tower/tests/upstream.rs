@@ -249,6 +249,62 @@ async fn the_driver_ejects_who_fails_too_large_a_share() {
     assert_eq!(world.count("bad:1"), before);
 }
 
+/// Two of four are bad. How many attempts the bad ones got after they were ejected, out of a hundred.
+async fn to_the_ejected(upstream: &Upstream<impl Make>, world: &World) -> usize {
+    let bad = || world.count("a:1") + world.count("b:1");
+    while upstream.status().iter().filter(|endpoint| endpoint.is_healthy()).count() > 2 {
+        status(upstream).await.unwrap();
+    }
+    let before = bad();
+    for _ in 0..100 {
+        status(upstream).await.unwrap();
+    }
+    bad() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn ejections_are_ignored_while_too_few_are_left() {
+    for (percent, panics) in [(0, false), (50, false), (51, true), (100, true)] {
+        let world = World::new(|seen| match &*seen.address {
+            "a:1" | "b:1" => Act::Status(503),
+            _ => Act::Status(200),
+        });
+        let builder = Upstream::builder("shop")
+            .endpoints(endpoints(&["a:1", "b:1", "c:1", "d:1"]))
+            .outlier(three_strikes())
+            .panic_threshold(mesh_core::Ratio::from_percent(percent))
+            .retry(retry::Config::none());
+        let (upstream, _driver) = build(builder, &world);
+        let picks = to_the_ejected(&upstream, &world).await;
+        assert_eq!(picks > 20, panics, "{percent} %: {picks}");
+        assert_eq!(picks == 0, !panics, "{percent} %: {picks}");
+        // A threshold that is changed live counts from the next request on.
+        let other = if panics { mesh_core::Ratio::ZERO } else { mesh_core::Ratio::ONE };
+        let policy = upstream.config().policy().clone().with_panic_threshold(other);
+        upstream.set_config(upstream.config().with_policy(policy)).unwrap();
+        assert_eq!(to_the_ejected(&upstream, &world).await > 20, !panics, "{percent} %");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_panic_a_breaker_still_refuses() {
+    let world = World::new(|_| Act::Status(503));
+    let breaker = breaker::Config::builder().with_consecutive_failures(Some(3)).build().unwrap();
+    let builder = Upstream::builder("shop")
+        .endpoints(endpoints(&["a:1"]))
+        .outlier(three_strikes())
+        .panic_threshold(mesh_core::Ratio::from_percent(50))
+        .breaker(breaker)
+        .retry(retry::Config::none());
+    let (upstream, _driver) = build(builder, &world);
+    for _ in 0..3 {
+        assert_eq!(status(&upstream).await.unwrap(), 503);
+    }
+    assert!(!upstream.status()[0].is_healthy());
+    assert_eq!(status(&upstream).await.unwrap_err().reason(), Reason::NoEndpoint);
+    assert_eq!(world.count("a:1"), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_retry_goes_to_another_endpoint_with_the_same_body() {
     let world = World::new(|seen| Act::Status(if seen.address == "bad:1" { 503 } else { 200 }));

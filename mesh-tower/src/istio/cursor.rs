@@ -119,11 +119,11 @@ impl<'n> Fields<'n> {
         name: &'static str,
         why: &str,
         report: &mut Report<'_>,
-    ) -> Option<()> {
+    ) -> Option<Field<'n>> {
         let place = self.left.iter().find(|(key, _)| key.name == name)?.0.place;
         let field = self.take(name)?;
         report.unsupported(place, &field.path, why);
-        Some(())
+        Some(field)
     }
 
     /// Whether anything was not asked for.
@@ -145,8 +145,8 @@ impl<'n> Fields<'n> {
         }
     }
 
-    pub(super) fn path(&self) -> &str {
-        &self.path
+    pub(super) fn path_of(&self, name: &str) -> String {
+        join(&self.path, name)
     }
 
     pub(super) fn place(&self) -> Place {
@@ -304,6 +304,32 @@ impl<'n> Field<'n> {
         ratio
     }
 
+    /// A `Percent`: `{value: 12.5}`, from 0 to 100, cut to whole millionths as in Istio, which asks no less: smaller
+    /// shares than one in a million are none.
+    ///
+    /// Why not times 10,000 and cut, as Istio does: in binary 12.3456 × 10,000 is a little less than 123,456. Here it is
+    /// that.
+    pub(super) fn share(&self, report: &mut Report<'_>) -> Option<Ratio> {
+        let mut fields = self.fields(report)?;
+        let value = fields.take("value");
+        fields.finish(report);
+        // A message without its number is 0, as in protobuf.
+        let Some(value) = value else { return Some(Ratio::ZERO) };
+        let decimal = match &value.node.value {
+            Value::Integer(number) => number.to_string(),
+            // The shortest decimals that mean the number, never with an exponent.
+            Value::Float(number) => number.to_string(),
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                String::new()
+            }
+        };
+        let share = millionths(&decimal).filter(|share| *share <= Ratio::ONE);
+        if share.is_none() {
+            value.invalid("is not allowed, expected a number from 0 to 100", report);
+        }
+        share
+    }
+
     /// A duration of which 0 means something.
     pub(super) fn duration_or_zero(&self, report: &mut Report<'_>) -> Option<Duration> {
         let parsed = match &self.node.value {
@@ -331,9 +357,45 @@ impl<'n> Field<'n> {
     }
 }
 
+/// Per cent in decimals, cut to millionths.
+fn millionths(percent: &str) -> Option<Ratio> {
+    let (whole, fraction) = percent.split_once('.').unwrap_or((percent, ""));
+    let fraction: String = fraction.chars().chain("0000".chars()).take(4).collect();
+    let whole: u32 = whole.parse().ok()?;
+    Some(Ratio::from_ppm(whole.checked_mul(10_000)?.checked_add(fraction.parse().ok()?)?))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_slip;
+    use mesh_core::Ratio;
+
+    use super::{is_slip, millionths};
+
+    #[test]
+    fn a_share_is_cut_to_whole_millionths() {
+        let of = |percent: f64| millionths(&percent.to_string()).map(Ratio::as_ppm);
+        for (percent, ppm) in [
+            (0.0, 0),
+            (50.0, 500_000),
+            (100.0, 1_000_000),
+            (12.5, 125_000),
+            (9e-5, 0),
+            (1e-4, 1),
+            (3e-4, 3),
+            (0.00019, 1),
+            (12.3456, 123_456),
+            (33.333_399, 333_333),
+            (99.999_999, 999_999),
+        ] {
+            assert_eq!(of(percent), Some(ppm), "{percent}");
+        }
+        for percent in [-1.0, 1e9, f64::INFINITY, f64::NAN] {
+            assert_eq!(of(percent), None, "{percent}");
+        }
+        assert_eq!(millionths(""), None);
+        // The broken twin: in binary, a millionth is lost.
+        assert_ne!(of(12.3456), Some((12.3456_f64 * 10_000.0) as u32));
+    }
 
     #[test]
     fn slips_are_recognised() {

@@ -13,7 +13,8 @@ pub struct DestinationRule {
     pub(super) origin: Origin,
     namespace: String,
     pub(super) host: Host,
-    pub(super) policy: TrafficPolicy,
+    /// None: the rule has none.
+    pub(super) policy: Option<TrafficPolicy>,
     pub(super) subsets: Vec<Subset>,
 }
 
@@ -45,6 +46,12 @@ impl DestinationRule {
         self.subsets.iter().map(|subset| (subset.name.as_str(), &subset.labels))
     }
 
+    /// The ports that have settings of their own, in the rule or in one of its subsets.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
+        let of_subsets = self.subsets.iter().filter_map(|subset| subset.policy.as_ref());
+        self.policy.iter().chain(of_subsets).flat_map(TrafficPolicy::ports)
+    }
+
     pub(super) fn read(
         namespace: String,
         mut spec: Fields<'_>,
@@ -60,7 +67,7 @@ impl DestinationRule {
             origin: report.origin().clone(),
             namespace,
             host: host?,
-            policy: policy.unwrap_or_default(),
+            policy,
             subsets: subsets.unwrap_or_default(),
         })
     }

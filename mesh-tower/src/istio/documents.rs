@@ -1,11 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::{InvalidConfig, Labels, retry};
+use mesh_core::{InvalidConfig, Labels};
 
 use super::{
-    DestinationRule, Errors, PeerAuthentication, VirtualService, WHOLE,
+    DestinationRule, EffectivePolicy, Errors, MeshConfig, PeerAuthentication, VirtualService,
+    WHOLE,
     host::is_asked,
     problem::{Cause, Origin, Problem},
+    traffic_policy::{Blocks, TrafficPolicy},
     virtual_service::Rule,
     yaml::{Place, shorten},
 };
@@ -19,6 +21,18 @@ pub struct Documents {
     pub(super) peer_authentications: Vec<PeerAuthentication>,
     pub(super) warnings: Vec<Problem>,
     pub(super) root_namespace: String,
+    mesh: MeshConfig,
+}
+
+/// What the documents say of one host.
+struct View<'a> {
+    service: Option<&'a VirtualService>,
+    /// The rule of the service that every request takes.
+    route: Option<&'a Rule>,
+    rules: Vec<&'a DestinationRule>,
+    policy: Option<&'a TrafficPolicy>,
+    mesh: &'a MeshConfig,
+    port: Option<u16>,
 }
 
 impl Documents {
@@ -29,7 +43,19 @@ impl Documents {
         self
     }
 
-    /// These documents and then those of another text, as if they had been read from one.
+    /// What the mesh says of all hosts, where the documents say nothing.
+    #[must_use]
+    pub fn with_mesh_config(mut self, mesh: MeshConfig) -> Self {
+        self.warnings.extend(mesh.warnings.iter().cloned());
+        if let Some(namespace) = &mesh.root_namespace {
+            self.root_namespace.clone_from(namespace);
+        }
+        self.mesh = mesh;
+        self
+    }
+
+    /// These documents and then those of another text, as if they had been read from one. Root namespace and mesh are
+    /// those of `self`.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.destination_rules.extend(other.destination_rules);
@@ -69,6 +95,10 @@ impl Documents {
     /// shorter one. Several rules of the same host count together: the first `trafficPolicy` and every subset. Of
     /// several virtual services the first counts.
     ///
+    /// With a port, `shop:8080`, the policy is that of the port: its `portLevelSettings`, of the rule and of the subset,
+    /// which inherit nothing, and where there are none the policy as it is without a port. A port that the virtual
+    /// service's destination names goes before.
+    ///
     /// # Errors
     ///
     /// A host that no document is about (a misspelt name would otherwise be an upstream without any protection) or
@@ -95,42 +125,89 @@ impl Documents {
     /// # Ok::<_, istio::Errors>(())
     /// ```
     pub fn upstream(&self, host: &str) -> Result<upstream::Config, Errors> {
+        let view = self.view(host)?;
+        let baseline = &self.mesh.baseline;
+        let whole = view.blocks(None).unwrap_or_default();
+        let mut config = upstream::Config::new(host)
+            .with_timeout(view.route.and_then(|route| route.timeout))
+            .with_policy(whole.to_policy(baseline));
+        let mut names: Vec<&str> = Vec::new();
+        let mut is_hashed = whole.is_hashed();
+        for subset in view.rules.iter().flat_map(|rule| &rule.subsets) {
+            // A later rule's subset of the same name is void, as in Istio.
+            if names.contains(&subset.name.as_str()) {
+                continue;
+            }
+            names.push(&subset.name);
+            let own = subset.policy.as_ref().and_then(|policy| view.blocks(Some(policy)));
+            is_hashed |= own.as_ref().is_some_and(Blocks::is_hashed) && view.leads_to(&subset.name);
+            let policy = own.map(|own| own.to_policy(baseline));
+            config = config.with_subset(&subset.name, subset.labels.clone(), policy);
+        }
+        let retries = view.route.and_then(|route| route.retries.as_ref());
+        let retries = retries.or(self.mesh.retries.as_ref()).cloned().unwrap_or_default();
+        config = config.with_retry(retries.to_config(is_hashed));
+        if let (Some(service), Some(route)) = (view.service, view.route) {
+            config = split(config, service, route, &names)?;
+        }
+        config.build().map_err(|error| unusable(view.service, &error))
+    }
+
+    /// The `trafficPolicy` in force for `host`, named as for [`upstream`](Self::upstream), and one of its subsets, or the
+    /// host as a whole: what the mesh, the rules, the subset and the port say, merged. `None` if none of them says
+    /// anything.
+    ///
+    /// # Errors
+    ///
+    /// A host that no document is about or that may mean several; a subset that no rule defines.
+    ///
+    /// An example stands at [`EffectivePolicy`].
+    pub fn effective_policy(
+        &self,
+        host: &str,
+        subset: Option<&str>,
+    ) -> Result<Option<EffectivePolicy>, Errors> {
+        let view = self.view(host)?;
+        let policy = match subset {
+            None => None,
+            Some(name) => {
+                let mut subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
+                let Some(subset) = subsets.find(|subset| subset.name == name) else {
+                    let name = shorten(name, 60);
+                    let message =
+                        format!("\"{name}\" is no subset of a DestinationRule for {host}");
+                    return Err(unresolved(Origin::default(), "", message).into());
+                };
+                subset.policy.as_ref()
+            }
+        };
+        Ok(view.blocks(policy).map(|blocks| blocks.to_effective()))
+    }
+
+    fn view(&self, asked: &str) -> Result<View<'_>, Errors> {
+        let (host, port) = split_port(asked);
         let full = self.resolve(host)?;
         let service = most_specific(&self.virtual_services, |service| {
             service.hosts.iter().filter_map(|host| host.specificity(&full)).max()
         })
         .into_iter()
         .next();
-        let rule = service.and_then(|service| service.rule.as_ref());
+        let route = service.and_then(|service| service.rule.as_ref());
         let destination =
-            rule.and_then(|rule| rule.host.as_ref()).map_or(full.as_str(), |host| &host.full);
+            route.and_then(|route| route.host.as_ref()).map_or(full.as_str(), |host| &host.full);
         let rules =
             most_specific(&self.destination_rules, |rule| rule.host.specificity(destination));
         if service.is_none() && rules.is_empty() {
             return Err(self.unknown(host));
         }
-        let top = rules.iter().map(|rule| &rule.policy).find(|policy| !policy.is_empty());
-        let top = top.cloned().unwrap_or_default();
-        let mut config = upstream::Config::new(host)
-            .with_timeout(rule.and_then(|rule| rule.timeout))
-            .with_retry(rule.map_or_else(retry::Config::istio, |rule| rule.retry.clone()))
-            .with_policy(top.to_policy());
-        let mut names: Vec<&str> = Vec::new();
-        for subset in rules.iter().flat_map(|rule| &rule.subsets) {
-            // A later rule's subset of the same name is void, as in Istio.
-            if !names.contains(&subset.name.as_str()) {
-                names.push(&subset.name);
-                let policy = subset.policy.clone().map(|policy| policy.over(&top).to_policy());
-                config = config.with_subset(&subset.name, subset.labels.clone(), policy);
-            }
-        }
-        if let (Some(service), Some(rule)) = (service, rule) {
-            config = split(config, service, rule, &names)?;
-        }
-        config.build().map_err(|error| unusable(service, &error))
+        let mut policies = rules.iter().filter_map(|rule| rule.policy.as_ref());
+        let policy = policies.clone().find(|policy| !policy.is_empty()).or_else(|| policies.next());
+        let port = route.and_then(|route| route.port).or(port);
+        Ok(View { service, route, rules, policy, mesh: &self.mesh, port })
     }
 
-    /// The configurations of all hosts of the documents, wildcards apart, by host as it is written first.
+    /// The configurations of all hosts of the documents, wildcards apart, by host as it is written first. A host with
+    /// `portLevelSettings` is followed by one `host:port` for each of these ports.
     ///
     /// # Errors
     ///
@@ -152,10 +229,30 @@ impl Documents {
         for name in names {
             match self.upstream(name) {
                 Ok(config) => configs.push(config),
-                Err(errors) => problems.extend(errors.into_problems()),
+                Err(errors) => {
+                    problems.extend(errors.into_problems());
+                    // Its ports would say the same again.
+                    continue;
+                }
+            }
+            for port in self.ports(name) {
+                match self.upstream(&format!("{name}:{port}")) {
+                    Ok(config) => configs.push(config),
+                    Err(errors) => problems.extend(errors.into_problems()),
+                }
             }
         }
         Errors::refuse(problems).map(|_| configs)
+    }
+
+    /// The ports of the host that have settings of their own, unless the route leads to one port in any case.
+    fn ports(&self, host: &str) -> BTreeSet<u16> {
+        match self.view(host) {
+            Ok(view) if view.port.is_none() => {
+                view.rules.iter().flat_map(|rule| rule.ports()).collect()
+            }
+            Ok(_) | Err(_) => BTreeSet::new(),
+        }
     }
 
     pub(super) fn add_virtual_service(&mut self, service: VirtualService) {
@@ -233,7 +330,31 @@ impl Default for Documents {
             peer_authentications: Vec::new(),
             warnings: Vec::new(),
             root_namespace: super::ROOT_NAMESPACE.to_owned(),
+            mesh: MeshConfig::default(),
         }
+    }
+}
+
+// === impl View ===
+
+impl View<'_> {
+    /// The blocks in force for a subset's policy, or for the host as a whole.
+    fn blocks(&self, subset: Option<&TrafficPolicy>) -> Option<Blocks> {
+        TrafficPolicy::merge(self.mesh.policy.as_ref(), self.policy, subset, self.port)
+    }
+
+    /// Whether the route sends requests to that subset.
+    fn leads_to(&self, subset: &str) -> bool {
+        let mut destinations = self.route.iter().flat_map(|route| &route.destinations);
+        destinations.any(|destination| destination.subset.as_deref() == Some(subset))
+    }
+}
+
+/// `shop:8080`. A host has no colon, so nothing else can be meant.
+fn split_port(asked: &str) -> (&str, Option<u16>) {
+    match asked.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+        Some((host, Ok(port @ 1..))) => (host, Some(port)),
+        Some(_) | None => (asked, None),
     }
 }
 

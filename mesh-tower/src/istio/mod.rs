@@ -9,28 +9,52 @@
 //!
 //! | document | fields of `spec` |
 //! | --- | --- |
-//! | `DestinationRule` (`networking.istio.io/v1`, `v1beta1`, `v1alpha3`) | `host`; `subsets[]` with `name`, `labels`, `trafficPolicy`; `trafficPolicy` with the blocks below; `exportTo: ["*"]` |
-//! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout` |
-//! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`; `minHealthPercent: 0` |
+//! | `DestinationRule` (`networking.istio.io/v1`, `v1beta1`, `v1alpha3`) | `host`; `subsets[]` with `name`, `labels`, `trafficPolicy`; `trafficPolicy` with the blocks below, and for single ports by `portLevelSettings[]`; `exportTo: ["*"]` |
+//! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`, `maxConnectionDuration`, `tcpKeepalive`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout`, `h2UpgradePolicy`, `useClientProtocol`, `maxConcurrentStreams`, `http2KeepAlive` |
+//! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`, `minHealthPercent` |
 //! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `LEAST_CONN`, `UNSPECIFIED` |
 //! | … `retryBudget` | `percent`, `minRetryConcurrency` |
-//! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`) |
+//! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`) |
 //! | `PeerAuthentication` (`security.istio.io/v1`, `v1beta1`) | `selector.matchLabels`, `mtls.mode`, `portLevelMtls` |
+//! | `List` (`v1`) | `items[]`, each a document: what `kubectl get -o yaml` prints |
+//!
+//! What the mesh says of all hosts is another text, read by [`MeshConfig::read`].
 //!
 //! Values mean what Istio means by them: a limit of 0 or without a value is no limit; `outlierDetection` that is absent
-//! is off; retries that are absent are 2, `attempts: 0` is none; a timeout that is absent is none; a block of a subset
-//! replaces that of the rule whole. Metadata and `status` are not judged.
+//! is off; retries that are absent are 2, `attempts: 0` is none; a timeout that is absent is none. Metadata and `status`
+//! are not judged.
+//!
+//! Read and not carried out: `fault` ([`VirtualService::fault`]), `mirror` and `mirrors` ([`VirtualService::mirrors`]),
+//! `retryRemoteLocalities` ([`Retries::previous_priorities`]), words of `retryOn` that are no conditions. They are
+//! reported, and with [`Unsupported::Warn`] whoever carries them out by other means finds them there.
+//!
+//! # Which policy is in force
+//!
+//! | of | comes | where it names nothing |
+//! | --- | --- | --- |
+//! | a host | from the rule's `trafficPolicy` | [`MeshConfig`], else Istio's default |
+//! | a subset | from its own `trafficPolicy`, block by block | the host's |
+//! | a port of a host | from the rule's entry in `portLevelSettings` if there is one: four blocks, all others are gone | [`MeshConfig`], else Istio's default |
+//! | a port of a subset | from the subset's entry: four blocks | of these four as for a port of a host; `tunnel`, `proxyProtocol` and `retryBudget` are the host's |
+//!
+//! A block is replaced whole: its fields are never mixed (Istio `MergeSubsetTrafficPolicy`). A port is named by whoever asks,
+//! `shop:8080`, or by the destination of a virtual service. [`Documents::effective_policy`] shows what came of it.
 //!
 //! # Where it differs from Istio
 //!
 //! * **The retry budget is on** even where no `retryBudget` is named ([`mesh_core::budget::Config::default`]): Istio
-//!   without one lets a slow service be retried to death. To have Istio's behaviour, replace the budget in the
-//!   [`Policy`](crate::upstream::Policy).
-//! * A wrong value is an error, where Istio's data plane takes some of them in silence (an unknown word in `retryOn`).
+//!   without one lets a slow service be retried to death. To have Istio's behaviour, say
+//!   [`MeshConfig::with_retry_budget`] with [`mesh_core::budget::Config::unlimited`].
+//! * A wrong value is an error, where Istio's data plane takes some of them in silence. An unknown word in `retryOn`
+//!   is one that [`Unsupported::Warn`] lets pass, without effect, as Envoy does.
 //! * A budget that is not named stands beside `maxRetries`. A `retryBudget` that is named takes its place, as in Envoy.
 //! * A document is for every client: who asks (`sourceLabels`, `workloadSelector`, `exportTo` of some namespaces) is
 //!   not considered, and is reported.
 //! * `retries` needs `attempts`, and `attempts: 0` allows no other field.
+//! * `consistentHash` is not carried out; with [`Unsupported::Warn`] it only has the effect that it has on retries, which do
+//!   not avoid the endpoint that was tried.
+//! * A share is cut to whole millionths of the number as it is written; Istio multiplies in binary floating point, and makes
+//!   123,455 millionths of 12.3456 %.
 //!
 //! # Example
 //!
@@ -59,12 +83,17 @@
 //! # Ok::<_, istio::Errors>(())
 //! ```
 
+mod connection_pool;
 mod cursor;
 mod destination_rule;
 mod documents;
 mod duration;
+mod effective;
+mod fault;
 mod host;
+mod mesh_config;
 mod mtls;
+mod outlier;
 mod problem;
 mod retries;
 mod traffic_policy;
@@ -76,10 +105,14 @@ use std::sync::Arc;
 use cursor::{Field, Fields, Report};
 pub use destination_rule::DestinationRule;
 pub use documents::Documents;
+pub use effective::EffectivePolicy;
+pub use fault::{Abort, AbortStatus, Delay, Fault, Mirror};
+pub use mesh_config::MeshConfig;
 use mtls::Metadata;
 pub use mtls::{MtlsMode, PeerAuthentication};
 use problem::Origin;
 pub use problem::{Cause, Errors, Problem, Severity};
+pub use retries::Retries;
 pub use virtual_service::VirtualService;
 use yaml::{Failure, Node, Value, shorten};
 
@@ -140,7 +173,9 @@ pub fn read(text: &str, source_name: &str, mode: Unsupported) -> Result<Document
         let origin = Origin { source: source.clone(), document, ..Origin::default() };
         let (place, cause, message) = match node {
             Ok(node) => {
-                return read_document(&node, origin, mode, &mut problems, &mut documents);
+                let mut reader =
+                    Reader { mode, problems: &mut problems, documents: &mut documents };
+                return reader.read(&Field::root(&node), origin);
             }
             Err(Failure::Syntax(place, message)) => (place, Cause::Syntax, message),
             Err(Failure::Limit(place, message)) => (place, Cause::Limit, message),
@@ -153,68 +188,93 @@ pub fn read(text: &str, source_name: &str, mode: Unsupported) -> Result<Document
     Ok(documents)
 }
 
-fn read_document(
-    node: &Node,
-    mut origin: Origin,
+struct Reader<'a> {
     mode: Unsupported,
-    problems: &mut Vec<Problem>,
+    problems: &'a mut Vec<Problem>,
+    documents: &'a mut Documents,
+}
+
+impl Reader<'_> {
+    /// Reads a document, or the item of a list.
+    fn read(&mut self, root: &Field<'_>, mut origin: Origin) {
+        origin.kind = text_at(root.node, &["kind"]);
+        origin.name = text_at(root.node, &["metadata", "name"]);
+        let is_item = !root.path.is_empty();
+        let mut report = Report::new(origin.clone(), self.mode, self.problems);
+        let Some(mut root) = root.fields(&mut report) else { return };
+        let version = root.require("apiVersion", &mut report);
+        let kind = root.require("kind", &mut report);
+        let (Some(version), Some(kind)) = (version, kind) else { return };
+        let (Some(group), Some(name)) = (version.text(&mut report), kind.text(&mut report)) else {
+            return;
+        };
+        let known = match name {
+            "DestinationRule" | "VirtualService" => [
+                "networking.istio.io/v1",
+                "networking.istio.io/v1beta1",
+                "networking.istio.io/v1alpha3",
+            ]
+            .as_slice(),
+            "PeerAuthentication" => {
+                ["security.istio.io/v1", "security.istio.io/v1beta1"].as_slice()
+            }
+            // What `kubectl get -o yaml` prints of several.
+            "List" if !is_item => ["v1"].as_slice(),
+            _ => return kind.unsupported(KINDS, &mut report),
+        };
+        if !known.contains(&group) {
+            return version.unsupported(
+                format_args!("is not supported, expected {}", known.join(" or ")),
+                &mut report,
+            );
+        }
+        if name != "List" {
+            return read_resource(name, root, &mut report, self.documents);
+        }
+        // The list's own: nothing in it is anybody's name.
+        drop(root.take("metadata"));
+        let items = root.require("items", &mut report).and_then(|items| items.list(&mut report));
+        root.finish(&mut report);
+        for item in items.into_iter().flatten() {
+            self.read(&item, origin.clone());
+        }
+    }
+}
+
+const KINDS: &str =
+    "is not supported, expected DestinationRule, VirtualService or PeerAuthentication";
+
+fn read_resource(
+    name: &str,
+    mut root: Fields<'_>,
+    report: &mut Report<'_>,
     documents: &mut Documents,
 ) {
-    origin.kind = text_at(node, &["kind"]);
-    origin.name = text_at(node, &["metadata", "name"]);
-    let mut report = Report::new(origin, mode, problems);
-    let Some(mut root) = Field::root(node).fields(&mut report) else { return };
-    let version = root.require("apiVersion", &mut report);
-    let kind = root.require("kind", &mut report);
-    let (Some(version), Some(kind)) = (version, kind) else { return };
-    let (Some(group), Some(name)) = (version.text(&mut report), kind.text(&mut report)) else {
-        return;
-    };
-    let known = match name {
-        "DestinationRule" | "VirtualService" => [
-            "networking.istio.io/v1",
-            "networking.istio.io/v1beta1",
-            "networking.istio.io/v1alpha3",
-        ]
-        .as_slice(),
-        "PeerAuthentication" => ["security.istio.io/v1", "security.istio.io/v1beta1"].as_slice(),
-        _ => {
-            let why =
-                "is not supported, expected DestinationRule, VirtualService or PeerAuthentication";
-            return kind.unsupported(why, &mut report);
-        }
-    };
-    if !known.contains(&group) {
-        return version.unsupported(
-            format_args!("is not supported, expected {}", known.join(" or ")),
-            &mut report,
-        );
-    }
-    let metadata = read_metadata(&mut root, &mut report);
+    let metadata = read_metadata(&mut root, report);
     // Written by the cluster, for people.
     drop(root.take("status"));
     let spec = match root.take("spec") {
-        Some(spec) => spec.fields(&mut report),
+        Some(spec) => spec.fields(report),
         None if name == "PeerAuthentication" => None,
         None => {
-            report.invalid(root.place(), "spec", "is missing");
+            report.invalid(root.place(), &root.path_of("spec"), "is missing");
             None
         }
     };
-    root.finish(&mut report);
+    root.finish(report);
     match (name, spec) {
         ("PeerAuthentication", spec) => {
-            let policy = PeerAuthentication::read(metadata, spec, &mut report);
+            let policy = PeerAuthentication::read(metadata, spec, report);
             if report.is_clean() {
                 documents.peer_authentications.push(policy);
             }
         }
         ("DestinationRule", Some(spec)) => {
-            let rule = DestinationRule::read(metadata.namespace, spec, &mut report);
+            let rule = DestinationRule::read(metadata.namespace, spec, report);
             documents.destination_rules.extend(rule.filter(|_| report.is_clean()));
         }
         ("VirtualService", Some(spec)) => {
-            let service = VirtualService::read(metadata.namespace, spec, &mut report);
+            let service = VirtualService::read(metadata.namespace, spec, report);
             if let Some(service) = service.filter(|_| report.is_clean()) {
                 documents.add_virtual_service(service);
             }

@@ -1,222 +1,258 @@
-//! `trafficPolicy`: the blocks of a DestinationRule, and the [`Policy`] that they make together.
+//! `trafficPolicy`: the blocks of a DestinationRule, how those of several levels come together, and the [`Policy`] that
+//! they make.
 
-use mesh_core::{InvalidConfig, Ratio, balance, budget, limit, outlier};
+use std::sync::Arc;
 
-use super::cursor::{Field, Report};
-use crate::{pool, upstream::Policy};
+use mesh_core::{Ratio, balance, budget, limit, outlier};
 
-/// What Istio's integers of `connectionPool` can be: `int32`.
-const INT32: u32 = i32::MAX as u32;
+use super::{
+    connection_pool::{Baseline, ConnectionPool},
+    cursor::{Field, Fields, Report},
+    effective::EffectivePolicy,
+    outlier::Outlier,
+    yaml::Node,
+};
+use crate::upstream::Policy;
 
-/// The blocks that a document names. A block that it does not name is taken from the wider policy, else Istio's default.
+/// The blocks that a document names, of all ports and of some.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TrafficPolicy {
-    connection_pool: Option<ConnectionPool>,
-    outlier: Option<outlier::Config>,
-    balance: Option<balance::Config>,
-    budget: Option<budget::Config>,
+    whole: Blocks,
+    ports: Vec<(u16, Blocks)>,
 }
 
+/// A block that is not named is taken from the wider policy, else Istio's default.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blocks {
+    connection_pool: Option<Block<ConnectionPool>>,
+    balance: Option<Block<Balance>>,
+    outlier: Option<Block<Outlier>>,
+    tls: Option<Block<()>>,
+    tunnel: Option<Block<()>>,
+    proxy_protocol: Option<Block<()>>,
+    budget: Option<Block<budget::Config>>,
+}
+
+/// A block as it was written, and as it was read; `None` if it is not carried out.
 #[derive(Clone, Debug)]
-struct ConnectionPool {
-    limits: limit::Config,
-    pool: pool::Config,
+struct Block<T> {
+    written: Arc<Node>,
+    read: Option<T>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Balance {
+    config: balance::Config,
+    is_hashed: bool,
 }
 
 impl TrafficPolicy {
     /// Whether no block is named: such a rule leaves the policy to the next one for its host.
     pub(super) fn is_empty(&self) -> bool {
-        let Self { connection_pool, outlier, balance, budget } = self;
-        connection_pool.is_none() && outlier.is_none() && balance.is_none() && budget.is_none()
+        self.whole.written().next().is_none() && self.ports.is_empty()
+    }
+
+    /// The ports that have settings of their own.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.iter().map(|(port, _)| *port)
     }
 
     pub(super) fn read(field: &Field<'_>, report: &mut Report<'_>) -> Self {
         let mut policy = Self::default();
         let Some(mut fields) = field.fields(report) else { return policy };
-        if let Some(block) = fields.take("connectionPool") {
-            policy.connection_pool = read_connection_pool(&block, report);
-        }
-        if let Some(block) = fields.take("outlierDetection") {
-            policy.outlier = read_outlier(&block, report);
-        }
-        if let Some(block) = fields.take("loadBalancer") {
-            policy.balance = read_balance(&block, report);
-        }
-        if let Some(block) = fields.take("retryBudget") {
-            policy.budget = read_budget(&block, report);
+        policy.whole = Blocks::read(&mut fields, report);
+        let ports = fields.take("portLevelSettings").and_then(|ports| ports.list(report));
+        for item in ports.into_iter().flatten() {
+            let Some(mut fields) = item.fields(report) else { continue };
+            let port = fields.require("port", report).and_then(|port| read_port(&port, report));
+            let blocks = Blocks::read_four(&mut fields, report);
+            fields.finish(report);
+            let Some(port) = port else { continue };
+            if policy.ports().any(|earlier| earlier == port) {
+                // Istio takes the first.
+                report.advise(item.place(), &item.path, "has no effect: the port has an entry");
+            } else {
+                policy.ports.push((port, blocks));
+            }
         }
         fields.finish(report);
         policy
     }
 
-    /// This policy over a wider one: a block replaces the wider one's whole, its fields are never mixed (Istio,
-    /// `MergeTrafficPolicy`).
-    pub(super) fn over(self, wider: &Self) -> Self {
+    /// The blocks for a port, and whether it has settings of its own: these inherit nothing.
+    fn of_port(&self, port: Option<u16>) -> (&Blocks, bool) {
+        match port.and_then(|port| self.ports.iter().find(|(number, _)| *number == port)) {
+            Some((_, blocks)) => (blocks, true),
+            None => (&self.whole, false),
+        }
+    }
+
+    /// What is in force for a subset and a port: a block replaces the wider one's whole, its fields are never mixed
+    /// (Istio `MergeSubsetTrafficPolicy`), and what nobody names is the mesh's. `None` if nobody says anything.
+    pub(super) fn merge(
+        mesh: Option<&Self>,
+        rule: Option<&Self>,
+        subset: Option<&Self>,
+        port: Option<u16>,
+    ) -> Option<Blocks> {
+        let rule = rule.map(|rule| rule.of_port(port).0.clone());
+        let merged = match (rule, subset) {
+            (Some(rule), Some(subset)) => {
+                let (blocks, is_of_port) = subset.of_port(port);
+                Some(blocks.clone().over(rule, is_of_port))
+            }
+            (None, Some(subset)) => Some(subset.of_port(port).0.clone()),
+            (rule, None) => rule,
+        };
+        match (merged, mesh) {
+            (Some(merged), Some(mesh)) => Some(merged.over(mesh.whole.clone(), false)),
+            (None, Some(mesh)) => Some(mesh.whole.clone()),
+            (merged, None) => merged,
+        }
+    }
+}
+
+impl Blocks {
+    fn read(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Self {
+        let mut refuse = |name| Some(Block::unread(&fields.refuse(name, NOT, report)?));
+        let (tunnel, proxy_protocol) = (refuse("tunnel"), refuse("proxyProtocol"));
+        let budget =
+            fields.take("retryBudget").map(|block| Block::new(&block, report, read_budget));
+        Self { tunnel, proxy_protocol, budget, ..Self::read_four(fields, report) }
+    }
+
+    /// The four blocks that a port can have too.
+    fn read_four(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Self {
+        let connection_pool = fields.take("connectionPool");
+        let outlier = fields.take("outlierDetection");
+        let balance = fields.take("loadBalancer");
         Self {
-            connection_pool: self.connection_pool.or_else(|| wider.connection_pool.clone()),
-            outlier: self.outlier.or(wider.outlier),
-            balance: self.balance.or(wider.balance),
+            connection_pool: connection_pool
+                .map(|block| Block::new(&block, report, ConnectionPool::read)),
+            outlier: outlier.map(|block| Block::new(&block, report, Outlier::read)),
+            balance: balance.map(|block| Block::new(&block, report, Balance::read)),
+            tls: fields.refuse("tls", NOT, report).map(|block| Block::unread(&block)),
+            ..Self::default()
+        }
+    }
+
+    /// These blocks over wider ones. Those of a port take the place of the wider four, named or not.
+    fn over(self, wider: Self, is_of_port: bool) -> Self {
+        let wide = if is_of_port { Self::default() } else { wider.clone() };
+        Self {
+            connection_pool: self.connection_pool.or(wide.connection_pool),
+            balance: self.balance.or(wide.balance),
+            outlier: self.outlier.or(wide.outlier),
+            tls: self.tls.or(wide.tls),
+            tunnel: self.tunnel.or(wider.tunnel),
+            proxy_protocol: self.proxy_protocol.or(wider.proxy_protocol),
             budget: self.budget.or(wider.budget),
         }
     }
 
+    /// Whether a request is sent by a hash of it: then a retry is no reason to go elsewhere.
+    pub(super) fn is_hashed(&self) -> bool {
+        read(&self.balance).is_some_and(|balance| balance.is_hashed)
+    }
+
     /// What Istio makes of the blocks, with its defaults: no limits, no ejection, least requests. Only the retry
-    /// budget stays on where Istio has none.
-    pub(super) fn to_policy(&self) -> Policy {
-        let (mut limits, pool) = match &self.connection_pool {
-            Some(ConnectionPool { limits, pool }) => (*limits, pool.clone()),
-            None => (limit::Config::unlimited(), pool::Config::default()),
-        };
+    /// budget is the caller's where Istio has none.
+    pub(super) fn to_policy(&self, mesh: &Baseline) -> Policy {
+        let bare = ConnectionPool::default();
+        let pool = read(&self.connection_pool).unwrap_or(&bare);
+        let mut limits = pool.limits;
         if self.budget.is_some() {
             // Envoy: a retry_budget takes the place of max_retries.
             limits = limits.with_max_retries(limit::Config::UNLIMITED);
         }
+        let outlier = read(&self.outlier);
+        let balance = read(&self.balance).map(|balance| balance.config);
         Policy::default()
             .with_limits(limits)
-            .with_pool(pool)
-            .with_outlier(self.outlier.unwrap_or_else(outlier::Config::off))
-            .with_balance(self.balance.unwrap_or_else(balance::Config::least_request))
-            .with_budget(self.budget.unwrap_or_default())
+            .with_pool(pool.to_pool(mesh))
+            .with_outlier(outlier.map_or_else(outlier::Config::off, |outlier| outlier.config))
+            .with_panic_threshold(outlier.map_or(Ratio::ZERO, |outlier| outlier.panic_threshold))
+            .with_balance(balance.unwrap_or_else(balance::Config::least_request))
+            .with_budget(read(&self.budget).copied().unwrap_or(mesh.budget))
             .with_breaker(None)
     }
+
+    pub(super) fn to_effective(&self) -> EffectivePolicy {
+        EffectivePolicy {
+            blocks: self.written().map(|(name, node)| (name, node.clone())).collect(),
+        }
+    }
+
+    /// The blocks that are named, as they were written.
+    fn written(&self) -> impl Iterator<Item = (&'static str, &Arc<Node>)> {
+        let Self { connection_pool, balance, outlier, tls, tunnel, proxy_protocol, budget } = self;
+        [
+            ("connectionPool", written(connection_pool)),
+            ("loadBalancer", written(balance)),
+            ("outlierDetection", written(outlier)),
+            ("tls", written(tls)),
+            ("tunnel", written(tunnel)),
+            ("proxyProtocol", written(proxy_protocol)),
+            ("retryBudget", written(budget)),
+        ]
+        .into_iter()
+        .filter_map(|(name, node)| Some((name, node?)))
+    }
 }
 
-fn read_connection_pool(block: &Field<'_>, report: &mut Report<'_>) -> Option<ConnectionPool> {
-    let mut fields = block.fields(report)?;
-    let mut limits = limit::Config::unlimited();
-    let mut pool = pool::Config::default();
-    // A limit of 0 is none: Istio applies an integer only if it is more than 0.
-    let limit = |field: Option<Field<'_>>, report: &mut Report<'_>| {
-        field.and_then(|field| field.number(INT32, report)).filter(|limit| *limit > 0)
-    };
-    if let Some(block) = fields.take("tcp")
-        && let Some(mut tcp) = block.fields(report)
-    {
-        if let Some(max) = limit(tcp.take("maxConnections"), report) {
-            limits = limits.with_max_connections(max);
-        }
-        if let Some(timeout) = tcp.take("connectTimeout").and_then(|field| field.duration(report)) {
-            pool = pool.with_connect_timeout(timeout);
-        }
-        if let Some(idle) = tcp.take("idleTimeout").and_then(|field| field.duration_or_zero(report))
-        {
-            pool = pool.with_idle_timeout((!idle.is_zero()).then_some(idle));
-        }
-        tcp.finish(report);
+const NOT: &str = "is not supported";
+
+fn read<T>(block: &Option<Block<T>>) -> Option<&T> {
+    block.as_ref().and_then(|block| block.read.as_ref())
+}
+
+fn written<T>(block: &Option<Block<T>>) -> Option<&Arc<Node>> {
+    block.as_ref().map(|block| &block.written)
+}
+
+impl<T> Block<T> {
+    fn new(
+        field: &Field<'_>,
+        report: &mut Report<'_>,
+        read: impl FnOnce(&Field<'_>, &mut Report<'_>) -> Option<T>,
+    ) -> Self {
+        Self { written: Arc::new(field.node.clone()), read: read(field, report) }
     }
-    if let Some(block) = fields.take("http")
-        && let Some(mut http) = block.fields(report)
-    {
-        if let Some(max) = limit(http.take("http1MaxPendingRequests"), report) {
-            limits = limits.with_max_pending(max);
-        }
-        if let Some(max) = limit(http.take("http2MaxRequests"), report) {
-            limits = limits.with_max_requests(max);
-        }
-        if let Some(max) = limit(http.take("maxRetries"), report) {
-            limits = limits.with_max_retries(max);
-        }
-        pool = pool
-            .with_max_requests_per_connection(limit(http.take("maxRequestsPerConnection"), report));
-        // Stands after tcp: of two idle timeouts, that of http counts.
-        if let Some(idle) =
-            http.take("idleTimeout").and_then(|field| field.duration_or_zero(report))
-        {
-            pool = pool.with_idle_timeout((!idle.is_zero()).then_some(idle));
-        }
-        http.finish(report);
+
+    fn unread(field: &Field<'_>) -> Self {
+        Self { written: Arc::new(field.node.clone()), read: None }
     }
+}
+
+/// A `PortSelector`: `{number: 8080}`.
+pub(super) fn read_port(field: &Field<'_>, report: &mut Report<'_>) -> Option<u16> {
+    let mut fields = field.fields(report)?;
+    let number = fields.require("number", report);
     fields.finish(report);
-    Some(ConnectionPool { limits, pool })
+    let number = number?;
+    let port = u16::try_from(number.number(u32::from(u16::MAX), report)?).ok()?;
+    if port == 0 {
+        number.invalid("is not a port, expected 1 to 65535", report);
+        return None;
+    }
+    Some(port)
 }
 
-fn read_outlier(block: &Field<'_>, report: &mut Report<'_>) -> Option<outlier::Config> {
-    let mut fields = block.fields(report)?;
-    let mut config = outlier::Config::istio();
-    if let Some(count) =
-        fields.take("consecutive5xxErrors").and_then(|f| f.number(u32::MAX, report))
-    {
-        config = config.with_consecutive_5xx(count);
+impl Balance {
+    fn read(block: &Field<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut fields = block.fields(report)?;
+        let simple = fields.take("simple");
+        let is_hashed = fields.refuse("consistentHash", NOT, report).is_some();
+        fields.finish(report);
+        let config = match simple {
+            Some(simple) => read_simple(&simple, report),
+            None => Some(balance::Config::least_request()),
+        };
+        Some(Self { config: config.unwrap_or_else(balance::Config::least_request), is_hashed })
     }
-    if let Some(count) =
-        fields.take("consecutiveGatewayErrors").and_then(|f| f.number(u32::MAX, report))
-    {
-        config = config.with_consecutive_gateway_errors(count);
-    }
-    let split = fields.take("splitExternalLocalOriginErrors");
-    let split = split.and_then(|field| field.boolean(report)).unwrap_or(false);
-    config = config.with_split_local_origin(split);
-    if let Some(field) = fields.take("consecutiveLocalOriginFailures")
-        && let Some(count) = field.number(u32::MAX, report)
-    {
-        match (split, count) {
-            (true, 1..) => config = config.with_consecutive_local_origin(count),
-            // Istio leaves Envoy's default of 5 in place.
-            (true, 0) => {}
-            (false, _) => {
-                report.advise(
-                    field.place(),
-                    &field.path,
-                    "has no effect without splitExternalLocalOriginErrors: true",
-                );
-            }
-        }
-    }
-    if let Some(field) = fields.take("interval")
-        && let Some(interval) = field.duration(report)
-    {
-        config = accept(config.with_interval(interval), config, &field, report);
-    }
-    if let Some(field) = fields.take("baseEjectionTime")
-        && let Some(time) = field.duration(report)
-    {
-        config = accept(config.with_base_ejection_time(time), config, &field, report);
-    }
-    let percent = fields.take("maxEjectionPercent");
-    let share = percent.as_ref().and_then(|field| field.number(100, report));
-    match (&percent, share) {
-        (Some(field), Some(share @ 1..)) => {
-            let share = Ratio::from_percent(share);
-            config = accept(config.with_max_ejection_percent(share), config, field, report);
-        }
-        // 0 is not "never": Istio applies it only if it is more than 0.
-        (_, Some(_)) | (None, None) => {
-            let field = percent.as_ref().unwrap_or(block);
-            report.advise(field.place(), &field.path, TEN_PERCENT);
-        }
-        // Reported already.
-        (Some(_), None) => {}
-    }
-    if let Some(field) = fields.take("minHealthPercent")
-        && let Some(1..) = field.number(100, report)
-    {
-        // 0, Istio's default, is what happens here: ejected endpoints get nothing, however few are left.
-        field.unsupported("is not supported, expected 0: ejections are never ignored", report);
-    }
-    fields.finish(report);
-    Some(config)
 }
 
-/// The machine is the judge of its own settings; what it refuses is the field's fault.
-fn accept(
-    accepted: Result<outlier::Config, InvalidConfig>,
-    before: outlier::Config,
-    field: &Field<'_>,
-    report: &mut Report<'_>,
-) -> outlier::Config {
-    accepted.unwrap_or_else(|error| {
-        field.invalid(format_args!("is not allowed, expected {}", error.expected()), report);
-        before
-    })
-}
-
-const TEN_PERCENT: &str = "maxEjectionPercent is 10 by default: nothing is ejected while there are fewer than 10 endpoints";
-
-fn read_balance(block: &Field<'_>, report: &mut Report<'_>) -> Option<balance::Config> {
-    let mut fields = block.fields(report)?;
-    let simple = fields.take("simple");
-    fields.finish(report);
-    let Some(simple) = simple else { return Some(balance::Config::least_request()) };
+fn read_simple(simple: &Field<'_>, report: &mut Report<'_>) -> Option<balance::Config> {
     match simple.text(report)? {
         "UNSPECIFIED" | "LEAST_REQUEST" | "LEAST_CONN" => Some(balance::Config::least_request()),
         "ROUND_ROBIN" => Some(balance::Config::round_robin()),

@@ -4,9 +4,11 @@ use mesh_core::{retry, route::Split};
 
 use super::{
     cursor::{Field, Fields, Report},
+    fault::{Fault, Mirror, read_mirrors},
     host::Host,
     problem::Origin,
-    retries::read_retries,
+    retries::Retries,
+    traffic_policy::read_port,
     yaml::Place,
 };
 
@@ -24,14 +26,20 @@ pub struct VirtualService {
 pub(super) struct Rule {
     /// Where all its destinations lead; `None`: the rule names none.
     pub(super) host: Option<Host>,
+    /// The port of that host, if the rule names one.
+    pub(super) port: Option<u16>,
     pub(super) destinations: Vec<Destination>,
     pub(super) timeout: Option<Duration>,
-    pub(super) retry: retry::Config,
+    /// `None`: the mesh's.
+    pub(super) retries: Option<Retries>,
+    fault: Option<Fault>,
+    mirrors: Vec<Mirror>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Destination {
     host: Host,
+    port: Option<u16>,
     pub(super) subset: Option<String>,
     pub(super) weight: u32,
     /// Of the subset, or of the destination.
@@ -66,9 +74,27 @@ impl VirtualService {
         self.rule.as_ref().and_then(|rule| rule.timeout)
     }
 
-    /// How requests are retried.
+    /// How requests are retried, unless the mesh says it ([`MeshConfig`](super::MeshConfig)) or the endpoint is chosen
+    /// by a hash.
     pub fn retry(&self) -> retry::Config {
-        self.rule.as_ref().map_or_else(retry::Config::istio, |rule| rule.retry.clone())
+        self.retries().to_config(false)
+    }
+
+    /// How requests are retried, in Istio's and Envoy's words; Istio's default if the rule names no `retries`.
+    pub fn retries(&self) -> Retries {
+        self.rule.as_ref().and_then(|rule| rule.retries.clone()).unwrap_or_default()
+    }
+
+    /// The faults that the rule asks for. They are read and not injected: `fault` is reported as not supported, and with
+    /// [`Unsupported::Warn`](super::Unsupported::Warn) it stands here.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.rule.as_ref().and_then(|rule| rule.fault.as_ref())
+    }
+
+    /// Where the rule asks for copies of requests to be sent. They are read and not sent: `mirror` and `mirrors` are
+    /// reported as not supported, and with [`Unsupported::Warn`](super::Unsupported::Warn) they stand here.
+    pub fn mirrors(&self) -> &[Mirror] {
+        self.rule.as_ref().map_or(&[], |rule| &rule.mirrors)
     }
 
     pub(super) fn read(
@@ -136,22 +162,30 @@ fn read_rule(item: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Opti
         name.text(report);
     }
     let timeout = fields.take("timeout").and_then(|field| field.duration_or_zero(report));
-    let retry = fields.take("retries").and_then(|field| read_retries(&field, report));
+    let retries = fields.take("retries").and_then(|field| Retries::read(&field, report));
+    let fault = fields.refuse("fault", "is not supported", report);
+    let fault = fault.and_then(|field| Fault::read(&field, report));
+    let mirrors = read_mirrors(&mut fields, namespace, report);
     let route = match fields.take("route") {
         Some(route) => read_route(&route, namespace, report),
         None if left_out => None,
         None => {
-            report.invalid(fields.place(), &format!("{}.route", fields.path()), "is missing");
+            report.invalid(fields.place(), &fields.path_of("route"), "is missing");
             None
         }
     };
     fields.finish(report);
-    let (host, destinations) = route?;
+    let destinations = route?;
+    let host = destinations.first().map(|to| to.host.clone());
+    let port = destinations.first().and_then(|to| to.port);
     (!left_out).then(|| Rule {
         host,
+        port,
         destinations,
         timeout: timeout.filter(|timeout| !timeout.is_zero()),
-        retry: retry.unwrap_or_else(retry::Config::istio),
+        retries,
+        fault,
+        mirrors,
     })
 }
 
@@ -159,7 +193,7 @@ fn read_route(
     field: &Field<'_>,
     namespace: &str,
     report: &mut Report<'_>,
-) -> Option<(Option<Host>, Vec<Destination>)> {
+) -> Option<Vec<Destination>> {
     let items = field.list(report)?;
     let several = items.len() > 1;
     let mut destinations: Vec<Destination> = Vec::new();
@@ -182,17 +216,19 @@ fn read_route(
         return None;
     }
     destinations.retain(|destination| destination.weight > 0);
-    let host = destinations.first()?.host.clone();
-    if let Some(other) = destinations.iter().find(|destination| destination.host.full != host.full)
-    {
+    let first = destinations.first()?;
+    let leads_elsewhere =
+        |to: &&Destination| (&to.host.full, to.port) != (&first.host.full, first.port);
+    if let Some(other) = destinations.iter().find(leads_elsewhere) {
         let message = format!(
             "{} and {}: shares of several hosts are not supported; the rule is left out",
-            host.written, other.host.written
+            first.name(),
+            other.name()
         );
         report.unsupported(field.place(), &field.path, message);
         return None;
     }
-    Some((Some(host), destinations))
+    Some(destinations)
 }
 
 fn read_destination(
@@ -209,7 +245,12 @@ fn read_destination(
     let mut fields = destination.fields(report)?;
     let host = fields.require("host", report).and_then(|host| Host::read(&host, namespace, report));
     let subset = fields.take("subset");
+    let port = fields.take("port").map(|port| read_port(&port, report));
     fields.finish(report);
+    let port = match port {
+        Some(port) => Some(port?),
+        None => None,
+    };
     let name = match &subset {
         Some(subset) => Some(subset.text(report)?.to_owned()),
         None => None,
@@ -217,5 +258,21 @@ fn read_destination(
     let at = subset.unwrap_or(destination);
     // An empty name is none, as in protobuf.
     let subset = name.filter(|name| !name.is_empty());
-    Some(Destination { host: host?, subset, weight: weight?, place: at.place(), path: at.path })
+    Some(Destination {
+        host: host?,
+        port,
+        subset,
+        weight: weight?,
+        place: at.place(),
+        path: at.path,
+    })
+}
+
+impl Destination {
+    fn name(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.host.written),
+            None => self.host.written.clone(),
+        }
+    }
 }

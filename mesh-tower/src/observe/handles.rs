@@ -43,6 +43,7 @@ pub(super) struct Handles {
     requests: [Counter; 5],
     attempts: [Counter; 8],
     pub(super) retries: Counter,
+    pub(super) panics: Counter,
     endpoints: Gauge,
     pub(super) request_duration: Histogram,
     ejected: Gauge,
@@ -148,6 +149,7 @@ impl Handles {
             attempts: OUTCOMES
                 .map(|outcome| counter!(names::ATTEMPTS, &with("outcome", outcome_label(outcome)))),
             retries: counter!(names::RETRIES, &labels()),
+            panics: counter!(names::PANICS, &labels()),
             endpoints: gauge!(names::ENDPOINTS, &labels()),
             request_duration: histogram!(names::REQUEST_DURATION, &labels()),
             ejected: gauge!(names::EJECTED, &labels()),

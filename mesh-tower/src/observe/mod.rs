@@ -95,6 +95,13 @@ impl Observer {
         let _ = outcome;
     }
 
+    /// An endpoint is picked as if none were ejected: too many are.
+    pub(crate) fn panic(&self) {
+        tracing::trace!(upstream = %self.upstream, subset = %self.subset, "panic");
+        #[cfg(feature = "metrics")]
+        self.handles.with(|handles| handles.panics.increment(1));
+    }
+
     /// A retry was granted.
     pub(crate) fn retry(&self) {
         #[cfg(feature = "metrics")]

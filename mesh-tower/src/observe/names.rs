@@ -10,6 +10,7 @@ pub(super) const GAVE_UP: &str = "mesh_retry_given_up_total";
 pub(super) const BREAKER_TRANSITIONS: &str = "mesh_circuit_transitions_total";
 pub(super) const EJECTIONS: &str = "mesh_outlier_ejections_total";
 pub(super) const EJECTED: &str = "mesh_outlier_ejected";
+pub(super) const PANICS: &str = "mesh_panic_picks_total";
 pub(super) const ENDPOINTS: &str = "mesh_endpoints";
 pub(super) const ADAPTIVE_LIMIT: &str = "mesh_adaptive_limit";
 pub(super) const ADAPTIVE_IN_FLIGHT: &str = "mesh_adaptive_limit_in_flight";
@@ -30,6 +31,7 @@ pub(super) const ADAPTIVE_REFUSED: &str = "mesh_adaptive_limit_refused_total";
 /// | `mesh_circuit_transitions_total` | counter | `to` |
 /// | `mesh_outlier_ejections_total` | counter | `method`; `enforced`: `yes`, `no` (chance, or a detector that only looks), `over_cap` |
 /// | `mesh_outlier_ejected` | gauge | |
+/// | `mesh_panic_picks_total` | counter | |
 /// | `mesh_endpoints` | gauge | |
 ///
 /// `subset` is empty for the whole upstream.
@@ -56,6 +58,7 @@ pub fn describe_metrics() {
     count(GAVE_UP, "Failed requests that were not tried again, by reason");
     count(BREAKER_TRANSITIONS, "State changes of circuit breakers");
     count(EJECTIONS, "Endpoints that outlier detection ejected, or would have");
+    count(PANICS, "Attempts whose endpoint was picked as if none were ejected: too many were");
     describe_histogram!(
         REQUEST_DURATION,
         Unit::Seconds,

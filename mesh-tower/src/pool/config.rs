@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use mesh_core::InvalidConfig;
+
 /// How an endpoint's connections are made and kept: Istio's `connectionPool` less the counts that are
 /// [`mesh_core::limit`]s.
 ///
@@ -18,7 +20,11 @@ pub struct Config {
     protocol: Protocol,
     connect_timeout: Duration,
     idle_timeout: Option<Duration>,
+    max_connection_duration: Option<Duration>,
     max_requests_per_connection: Option<u32>,
+    max_concurrent_streams: Option<u32>,
+    tcp_keepalive: Option<TcpKeepalive>,
+    http2_keep_alive: Option<Http2KeepAlive>,
 }
 
 impl Config {
@@ -43,11 +49,48 @@ impl Config {
         self
     }
 
+    /// How old a connection may become; `None` (default) for ever (Istio `maxConnectionDuration`, Envoy
+    /// `max_connection_duration`). An older one gets no further request, and is closed when those that it carries have
+    /// ended.
+    #[must_use]
+    pub fn with_max_connection_duration(mut self, max: Option<Duration>) -> Self {
+        self.max_connection_duration = max;
+        self
+    }
+
+    /// Whether the kernel probes connections that are silent, and how; `None` (default): it does not (Istio
+    /// `tcpKeepalive`, Envoy `tcp_keepalive`).
+    ///
+    /// It is the connector that opens sockets: `HttpEndpoints::plain` obeys, one of the caller's own is told by
+    /// `HttpEndpoints::with_tune`.
+    #[must_use]
+    pub fn with_tcp_keepalive(mut self, keepalive: Option<TcpKeepalive>) -> Self {
+        self.tcp_keepalive = keepalive;
+        self
+    }
+
+    /// Whether HTTP/2 connections are tested by pings, whatever flies over them; `None` (default): they are not (Istio
+    /// `http2KeepAlive`, Envoy `connection_keepalive`). For connections that are made from now on.
+    #[must_use]
+    pub fn with_http2_keep_alive(mut self, keep_alive: Option<Http2KeepAlive>) -> Self {
+        self.http2_keep_alive = keep_alive;
+        self
+    }
+
     /// How many requests a connection carries before it is closed; `Some(1)` is no keep-alive, `None` (default) no
     /// limit. `Some(0)` reads as `None`, as in Istio's `maxRequestsPerConnection`.
     #[must_use]
     pub fn with_max_requests_per_connection(mut self, max: Option<u32>) -> Self {
         self.max_requests_per_connection = max.filter(|max| *max > 0);
+        self
+    }
+
+    /// How many requests an HTTP/2 connection carries at once; `None` (default) no limit (Istio and Envoy
+    /// `max_concurrent_streams`). `Some(0)` reads as `None`, as in Istio. Beyond it another connection is made, as far as
+    /// there may be more, and else a request waits: it is pending.
+    #[must_use]
+    pub fn with_max_concurrent_streams(mut self, max: Option<u32>) -> Self {
+        self.max_concurrent_streams = max.filter(|max| *max > 0);
         self
     }
 
@@ -66,6 +109,26 @@ impl Config {
         self.idle_timeout
     }
 
+    /// How old a connection may become.
+    pub fn max_connection_duration(&self) -> Option<Duration> {
+        self.max_connection_duration
+    }
+
+    /// How the kernel probes silent connections.
+    pub fn tcp_keepalive(&self) -> Option<TcpKeepalive> {
+        self.tcp_keepalive
+    }
+
+    /// How HTTP/2 connections are tested.
+    pub fn http2_keep_alive(&self) -> Option<Http2KeepAlive> {
+        self.http2_keep_alive
+    }
+
+    /// How many requests an HTTP/2 connection carries at once.
+    pub fn max_concurrent_streams(&self) -> Option<u32> {
+        self.max_concurrent_streams
+    }
+
     /// How many requests a connection carries.
     pub fn max_requests_per_connection(&self) -> Option<u32> {
         self.max_requests_per_connection
@@ -78,8 +141,110 @@ impl Default for Config {
             protocol: Protocol::Auto,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Some(Duration::from_secs(3_600)),
+            max_connection_duration: None,
             max_requests_per_connection: None,
+            max_concurrent_streams: None,
+            tcp_keepalive: None,
+            http2_keep_alive: None,
         }
+    }
+}
+
+/// How the kernel probes a connection that is silent (`SO_KEEPALIVE`). What is not said is the kernel's own: on Linux
+/// 9 probes, the first after 2 h, 75 s apart.
+///
+/// ```
+/// use mesh_tower::pool::TcpKeepalive;
+/// use std::time::Duration;
+///
+/// let keepalive = TcpKeepalive::default().with_time(Duration::from_secs(60)).with_probes(3);
+/// assert_eq!((keepalive.probes(), keepalive.interval()), (Some(3), None));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TcpKeepalive {
+    probes: Option<u32>,
+    time: Option<Duration>,
+    interval: Option<Duration>,
+}
+
+impl TcpKeepalive {
+    /// After how many probes without an answer the connection is dead.
+    #[must_use]
+    pub fn with_probes(mut self, probes: u32) -> Self {
+        self.probes = Some(probes);
+        self
+    }
+
+    /// How long a connection is silent before the first probe. The kernel counts whole seconds.
+    #[must_use]
+    pub fn with_time(mut self, time: Duration) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// How far the probes are apart. The kernel counts whole seconds.
+    #[must_use]
+    pub fn with_interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// After how many probes without an answer the connection is dead.
+    pub fn probes(&self) -> Option<u32> {
+        self.probes
+    }
+
+    /// How long a connection is silent before the first probe.
+    pub fn time(&self) -> Option<Duration> {
+        self.time
+    }
+
+    /// How far the probes are apart.
+    pub fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+}
+
+/// How HTTP/2 connections are tested: by a ping each `interval`, which is answered within `timeout`, or the connection is
+/// dead, and with it the requests that it carries.
+///
+/// ```
+/// use mesh_tower::pool::Http2KeepAlive;
+/// use std::time::Duration;
+///
+/// let second = Duration::from_secs(1);
+/// assert_eq!(Http2KeepAlive::new(30 * second, second).unwrap().timeout(), second);
+/// assert!(Http2KeepAlive::new(Duration::ZERO, second).is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Http2KeepAlive {
+    interval: Duration,
+    timeout: Duration,
+}
+
+impl Http2KeepAlive {
+    /// A ping each `interval`, answered within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Less than 1 ms for either, as in Envoy.
+    pub fn new(interval: Duration, timeout: Duration) -> Result<Self, InvalidConfig> {
+        for (field, value) in [("interval", interval), ("timeout", timeout)] {
+            if value < Duration::from_millis(1) {
+                return Err(InvalidConfig::new(field, format_args!("{value:?}"), "1 ms or more"));
+            }
+        }
+        Ok(Self { interval, timeout })
+    }
+
+    /// The time from ping to ping.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// The time for an answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 }
 

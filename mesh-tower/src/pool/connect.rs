@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,26 +15,59 @@ use hyper::{
     client::conn::{http1, http2},
     rt::{Read, Write},
 };
-use hyper_util::{client::legacy::connect::Connection, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::connect::Connection,
+    rt::{TokioExecutor, TokioTimer},
+};
 use mesh_core::limit::{Limits, Permit};
 use tokio::runtime::Handle;
 use tower_service::Service;
 
 use super::{
+    Config, Http2KeepAlive,
     http1::{Wire, drive, lane},
     http2 as shared_http2,
     shared::Shared,
     waiters::Owner,
 };
-use crate::error::{BoxError, Reason};
+use crate::{
+    Clock,
+    error::{BoxError, Reason},
+};
 
 /// Starts connections for a pool that need not know what its connector is.
 pub(super) trait Connect<B>: Send + Sync {
     fn start(&self, dialing: Dialing<B>, runtime: &Handle);
 }
 
-/// A connector that is cloned for each connection.
-pub(super) struct Connector<C>(pub(super) C);
+/// A connector that is cloned for each connection, and told of the present configuration.
+pub(super) struct Connector<C> {
+    connector: C,
+    tune: Option<fn(&mut C, &Config)>,
+    /// Whether it was said that a setting is not carried out.
+    has_warned: AtomicBool,
+}
+
+impl<C> Connector<C> {
+    pub(super) fn new(connector: C, tune: Option<fn(&mut C, &Config)>) -> Self {
+        Self { connector, tune, has_warned: AtomicBool::new(false) }
+    }
+
+    fn tune(&self, connector: &mut C, config: &Config, endpoint: &str) {
+        match self.tune {
+            Some(tune) => tune(connector, config),
+            None if config.tcp_keepalive().is_some()
+                && !self.has_warned.swap(true, Ordering::Relaxed) =>
+            {
+                tracing::warn!(
+                    endpoint,
+                    "TCP keepalive is configured, and the connector is not told: see HttpEndpoints::with_tune"
+                );
+            }
+            None => {}
+        }
+    }
+}
 
 impl<C, B> Connect<B> for Connector<C>
 where
@@ -47,7 +83,10 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     fn start(&self, dialing: Dialing<B>, runtime: &Handle) {
-        runtime.spawn(run(self.0.clone(), dialing));
+        let mut connector = self.connector.clone();
+        let pool = dialing.pool();
+        self.tune(&mut connector, &pool.config(), pool.endpoint());
+        runtime.spawn(run(connector, dialing));
     }
 }
 
@@ -64,20 +103,25 @@ where
     let Some(uri) = dialing.pool().uri().cloned() else {
         return dialing.fail(Reason::ConnectFailed, "the address is not host:port".into());
     };
-    let limit = dialing.pool().config().connect_timeout();
+    let config = dialing.pool().config();
+    let (limit, keep_alive) = (config.connect_timeout(), config.http2_keep_alive());
+    drop(config);
     let prior_knowledge = matches!(dialing.owner, Owner::Http2 { prior_knowledge: true });
-    match tokio::time::timeout(limit, establish(connector, uri, prior_knowledge)).await {
+    let established = establish(connector, uri, prior_knowledge, keep_alive);
+    match tokio::time::timeout(limit, established).await {
         Err(_) => dialing.fail(Reason::ConnectTimeout, Box::new(Elapsed(limit))),
         Ok(Err(error)) => dialing.fail(Reason::ConnectFailed, error),
         Ok(Ok(Established::Http1((sender, connection)))) => {
             let wire = Arc::new(Wire::new());
             let pool = Arc::downgrade(dialing.pool());
-            let ticket = dialing.http1(lane(sender, Arc::clone(&wire)));
+            let ticket = dialing.http1(lane(sender, Arc::clone(&wire), Clock.now()));
             drive(connection, wire, pool, ticket).await;
         }
         Ok(Ok(Established::Http2((sender, connection)))) => {
-            let endpoint = Arc::clone(dialing.pool().endpoint());
-            let ticket = dialing.http2(Arc::new(shared_http2::Connection::new(endpoint, sender)));
+            // Only the pool keeps it: if that has no use for it, it ends.
+            let shared = Arc::new(shared_http2::Connection::new(dialing.pool(), sender));
+            let ticket = dialing.http2(&shared);
+            drop(shared);
             if let Err(error) = connection.await {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
@@ -101,6 +145,7 @@ async fn establish<C, B>(
     mut connector: C,
     uri: Uri,
     prior_knowledge: bool,
+    keep_alive: Option<Http2KeepAlive>,
 ) -> Result<Established<Http1<C::Response, B>, Http2<C::Response, B>>, BoxError>
 where
     C: Service<
@@ -113,7 +158,16 @@ where
     std::future::poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
     let io = connector.call(uri).await.map_err(Into::into)?;
     if prior_knowledge || io.connected().is_negotiated_h2() {
-        Ok(Established::Http2(http2::handshake(TokioExecutor::new(), io).await?))
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        if let Some(keep_alive) = keep_alive {
+            builder
+                .timer(TokioTimer::new())
+                .keep_alive_interval(keep_alive.interval())
+                .keep_alive_timeout(keep_alive.timeout())
+                // Envoy pings whatever flies, and so learns of a dead connection before a request does.
+                .keep_alive_while_idle(true);
+        }
+        Ok(Established::Http2(builder.handshake(io).await?))
     } else {
         Ok(Established::Http1(http1::handshake(io).await?))
     }
@@ -148,7 +202,7 @@ impl<B> Dialing<B> {
         ticket
     }
 
-    fn http2(mut self, connection: Arc<shared_http2::Connection<B>>) -> Ticket<B> {
+    fn http2(mut self, connection: &Arc<shared_http2::Connection<B>>) -> Ticket<B> {
         let (pool, mut ticket) = self.take();
         pool.on_http2(self.owner, &mut ticket, connection);
         ticket

@@ -1,4 +1,4 @@
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{Uri, uri::Scheme};
 use http_body::Body;
@@ -7,7 +7,7 @@ use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use mesh_core::{Endpoint, Timestamp};
 use tower_service::Service;
 
-use super::{Group, Pool, connect::Connector, shared::Shared};
+use super::{Config, Group, Pool, connect::Connector, shared::Shared};
 use crate::{
     error::BoxError,
     upstream::{MakeEndpoint, Origin},
@@ -36,23 +36,65 @@ use crate::{
 /// inferred: see [`HttpUpstream`](crate::upstream::HttpUpstream).
 pub struct HttpEndpoints<C, B> {
     connector: C,
+    tune: Option<fn(&mut C, &Config)>,
     scheme: Scheme,
     body: PhantomData<fn(B)>,
 }
 
 impl<B> HttpEndpoints<HttpConnector, B> {
-    /// Plain TCP, without Nagle's delay.
+    /// Plain TCP, without Nagle's delay, with [`Config::tcp_keepalive`].
     pub fn plain() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self::new(connector)
+        Self::new(connector).with_tune(tune_tcp)
     }
 }
+
+/// Sets [`Config::tcp_keepalive`] on a connector for plain TCP, by itself or beneath another: what
+/// [`HttpEndpoints::plain`] does, for [`HttpEndpoints::with_tune`].
+///
+/// Where the configuration names no time before the first probe it is 2 h, the kernel's own on Linux: without any, this
+/// connector would leave probing off.
+pub fn tune_tcp(connector: &mut HttpConnector, config: &Config) {
+    let keepalive = config.tcp_keepalive();
+    let time = keepalive.map(|keepalive| keepalive.time().unwrap_or(KERNELS_TIME));
+    connector.set_keepalive(time);
+    connector.set_keepalive_interval(keepalive.and_then(|keepalive| keepalive.interval()));
+    connector.set_keepalive_retries(keepalive.and_then(|keepalive| keepalive.probes()));
+}
+
+/// `tcp_keepalive_time` of Linux.
+const KERNELS_TIME: Duration = Duration::from_secs(2 * 3_600);
 
 impl<C, B> HttpEndpoints<C, B> {
     /// Connections made by `connector`.
     pub fn new(connector: C) -> Self {
-        Self { connector, scheme: Scheme::HTTP, body: PhantomData }
+        Self { connector, tune: None, scheme: Scheme::HTTP, body: PhantomData }
+    }
+
+    /// Called with a clone of the connector and the configuration in force, before each connection: for what only the
+    /// connector can carry out, which of this crate's settings is [`Config::tcp_keepalive`]. Where that is configured and a
+    /// connector is not told, a warning is logged, once for each endpoint.
+    ///
+    /// ```
+    /// use http_body_util::Empty;
+    /// use hyper_util::client::legacy::connect::HttpConnector;
+    /// use mesh_tower::pool::{HttpEndpoints, tune_tcp};
+    ///
+    /// // A connector of one's own, around one for TCP.
+    /// #[derive(Clone)]
+    /// struct Tls {
+    ///     tcp: HttpConnector,
+    /// }
+    ///
+    /// let tls = Tls { tcp: HttpConnector::new() };
+    /// let endpoints: HttpEndpoints<_, Empty<bytes::Bytes>> =
+    ///     HttpEndpoints::new(tls).with_tune(|tls, config| tune_tcp(&mut tls.tcp, config));
+    /// ```
+    #[must_use]
+    pub fn with_tune(mut self, tune: fn(&mut C, &Config)) -> Self {
+        self.tune = Some(tune);
+        self
     }
 
     /// What HTTP/2 requests have in `:scheme` that do not say it themselves. Default `http`; `https` for a connector
@@ -82,7 +124,7 @@ impl<C, B> HttpEndpoints<C, B> {
             Arc::clone(endpoint.address()),
             self.scheme.clone(),
             group.clone(),
-            Box::new(Connector(self.connector.clone())),
+            Box::new(Connector::new(self.connector.clone(), self.tune)),
         ))
     }
 }
@@ -113,7 +155,12 @@ where
 
 impl<C: Clone, B> Clone for HttpEndpoints<C, B> {
     fn clone(&self) -> Self {
-        Self { connector: self.connector.clone(), scheme: self.scheme.clone(), body: PhantomData }
+        Self {
+            connector: self.connector.clone(),
+            tune: self.tune,
+            scheme: self.scheme.clone(),
+            body: PhantomData,
+        }
     }
 }
 
@@ -122,6 +169,6 @@ impl<C: fmt::Debug, B> fmt::Debug for HttpEndpoints<C, B> {
         f.debug_struct("HttpEndpoints")
             .field("connector", &self.connector)
             .field("scheme", &self.scheme)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -56,17 +56,18 @@ pub(super) struct State<B> {
     pool: Option<Arc<Shared<B>>>,
     wire: Arc<Wire<B>>,
     served: u32,
+    made: Timestamp,
     idle_since: Timestamp,
 }
 
 /// The lane of a new connection, to be driven by [`drive`].
-pub(super) fn lane<B>(sender: SendRequest<B>, wire: Arc<Wire<B>>) -> Lane<B>
+pub(super) fn lane<B>(sender: SendRequest<B>, wire: Arc<Wire<B>>, now: Timestamp) -> Lane<B>
 where
     B: Body + Send + 'static,
 {
     let place =
         Place::new(sender, |sender: &mut SendRequest<B>, request| sender.try_send_request(request));
-    let state = State { pool: None, wire, served: 0, idle_since: Timestamp::ZERO };
+    let state = State { pool: None, wire, served: 0, made: now, idle_since: now };
     Box::pin(Held { place, state })
 }
 
@@ -85,13 +86,16 @@ pub(super) fn fail<B>(mut lane: Lane<B>) -> (Arc<Shared<B>>, bool) {
     (pool, state.served > 1)
 }
 
-/// Whether a lane that comes out of the pool can be used.
-pub(super) fn is_fresh<B>(lane: &mut Lane<B>, expired: impl FnOnce(Timestamp) -> bool) -> bool {
+/// Whether a lane that comes out of the pool can be used. `expired` judges when it was made, and since when it rests.
+pub(super) fn is_fresh<B>(
+    lane: &mut Lane<B>,
+    expired: impl FnOnce(Timestamp, Timestamp) -> bool,
+) -> bool {
     let state = lane.as_mut().state();
     // hyper takes the first request of a connection before the connection has said that it wants one.
     let unused = state.served == 0;
-    let idle_since = state.idle_since;
-    (if unused { !lane.is_closed() } else { lane.is_ready() }) && !expired(idle_since)
+    let (made, idle_since) = (state.made, state.idle_since);
+    (if unused { !lane.is_closed() } else { lane.is_ready() }) && !expired(made, idle_since)
 }
 
 /// Marks the beginning of a lane's rest.
@@ -102,7 +106,7 @@ pub(super) fn rest<B>(lane: &mut Lane<B>, now: Timestamp) {
 fn check_in<B: 'static>(mut lane: Lane<B>) {
     let state = lane.as_mut().state();
     let Some(pool) = state.pool.take() else { return };
-    if pool.is_spent(state.served) || lane.is_closed() {
+    if pool.is_spent(state.served, state.made) || lane.is_closed() {
         return;
     }
     if lane.is_ready() {

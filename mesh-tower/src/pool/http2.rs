@@ -1,22 +1,28 @@
-//! An HTTP/2 connection: requests share it.
+//! HTTP/2 connections: requests share them.
 
 use std::{
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use crossbeam_queue::ArrayQueue;
 use http::Request;
 use http_body::Body;
 use hyper::client::conn::http2::SendRequest;
 use mesh_core::Timestamp;
 
-use super::flight::{Answer, Flight, Place};
+use super::{
+    Config,
+    age::is_old,
+    flight::{Answer, Flight, Place},
+    shared::Shared,
+};
 use crate::Clock;
 
 /// How many places for requests a connection keeps. More requests than that may fly; their places are made anew.
@@ -24,22 +30,96 @@ const PLACES: usize = 64;
 
 type BoxFlight<B> = Pin<Box<dyn Flight<B> + Send>>;
 
-/// A connection that all requests to the endpoint share.
+/// The connections to an endpoint that its requests share: one, or as many as a limit on the streams of each asks for.
+pub(super) struct Connections<B>(ArcSwap<Vec<Arc<Connection<B>>>>);
+
+impl<B> Connections<B> {
+    pub(super) fn new() -> Self {
+        Self(ArcSwap::from_pointee(Vec::new()))
+    }
+
+    /// Takes the right to send a request on the first connection that has room. Those that may carry no further request
+    /// are let go: their requests hold them, and when the last has gone so has the connection.
+    pub(super) fn reserve(&self, config: &Config) -> Option<Reserved<B>> {
+        for connection in self.0.load().iter() {
+            if is_old(config, connection.made, || Clock.now()) {
+                self.let_go(connection);
+                continue;
+            }
+            match connection.reserve(config) {
+                Ok(reserved) => {
+                    if reserved.is_last {
+                        self.let_go(connection);
+                    }
+                    return Some(reserved);
+                }
+                Err(NoRoom::Now) => {}
+                Err(NoRoom::Ever) => self.let_go(connection),
+            }
+        }
+        None
+    }
+
+    /// Adds a connection, unless there is one already and one is enough: before it was known that the endpoint speaks
+    /// HTTP/2, several may have been made.
+    pub(super) fn add(&self, connection: &Arc<Connection<B>>, config: &Config) {
+        let is_enough = config.max_concurrent_streams().is_none();
+        self.0.rcu(|present| {
+            let mut all = Vec::clone(present);
+            if !is_enough || !present.iter().any(|present| present.is_usable(config)) {
+                all.push(Arc::clone(connection));
+            }
+            all
+        });
+    }
+
+    /// Lets go what is idle for too long, too old, or of no use.
+    pub(super) fn sweep(&self, config: &Config, now: Timestamp) {
+        for connection in self.0.load().iter() {
+            let is_idle =
+                config.idle_timeout().is_some_and(|timeout| connection.is_idle(now, timeout));
+            if is_idle || is_old(config, connection.made, || now) || !connection.is_usable(config) {
+                self.let_go(connection);
+            }
+        }
+    }
+
+    fn let_go(&self, connection: &Arc<Connection<B>>) {
+        self.0.rcu(|present| {
+            let stays = |other: &&Arc<Connection<B>>| !Arc::ptr_eq(other, connection);
+            present.iter().filter(stays).cloned().collect::<Vec<_>>()
+        });
+    }
+}
+
+/// A connection that requests to the endpoint share.
+///
+/// # How no wake-up is lost
+///
+/// A request that finds the connection full and a stream that ends may miss each other. So the request first sets
+/// `is_full` and then looks at `active` again; the stream first leaves `active` and then looks at `is_full`. All four are
+/// sequentially consistent, so at least one sees the other.
 pub(super) struct Connection<B> {
+    pool: Weak<Shared<B>>,
     endpoint: Arc<str>,
     sender: SendRequest<B>,
     make: fn(SendRequest<B>) -> BoxFlight<B>,
     places: ArrayQueue<BoxFlight<B>>,
     served: AtomicU64,
     active: AtomicU32,
+    /// Whether a request was turned away for there being too many.
+    is_full: AtomicBool,
+    made: Timestamp,
     /// When the last stream ended, in nanoseconds of the [`Clock`].
     idle_since: AtomicU64,
 }
 
 impl<B: Body + Send + 'static> Connection<B> {
-    pub(super) fn new(endpoint: Arc<str>, sender: SendRequest<B>) -> Self {
+    pub(super) fn new(pool: &Arc<Shared<B>>, sender: SendRequest<B>) -> Self {
+        let now = Clock.now();
         Self {
-            endpoint,
+            pool: Arc::downgrade(pool),
+            endpoint: Arc::clone(pool.endpoint()),
             sender,
             make: |sender| {
                 let send = |sender: &mut SendRequest<B>, request| sender.try_send_request(request);
@@ -48,29 +128,47 @@ impl<B: Body + Send + 'static> Connection<B> {
             places: ArrayQueue::new(PLACES),
             served: AtomicU64::new(0),
             active: AtomicU32::new(0),
-            idle_since: AtomicU64::new(Clock.now().as_nanos()),
+            is_full: AtomicBool::new(false),
+            made: now,
+            idle_since: AtomicU64::new(now.as_nanos()),
         }
     }
 }
 
 impl<B> Connection<B> {
-    /// Takes one of the requests that the connection may carry, out of at most `max`.
-    pub(super) fn reserve(self: &Arc<Self>, max: Option<u32>) -> Option<Reserved<B>> {
+    /// Takes one of the requests that the connection may carry, at once and in all.
+    fn reserve(self: &Arc<Self>, config: &Config) -> Result<Reserved<B>, NoRoom> {
         if self.sender.is_closed() {
-            return None;
+            return Err(NoRoom::Ever);
+        }
+        match config.max_concurrent_streams() {
+            None => _ = self.active.fetch_add(1, Ordering::SeqCst),
+            Some(max) => {
+                if !self.enter(max) {
+                    self.is_full.store(true, Ordering::SeqCst);
+                    if !self.enter(max) {
+                        return Err(NoRoom::Now);
+                    }
+                }
+            }
         }
         let served = self.served.fetch_add(1, Ordering::Relaxed);
-        let max = max.map_or(u64::MAX, u64::from);
+        let max = config.max_requests_per_connection().map_or(u64::MAX, u64::from);
         if served >= max {
-            return None;
+            self.active.fetch_sub(1, Ordering::SeqCst);
+            return Err(NoRoom::Ever);
         }
-        self.active.fetch_add(1, Ordering::Relaxed);
         let stream = Stream { connection: Some(Arc::clone(self)), place: None };
-        Some(Reserved { stream, reused: served > 0, is_last: served + 1 >= max })
+        Ok(Reserved { stream, reused: served > 0, is_last: served + 1 >= max })
+    }
+
+    fn enter(&self, max: u32) -> bool {
+        let one_more = |active| (active < max).then(|| active + 1);
+        self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
     }
 
     /// Whether nothing has flown over it for longer than `timeout`.
-    pub(super) fn is_idle(&self, now: Timestamp, timeout: Duration) -> bool {
+    fn is_idle(&self, now: Timestamp, timeout: Duration) -> bool {
         let since = Timestamp::from_nanos(self.idle_since.load(Ordering::Relaxed));
         self.active.load(Ordering::Relaxed) == 0 && now.since(since) > timeout
     }
@@ -81,10 +179,19 @@ impl<B> Connection<B> {
     }
 
     /// Whether it could carry a request.
-    pub(super) fn is_usable(&self, max: Option<u32>) -> bool {
+    fn is_usable(&self, config: &Config) -> bool {
+        let max = config.max_requests_per_connection();
         !self.sender.is_closed()
             && max.is_none_or(|max| self.served.load(Ordering::Relaxed) < u64::from(max))
     }
+}
+
+/// Why a connection takes no request.
+enum NoRoom {
+    /// It carries as many as it may.
+    Now,
+    /// It is closed, or has carried all that it may.
+    Ever,
 }
 
 /// The right to send one request.
@@ -166,9 +273,15 @@ impl<B> Streams for Connection<B> {
     }
 
     fn on_end(&self) {
-        if self.active.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if self.active.fetch_sub(1, Ordering::SeqCst) == 1 {
             // Between the two a sweep may take the connection for idle. Then it drains and another is made.
             self.idle_since.store(Clock.now().as_nanos(), Ordering::Relaxed);
+        }
+        if self.is_full.load(Ordering::SeqCst)
+            && self.is_full.swap(false, Ordering::SeqCst)
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.on_room();
         }
     }
 }

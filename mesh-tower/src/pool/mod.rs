@@ -18,6 +18,11 @@
 //! | `http.maxRequestsPerConnection` | then the connection is closed (HTTP/1), or drains while a new one is made (HTTP/2). Until it has drained it counts |
 //! | `tcp.connectTimeout` | from the connector's first byte to the end of the handshake, TLS included: [`Reason::ConnectTimeout`] |
 //! | `http.idleTimeout` | looked at when a request takes a connection, and by [`Pool::evict_idle`] |
+//! | `tcp.maxConnectionDuration` | looked at when a request takes or gives back a connection, and by [`Pool::evict_idle`]; what flies is finished |
+//! | `tcp.tcpKeepalive` | `SO_KEEPALIVE`, set by the connector ([`HttpEndpoints::with_tune`]) |
+//! | `http.http2KeepAlive` | pings, also while nothing flies; without an answer the connection is closed: [`Reason::Reset`] |
+//! | `http.maxConcurrentStreams` | another HTTP/2 connection, if `maxConnections` allows; else the request is pending until a stream ends |
+//! | `http.h2UpgradePolicy`, `useClientProtocol` | [`Protocol::Http2`], [`Protocol::Auto`] |
 //!
 //! A request is *pending* while it waits because no connection may be opened for it. Envoy also counts those whose
 //! own connection is being made; then `http1MaxPendingRequests: 1` would refuse the second of two first requests
@@ -46,8 +51,8 @@
 //!
 //! # What it does not do
 //!
-//! * HTTP/2 uses one connection per endpoint. Beyond the endpoint's `SETTINGS_MAX_CONCURRENT_STREAMS` requests queue
-//!   inside hyper; Envoy opens another connection. hyper spawns a small task for each HTTP/2 request.
+//! * Without `maxConcurrentStreams` HTTP/2 uses one connection per endpoint. Beyond the endpoint's own
+//!   `SETTINGS_MAX_CONCURRENT_STREAMS` requests queue inside hyper; Envoy opens another connection. hyper spawns a small task for each HTTP/2 request.
 //! * `CONNECT` is refused. An HTTP/1.1 upgrade (101) works through [`hyper::upgrade::on`]; an upgraded
 //!   connection no longer counts.
 //! * With [`Protocol::Auto`] a request of version HTTP/2 is sent as such also over TLS that negotiated nothing. If
@@ -79,9 +84,11 @@
 //! [`Reason::Reset`]: crate::error::Reason::Reset
 #![cfg_attr(
     not(feature = "client"),
-    doc = "\n[`Pool`]: crate\n[`Pool::evict_idle`]: crate\n[`hyper::upgrade::on`]: crate"
+    doc = "\n[`Pool`]: crate\n[`HttpEndpoints::with_tune`]: crate\n[`Pool::evict_idle`]: crate\n[`hyper::upgrade::on`]: crate"
 )]
 
+#[cfg(feature = "client")]
+mod age;
 #[cfg(feature = "client")]
 mod body;
 mod config;
@@ -115,9 +122,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 #[cfg(feature = "client")]
 pub use body::PoolBody;
-pub use config::{Config, Protocol};
+pub use config::{Config, Http2KeepAlive, Protocol, TcpKeepalive};
 #[cfg(feature = "client")]
-pub use endpoints::HttpEndpoints;
+pub use endpoints::{HttpEndpoints, tune_tcp};
 #[cfg(feature = "client")]
 pub use future::ResponseFuture;
 use mesh_core::limit;

@@ -5,13 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence},
 };
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::Guard;
 use http::{Uri, Version, uri::Scheme};
 use mesh_core::{Timestamp, limit::Resource};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     Config, Group, Protocol,
+    age::expiry,
     connect::{Connect, Dialing, Kind, Ticket},
     error,
     http1::{self, Lane},
@@ -38,6 +39,7 @@ use crate::{
 /// | a request that begins to wait ([`settle`](Self::settle)) | `waiting` | at `idle`, `http2`, the limits, `connections` |
 /// | a connection that comes free ([`check_in`](Self::check_in)) | `idle` | at `waiting` |
 /// | a connection that is closed ([`on_closed`](Self::on_closed)) | limits, `connections` | at `waiting` |
+/// | a stream that ends on a full connection ([`on_room`](Self::on_room)) | its count of streams | at `waiting` |
 ///
 /// Of any two such pairs one fence comes first, and the one that comes second sees what was written before the
 /// first. Requests begin to wait under the mutex, and connections are opened under it, so those do not race.
@@ -51,7 +53,7 @@ pub(super) struct Shared<B> {
     /// Where connections run that are opened outside of a runtime, in a destructor say.
     runtime: OnceLock<Handle>,
     idle: Idle<Lane<B>>,
-    http2: ArcSwapOption<http2::Connection<B>>,
+    http2: http2::Connections<B>,
     /// Whether TLS has negotiated HTTP/2 with this endpoint.
     negotiated: AtomicBool,
     /// Connections of this endpoint, and those that are being made: HTTP/1, HTTP/2.
@@ -85,7 +87,7 @@ impl<B> Shared<B> {
             connect,
             runtime: OnceLock::new(),
             idle: Idle::new(),
-            http2: ArcSwapOption::empty(),
+            http2: http2::Connections::new(),
             negotiated: AtomicBool::new(false),
             connections: [AtomicU32::new(0), AtomicU32::new(0)],
             waiting: AtomicUsize::new(0),
@@ -115,9 +117,11 @@ impl<B> Shared<B> {
             .with_endpoint(Arc::clone(&self.endpoint))
     }
 
-    /// Whether a connection has carried all the requests that it may.
-    pub(super) fn is_spent(&self, served: u32) -> bool {
-        self.config().max_requests_per_connection().is_some_and(|max| served >= max)
+    /// Whether a connection has carried all the requests that it may, or has become too old.
+    pub(super) fn is_spent(&self, served: u32, made: Timestamp) -> bool {
+        let config = self.config();
+        config.max_requests_per_connection().is_some_and(|max| served >= max)
+            || config.max_connection_duration().is_some_and(|max| Clock.now().since(made) > max)
     }
 
     /// Finds a connection for a request, without a lock if there is one.
@@ -131,7 +135,7 @@ impl<B> Shared<B> {
                 }
             }
             Want::Http2 { .. } => {
-                if let Some(reserved) = self.reserve(&config) {
+                if let Some(reserved) = self.http2.reserve(&config) {
                     return Checkout::Http2(reserved);
                 }
             }
@@ -154,14 +158,7 @@ impl<B> Shared<B> {
         let config = self.config();
         let expired = expiry(&config, || now);
         self.idle.sweep(|lane| !http1::is_fresh(lane, &expired), |lane| self.put_idle(lane));
-        let shared = self.http2.load();
-        if let Some(connection) = &*shared {
-            let idle =
-                config.idle_timeout().is_some_and(|timeout| connection.is_idle(now, timeout));
-            if idle || !connection.is_usable(config.max_requests_per_connection()) {
-                self.http2.compare_and_swap(&shared, None);
-            }
-        }
+        self.http2.sweep(&config, now);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.pump();
         }
@@ -194,17 +191,6 @@ impl<B> Shared<B> {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.pump();
         }
-    }
-
-    fn reserve(&self, config: &Config) -> Option<Reserved<B>> {
-        let shared = self.http2.load();
-        let connection = shared.as_ref()?;
-        let reserved = connection.reserve(config.max_requests_per_connection());
-        if reserved.as_ref().is_none_or(|reserved| reserved.is_last) {
-            // It drains: its requests hold it, and when the last has gone so has the connection.
-            self.http2.compare_and_swap(&shared, None);
-        }
-        reserved
     }
 }
 
@@ -281,7 +267,7 @@ impl<B> Shared<B> {
             work.dialings.push(Dialing::new(Arc::clone(self), ticket, Owner::Http1(number)));
         }
         while !waiters.sharing.is_empty()
-            && let Some(reserved) = self.reserve(&config)
+            && let Some(reserved) = self.http2.reserve(&config)
             && let Some((_, (sender, _))) = waiters.sharing.pop_first()
         {
             work.handovers.push((sender, Handover::Http2(reserved)));
@@ -380,9 +366,9 @@ impl<B> Shared<B> {
         self: &Arc<Self>,
         owner: Owner,
         ticket: &mut Ticket<B>,
-        connection: Arc<http2::Connection<B>>,
+        connection: &Arc<http2::Connection<B>>,
     ) {
-        let max = self.config().max_requests_per_connection();
+        let config = self.config();
         let mut work = Work::new();
         let mut waiters = self.lock();
         self.count_as(ticket, Kind::Http2);
@@ -393,10 +379,7 @@ impl<B> Shared<B> {
             }
             Owner::Http2 { .. } => waiters.dialing_http2 = false,
         }
-        // Before it was known that the endpoint speaks HTTP/2, several may have been made: one is enough.
-        if !self.http2.load().as_ref().is_some_and(|present| present.is_usable(max)) {
-            self.http2.store(Some(connection));
-        }
+        self.http2.add(connection, &config);
         self.settle(&mut waiters, &mut work);
         drop(waiters);
         work.run(self);
@@ -441,6 +424,13 @@ impl<B> Shared<B> {
         work.run(self);
     }
 
+    /// An HTTP/2 connection that was full has room for a stream.
+    pub(super) fn on_room(self: &Arc<Self>) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.pump();
+        }
+    }
+
     /// A connection was closed, and its slot given back.
     pub(super) fn on_closed(self: &Arc<Self>, kind: Kind) {
         self.connections(kind).fetch_sub(1, Ordering::SeqCst);
@@ -449,12 +439,6 @@ impl<B> Shared<B> {
             self.pump();
         }
     }
-}
-
-/// Whether a connection has been idle for too long. The clock is read at most once, and only if it matters.
-fn expiry(config: &Config, now: impl Fn() -> Timestamp) -> impl Fn(Timestamp) -> bool {
-    let timeout = config.idle_timeout();
-    move |since| timeout.is_some_and(|timeout| now().since(since) > timeout)
 }
 
 /// What was decided under the mutex and is done after it: waking tasks and starting them runs other people's code.

@@ -1,7 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_core::{
-    Endpoint, InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry, throttle,
+    Endpoint, InvalidConfig, Labels, Ratio, balance, breaker, budget, limit, outlier, retry,
+    throttle,
 };
 
 use super::{Answers, Config, Driver, MakeEndpoint, Policy, Upstream, plan::Shared};
@@ -121,6 +122,12 @@ impl Builder {
     #[must_use]
     pub fn balance(self, balance: balance::Config) -> Self {
         self.policy(|policy| policy.with_balance(balance))
+    }
+
+    /// See [`Policy::with_panic_threshold`].
+    #[must_use]
+    pub fn panic_threshold(self, share: Ratio) -> Self {
+        self.policy(|policy| policy.with_panic_threshold(share))
     }
 
     /// See [`Policy::with_budget`].

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use mesh_core::{
-    InvalidConfig, Labels, balance, breaker, budget, limit, outlier, retry, route::Split, throttle,
+    InvalidConfig, Labels, Ratio, balance, breaker, budget, limit, outlier, retry, route::Split,
+    throttle,
 };
 
 use super::Answers;
@@ -254,6 +255,7 @@ pub struct Policy {
     pool: pool::Config,
     outlier: outlier::Config,
     balance: balance::Config,
+    panic_threshold: Ratio,
     budget: budget::Config,
     high_priority: limit::Thresholds,
     throttle: Option<throttle::Config>,
@@ -269,6 +271,7 @@ impl Default for Policy {
             pool: pool::Config::default(),
             outlier: outlier::Config::default(),
             balance: balance::Config::default(),
+            panic_threshold: Ratio::ZERO,
             budget,
             high_priority: limit::Thresholds::new(limits).with_retry_budget(Some(budget)),
             throttle: None,
@@ -304,6 +307,19 @@ impl Policy {
     #[must_use]
     pub fn with_balance(mut self, balance: balance::Config) -> Self {
         self.balance = balance;
+        self
+    }
+
+    /// Below which share of endpoints that are not ejected the ejections are ignored, as a share of the subset's
+    /// endpoints (Envoy `healthy_panic_threshold`, Istio `minHealthPercent`). Default 0, as in Istio: an ejected endpoint
+    /// gets nothing, however few are left. Envoy's own default is 50 %.
+    ///
+    /// The comparison is Envoy's: with healthy / all below the threshold the subset panics, but not while
+    /// 1.4 · healthy / all is 1 or more (its overprovisioning factor), so a threshold above 71.4 % acts like one of 71.4 %.
+    /// In panic every endpoint may be picked, ejected or not; breakers still refuse. Ejections go on and are counted.
+    #[must_use]
+    pub fn with_panic_threshold(mut self, share: Ratio) -> Self {
+        self.panic_threshold = share;
         self
     }
 
@@ -358,6 +374,11 @@ impl Policy {
     /// How an endpoint is chosen for an attempt.
     pub fn balance(&self) -> &balance::Config {
         &self.balance
+    }
+
+    /// Below which share of healthy endpoints ejections are ignored; 0 is never.
+    pub fn panic_threshold(&self) -> Ratio {
+        self.panic_threshold
     }
 
     /// How many retries there may be for the requests there are.

@@ -57,6 +57,7 @@
 //!
 //! A subset that has no endpoint, or whose endpoints are all ejected or refused by their breakers, answers at once: 503,
 //! flag `UH`, with the time when the first of them comes back. There is no fall-back to other subsets, as in Istio.
+//! With a panic threshold ([`Policy::with_panic_threshold`]) ejections are ignored while too many are in force.
 
 mod builder;
 mod config;
@@ -64,6 +65,7 @@ mod driver;
 mod flight;
 pub mod future;
 mod make;
+mod panic;
 mod pick;
 mod plan;
 mod status;

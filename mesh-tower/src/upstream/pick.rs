@@ -6,7 +6,12 @@ use mesh_core::{
     retry::Tried,
 };
 
-use super::{flight::Flight, plan::Cluster, subset::Member};
+use super::{
+    flight::Flight,
+    panic::{self, Doubted},
+    plan::Cluster,
+    subset::{Member, Subset},
+};
 use crate::{Chance, MeshError, error::Reason};
 
 /// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
@@ -20,13 +25,23 @@ pub(super) fn pick<S: Clone>(
     flight: &mut Flight,
     now: Timestamp,
 ) -> Result<S, MeshError> {
-    let Cluster { roster, members } = cluster;
+    let Cluster { roster, members, doubted } = cluster;
     let subset = &roster.subset;
+    let in_panic = !doubted.is_empty() && is_in_panic(subset, members.len());
+    if in_panic {
+        subset.observer.panic();
+    }
     let rng = &mut chance.rng();
     let mut rejected: Option<Rejected> = None;
     for _ in 0..PICKS {
         let avoid = |member: &Member<S>| avoid && tried.contains(member.state.id);
-        let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
+        let picked = if in_panic {
+            let avoid = |doubted: &Doubted<S>| avoid(doubted.member());
+            subset.balancer.pick(now, rng, doubted, avoid)
+        } else {
+            subset.balancer.pick(now, rng, members, avoid)
+        };
+        let Some(index) = picked else { break };
         let member = &members[index];
         let state = &member.state;
         let permit = match &state.breaker {
@@ -56,6 +71,12 @@ pub(super) fn pick<S: Clone>(
         Some(after) => error.with_retry_after(after),
         None => error,
     })
+}
+
+/// Whether so many are ejected that it is ignored.
+fn is_in_panic(subset: &Subset, all: usize) -> bool {
+    let (ejected, all) = (u64::from(subset.detection.ejected()), all as u64);
+    panic::is_in_panic(subset.policy.panic_threshold(), all.saturating_sub(ejected), all)
 }
 
 /// How long until the first endpoint may be available: the balancer has passed over those that are ejected, and those

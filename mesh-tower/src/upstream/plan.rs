@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     Config, MakeEndpoint, Origin,
+    panic::{self, Doubted},
     subset::{EndpointState, Member, Subset},
 };
 use crate::{Chance, Clock, striped::Striped};
@@ -28,6 +29,8 @@ pub(super) struct Plan<S> {
 pub(super) struct Cluster<S> {
     pub(super) roster: Striped<Roster>,
     pub(super) members: Weighted<Member<S>>,
+    /// The same in panic; empty if the policy knows none.
+    pub(super) doubted: Weighted<Doubted<S>>,
 }
 
 /// What a request holds of a [`Cluster`] until it is over: all but the services. The endpoints stand in the order of the
@@ -166,7 +169,7 @@ impl<S> Plan<S> {
 
     /// Un-ejects what has served its time, and compares the endpoints if it is time for that. Idempotent.
     pub(super) fn on_timeout(&self, now: Timestamp, chance: &Chance) {
-        for Cluster { roster, members } in &self.subsets {
+        for Cluster { roster, members, .. } in &self.subsets {
             let subset = &roster.subset;
             subset.detection.sweep(
                 now,
@@ -247,9 +250,10 @@ impl<S: Clone> Writer<S> {
         };
         let cluster = |Members { subset, members }: &Members<S>| {
             let members = Weighted::new(members.values().cloned().collect());
+            let doubted = panic::doubted(subset.policy.panic_threshold(), members.as_slice());
             let endpoints = members.iter().map(|member| member.state.clone()).collect();
             let roster = Striped::new(&Roster { subset: subset.clone(), endpoints });
-            Cluster { roster, members }
+            Cluster { roster, members, doubted }
         };
         Ok(Plan {
             config: self.config.clone(),

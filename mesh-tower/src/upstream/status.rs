@@ -165,7 +165,11 @@ fn describe_policy(policy: &Policy, line: &mut impl FnMut(&str, String)) {
     );
     line("balance", format!("{:?}", policy.balance().strategy()));
     line("breaker", policy.breaker().map_or_else(|| "none".into(), describe_breaker));
-    line("outlier", describe_outlier(policy.outlier()));
+    let panic = match policy.panic_threshold() {
+        Ratio::ZERO => String::new(),
+        share => format!(", ignored while less than {share} are left"),
+    };
+    line("outlier", describe_outlier(policy.outlier()) + &panic);
 }
 
 fn describe_breaker(config: &breaker::Config) -> String {

@@ -246,6 +246,13 @@ pub(super) struct Member<S> {
     pub(super) service: S,
 }
 
+impl<S> Member<S> {
+    /// Whether its breaker would admit a request.
+    pub(super) fn is_admitted(&self, now: Timestamp) -> bool {
+        self.state.breaker.as_ref().is_none_or(|breaker| breaker.would_admit(now))
+    }
+}
+
 impl<S> Candidate for Member<S> {
     fn load(&self) -> &Load {
         self.state.load()
@@ -256,7 +263,6 @@ impl<S> Candidate for Member<S> {
     }
 
     fn is_available(&self, now: Timestamp) -> bool {
-        !self.state.host.is_ejected()
-            && self.state.breaker.as_ref().is_none_or(|breaker| breaker.would_admit(now))
+        !self.state.host.is_ejected() && self.is_admitted(now)
     }
 }

@@ -1,6 +1,6 @@
 //! Texts that are no documents, by accident or on purpose.
 
-use mesh_tower::istio::{self, Cause, Errors, Unsupported};
+use mesh_tower::istio::{self, Cause, Errors, MeshConfig, Unsupported};
 use proptest::prelude::*;
 
 use super::{read, rule, service};
@@ -122,7 +122,7 @@ fn a_terminal_is_not_driven_by_a_document() {
 /// A document of every kind.
 fn whole() -> String {
     let rule = rule(
-        "subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {retryBudget: {percent: 20}}}], trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}",
+        "subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {retryBudget: {percent: 20}}}], trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}, portLevelSettings: [{port: {number: 8080}, connectionPool: {tcp: {tcpKeepalive: {probes: 3}}}}]}",
     );
     let service = service(
         "timeout: 1s, retries: {attempts: 2, retryOn: \"5xx,503\"}, route: [{destination: {host: shop, subset: v1}, weight: 3}]",
@@ -133,11 +133,17 @@ fn whole() -> String {
 /// Whatever comes: an answer, of which every problem can be printed and stands in the text.
 fn is_sane(text: &str) -> Result<(), TestCaseError> {
     for mode in [Unsupported::Error, Unsupported::Warn] {
+        drop(MeshConfig::read(text, "mesh.yaml", mode));
         match istio::read(text, "any.yaml", mode) {
             Ok(documents) => {
                 drop(documents.upstreams());
-                for host in ["shop", "my-app", "", "*", "a.b"] {
+                for host in ["shop", "shop:8080", "my-app", "", "*", "a.b", ":", "a:0"] {
                     drop(documents.upstream(host));
+                    for subset in [None, Some("v1")] {
+                        let policy = documents.effective_policy(host, subset).ok().flatten();
+                        let printed = policy.map(|policy| policy.to_string()).unwrap_or_default();
+                        prop_assert!(!printed.contains(|c: char| c.is_control()), "{printed:?}");
+                    }
                 }
             }
             Err(errors) => {

@@ -20,12 +20,23 @@ spec:
         maxConnections: 100
         connectTimeout: 1s
         idleTimeout: 1m
+        maxConnectionDuration: 1h
+        tcpKeepalive:
+          probes: 3
+          time: 60s
+          interval: 10s
       http:
         http1MaxPendingRequests: 1
         http2MaxRequests: 1
         maxRequestsPerConnection: 1
         maxRetries: 1
         idleTimeout: 1m
+        h2UpgradePolicy: UPGRADE
+        useClientProtocol: false
+        maxConcurrentStreams: 100
+        http2KeepAlive:
+          interval: 30s
+          timeout: 1s
     outlierDetection:
       consecutive5xxErrors: 3
       consecutiveGatewayErrors: 2
@@ -34,12 +45,17 @@ spec:
       interval: 10s
       baseEjectionTime: 30s
       maxEjectionPercent: 100
-      minHealthPercent: 0
+      minHealthPercent: 30
     loadBalancer:
       simple: ROUND_ROBIN
     retryBudget:
       percent: 20
       minRetryConcurrency: 3
+    portLevelSettings:
+      - port:
+          number: 8080
+        loadBalancer:
+          simple: LEAST_REQUEST
   subsets:
     - name: v1
       labels: {version: v1}
@@ -69,6 +85,8 @@ spec:
           destination:
             host: shop
             subset: v1
+            port:
+              number: 8080
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -159,33 +177,16 @@ fn what_istio_has_and_this_crate_has_not() {
         (rule("workloadSelector: {}"), "spec.workloadSelector"),
         (rule("exportTo: [\".\"]"), "spec.exportTo[0]"),
         (policy("tls: {mode: ISTIO_MUTUAL}"), "spec.trafficPolicy.tls"),
-        (policy("portLevelSettings: []"), "spec.trafficPolicy.portLevelSettings"),
+        (
+            policy("portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]"),
+            "spec.trafficPolicy.portLevelSettings[0].tls",
+        ),
+        (
+            policy("portLevelSettings: [{port: {number: 80}, retryBudget: {}}]"),
+            "spec.trafficPolicy.portLevelSettings[0].retryBudget",
+        ),
         (policy("tunnel: {}"), "spec.trafficPolicy.tunnel"),
         (policy("proxyProtocol: {}"), "spec.trafficPolicy.proxyProtocol"),
-        (
-            policy("connectionPool: {tcp: {maxConnectionDuration: 1s}}"),
-            "spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration",
-        ),
-        (
-            policy("connectionPool: {tcp: {tcpKeepalive: {}}}"),
-            "spec.trafficPolicy.connectionPool.tcp.tcpKeepalive",
-        ),
-        (
-            policy("connectionPool: {http: {h2UpgradePolicy: UPGRADE}}"),
-            "spec.trafficPolicy.connectionPool.http.h2UpgradePolicy",
-        ),
-        (
-            policy("connectionPool: {http: {useClientProtocol: true}}"),
-            "spec.trafficPolicy.connectionPool.http.useClientProtocol",
-        ),
-        (
-            policy("connectionPool: {http: {maxConcurrentStreams: 1}}"),
-            "spec.trafficPolicy.connectionPool.http.maxConcurrentStreams",
-        ),
-        (
-            policy("outlierDetection: {minHealthPercent: 30}"),
-            "spec.trafficPolicy.outlierDetection.minHealthPercent",
-        ),
         (
             policy("outlierDetection: {consecutiveErrors: 5}"),
             "spec.trafficPolicy.outlierDetection.consecutiveErrors",
@@ -214,7 +215,7 @@ fn what_istio_has_and_this_crate_has_not() {
         (route("delegate: {}"), "spec.http[0].delegate"),
         (route("rewrite: {}"), "spec.http[0].rewrite"),
         (route("fault: {}"), "spec.http[0].fault"),
-        (route("mirror: {}"), "spec.http[0].mirror"),
+        (route("mirror: {host: copy}"), "spec.http[0].mirror"),
         (route("mirrors: []"), "spec.http[0].mirrors"),
         (route("corsPolicy: {}"), "spec.http[0].corsPolicy"),
         (route("headers: {}"), "spec.http[0].headers"),
@@ -223,8 +224,8 @@ fn what_istio_has_and_this_crate_has_not() {
             "spec.http[0].retries.retryRemoteLocalities",
         ),
         (
-            service("route: [{destination: {host: shop, port: {number: 1}}}]"),
-            "spec.http[0].route[0].destination.port",
+            route("retries: {attempts: 1, retryOn: \"5xx,sometimes\"}"),
+            "spec.http[0].retries.retryOn",
         ),
         (
             service("route: [{destination: {host: shop}, headers: {}}]"),

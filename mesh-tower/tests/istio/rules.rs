@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use mesh_core::{Ratio, balance, budget, limit, outlier};
-use mesh_tower::{pool, upstream::Policy};
+use mesh_tower::{
+    pool::{self, Http2KeepAlive, Protocol, TcpKeepalive},
+    upstream::Policy,
+};
 
-use super::{config, labels, policy, read, rule, service};
+use super::{config, labels, policy, read, refused, rule, service};
 
 #[track_caller]
 fn policy_of(traffic_policy: &str) -> Policy {
@@ -52,6 +55,54 @@ fn connection_pool() {
     );
     assert_eq!(idle("tcp: {idleTimeout: 0s}"), None);
     assert_eq!(idle("tcp: {}"), Some(Duration::from_secs(3_600)));
+}
+
+#[test]
+fn how_connections_are_kept() {
+    let of = |block: &str| policy_of(&format!("connectionPool: {{{block}}}")).pool().clone();
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        of("tcp: {maxConnectionDuration: 500s}").max_connection_duration(),
+        Some(seconds(500))
+    );
+    assert_eq!(of("tcp: {}").max_connection_duration(), None);
+    assert_eq!(of("tcp: {}").tcp_keepalive(), None);
+    let keepalive = TcpKeepalive::default();
+    assert_eq!(of("tcp: {tcpKeepalive: {probes: 0}}").tcp_keepalive(), Some(keepalive));
+    assert_eq!(
+        of("tcp: {tcpKeepalive: {probes: 3, time: 1m, interval: 9s}}").tcp_keepalive(),
+        Some(keepalive.with_probes(3).with_time(seconds(60)).with_interval(seconds(9)))
+    );
+    assert_eq!(
+        of("http: {http2KeepAlive: {interval: 30s, timeout: 1s}}").http2_keep_alive(),
+        Some(Http2KeepAlive::new(seconds(30), seconds(1)).unwrap())
+    );
+    for (http, protocol) in [
+        ("", Protocol::Auto),
+        ("h2UpgradePolicy: DEFAULT", Protocol::Auto),
+        ("h2UpgradePolicy: DO_NOT_UPGRADE", Protocol::Auto),
+        ("h2UpgradePolicy: UPGRADE", Protocol::Http2),
+        ("useClientProtocol: true", Protocol::Auto),
+        ("useClientProtocol: true, h2UpgradePolicy: UPGRADE", Protocol::Auto),
+    ] {
+        assert_eq!(of(&format!("http: {{{http}}}")).protocol(), protocol, "{http}");
+    }
+    let error =
+        |block: &str| refused(&rule(&format!("trafficPolicy: {{connectionPool: {{{block}}}}}")));
+    assert!(
+        error("tcp: {tcpKeepalive: {time: 0.5s}}")
+            .contains("tcpKeepalive.time: \"0.5s\" is not allowed, expected 1s or more")
+    );
+    assert!(
+        error("http: {http2KeepAlive: {interval: 1s}}")
+            .contains("http2KeepAlive.timeout: is missing")
+    );
+    assert!(
+        error("http: {h2UpgradePolicy: MAYBE}")
+            .contains("expected DEFAULT, UPGRADE or DO_NOT_UPGRADE")
+    );
+    assert_eq!(of("http: {maxConcurrentStreams: 7}").max_concurrent_streams(), Some(7));
+    assert_eq!(of("http: {maxConcurrentStreams: 0}").max_concurrent_streams(), None);
 }
 
 #[test]

@@ -2,10 +2,12 @@
 #![cfg(feature = "client")]
 #![expect(clippy::unwrap_used, reason = "all of it is a test")]
 
+mod age;
 mod cancel;
 mod http1;
 mod http2;
 mod limits;
 mod protocols;
+mod streams;
 mod stress;
 mod support;
