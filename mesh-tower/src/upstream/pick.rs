@@ -62,9 +62,15 @@ pub(super) fn pick<S: Clone>(
 fn next_return<S>(cluster: &Cluster<S>, now: Timestamp) -> Option<Duration> {
     let returns = |Member { state, .. }: &Member<S>| {
         let probe = match state.breaker.as_ref().map(|breaker| breaker.state(now)) {
-            Some(State::Open { until }) => Some(until),
+            // One that waits for a reset names no time.
+            Some(State::Open { until }) if until < Timestamp::MAX => Some(until),
             Some(
-                State::Closed | State::HalfOpen { .. } | State::ForcedOpen | State::ForcedClosed,
+                State::Closed
+                | State::Open { .. }
+                | State::HalfOpen { .. }
+                | State::ForcedOpen
+                | State::ForcedClosed
+                | State::MetricsOnly,
             )
             | None => None,
         };
