@@ -97,7 +97,6 @@ impl Accrual {
         };
         match self.rule {
             AccrualRule::Consecutive(0) => invalid(&0, "at least 1 failure"),
-            AccrualRule::Consecutive(_) => Ok(()),
             AccrualRule::SuccessRate { required, .. }
             | AccrualRule::SuccessRateWithin { required, .. }
                 if required > Ratio::ONE =>
@@ -113,7 +112,7 @@ impl Accrual {
                 }
                 Ok(())
             }
-            AccrualRule::SuccessRate { .. } => Ok(()),
+            AccrualRule::Consecutive(_) | AccrualRule::SuccessRate { .. } => Ok(()),
         }
     }
 }

@@ -25,36 +25,37 @@ impl Breaker {
         {
             return Some(opened);
         }
-        let run = match run {
+        let (run, told) = match run {
             Run::Ends => {
                 if word.count() != 0 {
                     self.end_run(word);
                 }
-                0
+                (0, None)
             }
-            Run::Stays => 0,
-            Run::Grows => match self.extend_run(word, flags)? {
-                Longer::To(run) => run,
-                Longer::Told(transition) => return Some(transition),
-            },
+            Run::Stays => (0, None),
+            Run::Grows => self.extend_run(word, flags)?,
         };
-        let by_run = self.rules.consecutive().filter(|threshold| run >= *threshold && run > 0);
-        let mut reason = by_run.map(|_| Reason::ConsecutiveFailures(run));
+        let by_run = self.rules.consecutive().filter(|threshold| run >= *threshold);
+        let by_run = by_run.map(|_| Reason::ConsecutiveFailures(run));
         let by_window = self.count(now, word, start, failed, flags);
-        reason = reason.or(by_window);
+        let mut reason = by_run.or(by_window);
         let mut met = if reason.is_some() { Met::BASE } else { Met::NONE };
         if flags.has(Flags::ACCRUAL) {
             let (also, why) = self.accrue(now, word.generation(), failed, run);
             (met, reason) = (met.and(also), reason.or(why));
         }
-        self.on_met(now, rng, word.generation(), met, reason?)
+        match told {
+            Some(failures) => Some(tell(Reason::ConsecutiveFailures(failures))),
+            None => self.on_met(now, rng, word.generation(), met, reason?),
+        }
     }
 
-    /// Adds a failure to the run. `None` if the breaker has moved on meanwhile.
-    fn extend_run(&self, mut word: Word, flags: Flags) -> Option<Longer> {
+    /// Adds a failure to the run, and gives its length; with the length to tell if that is all there is to do. `None` if
+    /// the breaker has moved on meanwhile.
+    fn extend_run(&self, mut word: Word, flags: Flags) -> Option<(u32, Option<u32>)> {
         let threshold = self.rules.consecutive();
         if threshold.is_none() && !flags.has(Flags::ACCRUAL) {
-            return Some(Longer::To(0));
+            return Some((0, None));
         }
         // Who tells begins anew in the same step: of failures that come at once, each threshold is told once.
         let tells =
@@ -67,10 +68,8 @@ impl Breaker {
             let next = if tell { word.with_count(0) } else { longer };
             match self.word.compare_exchange_weak(word.to_bits(), next.to_bits(), Relaxed, Relaxed)
             {
-                Ok(_) if tell => {
-                    return Some(Longer::Told(told(Reason::ConsecutiveFailures(longer.count()))));
-                }
-                Ok(_) => return Some(Longer::To(longer.count())),
+                Ok(_) if tell => return Some((0, Some(longer.count()))),
+                Ok(_) => return Some((longer.count(), None)),
                 Err(bits) => word = Word::from_bits(bits),
             }
             if word.generation() != generation {
@@ -143,7 +142,7 @@ impl Breaker {
         if probes.config.trip() == Trip::Tell {
             let phase = probes.closed_phase();
             self.begin(&mut probes, word, now, phase);
-            return Some(told(reason));
+            return Some(tell(reason));
         }
         probes.run = word.count();
         let wait = probes.draw(met, rng);
@@ -179,12 +178,6 @@ impl Breaker {
     }
 }
 
-/// A failure was added to the run.
-enum Longer {
-    To(u32),
-    Told(Transition),
-}
-
-fn told(reason: Reason) -> Transition {
+fn tell(reason: Reason) -> Transition {
     Transition { from: State::Closed, to: State::Closed, reason }
 }

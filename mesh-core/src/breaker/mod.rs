@@ -125,7 +125,7 @@ pub use self::{
 use self::{
     accruals::Accruals,
     probes::Probes,
-    rules::Rules,
+    rules::{Flags, Rules},
     state::{Phase, Word},
 };
 use crate::{
@@ -259,7 +259,8 @@ impl Breaker {
         match word.phase() {
             Phase::Closed | Phase::ForcedClosed | Phase::MetricsOnly => true,
             Phase::Sampled => {
-                now.as_nanos() < self.overdue_at.load(Relaxed)
+                self.rules.flags().has(Flags::TELL)
+                    || now.as_nanos() < self.overdue_at.load(Relaxed)
                     || self.ratio_met(word, now).is_none()
             }
             Phase::Open => now.as_nanos() >= self.until.load(Relaxed),

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{
-    Config, Evaluation, Expiry, Reason, Verdict,
+    Config, Evaluation, Expiry, Reason, Trip, Verdict,
     accruals::Met,
     state::Phase,
     waits::{Schedule, Series, Wait},
@@ -218,6 +218,9 @@ impl Probes {
     }
 
     fn longest(&self, met: Met) -> Duration {
+        if self.config.trip() == Trip::OpenUntilReset {
+            return Duration::MAX;
+        }
         let waits = self.waits.iter().zip(RULES).filter(|(_, bit)| met.has(*bit));
         let wait = waits.map(|(turn, _)| turn.next.drawn).max().unwrap_or_default();
         // Over strictly after its end is over at the next moment.

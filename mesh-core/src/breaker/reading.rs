@@ -38,12 +38,16 @@ pub enum Reading {
 impl Reading {
     /// The outcome of an HTTP response.
     pub const fn http(self, status: u16) -> Outcome {
-        match (self, status) {
-            (Self::Linkerd, 429) => Outcome::Throttled,
-            (Self::Linkerd, 500..=599) => Self::server_error(status),
-            (Self::HaproxyLayer7, 100..=499 | 501 | 505) => Outcome::Success,
-            (Self::HaproxyLayer7, _) => Self::server_error(status),
-            (Self::Linkerd | Self::HaproxyLayer4, _) => Outcome::Success,
+        let failed = match self {
+            Self::Linkerd if status == 429 => return Outcome::Throttled,
+            Self::Linkerd => matches!(status, 500..=599),
+            Self::HaproxyLayer4 => false,
+            Self::HaproxyLayer7 => !matches!(status, 100..=499 | 501 | 505),
+        };
+        match status {
+            502..=504 if failed => Outcome::GatewayError,
+            _ if failed => Outcome::ServerError,
+            _ => Outcome::Success,
         }
     }
 
@@ -56,13 +60,6 @@ impl Reading {
             (Self::Linkerd, 7 | 13 | 15) => Outcome::ServerError,
             // HAProxy sees the HTTP status alone: 200.
             (Self::Linkerd | Self::HaproxyLayer4 | Self::HaproxyLayer7, _) => Outcome::Success,
-        }
-    }
-
-    const fn server_error(status: u16) -> Outcome {
-        match status {
-            502..=504 => Outcome::GatewayError,
-            _ => Outcome::ServerError,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Everything rare: one at a time, under the lock.
 
 use super::{
-    Breaker, Expiry, Permit, Reason, Rejected, State, Transition, Trip, Verdict,
+    Breaker, Expiry, Permit, Reason, Rejected, State, Transition, Verdict,
     accruals::Met,
     permit::Entered,
     probes::{Due, Probes},
-    rules::Answer,
+    rules::{Answer, Flags},
     state::{Phase, Word},
 };
 use crate::{Outcome, Rng, Timestamp, sync::Ordering::Relaxed, time::saturating_nanos};
@@ -27,6 +27,10 @@ impl Breaker {
                 u64::MAX => 0,
                 overdue_at => overdue_at,
             },
+            // Who is only told of it is told with an outcome, which can say so.
+            Phase::Sampled if self.rules.flags().has(Flags::TELL) => {
+                return Ok(Permit::plain(now, seen.generation()));
+            }
             Phase::Sampled => match self.sample(now, rng) {
                 None => return Ok(Permit::plain(now, seen.generation())),
                 Some(opened) => {
@@ -74,7 +78,7 @@ impl Breaker {
                 return Ok(Permit::closing(now, self.word().generation(), permits_before));
             }
             let until = overdue_at + probes.next_wait(due);
-            if now < until || probes.config.trip() == Trip::OpenUntilReset {
+            if now < until {
                 let opened = self.reopen(probes, word, overdue_at, due.reason());
                 return Err(rejected_until(now, self.until.load(Relaxed), Some(opened)));
             }
@@ -234,10 +238,7 @@ impl Breaker {
         reason: Reason,
     ) -> Transition {
         let from = self.state_of(word);
-        let until = match probes.config.trip() {
-            Trip::OpenUntilReset => Timestamp::MAX,
-            Trip::Open | Trip::Tell => since + wait,
-        };
+        let until = since + wait;
         probes.clear();
         self.until.store(until.as_nanos(), Relaxed);
         self.publish(word.next(Phase::Open, 0));
@@ -277,12 +278,16 @@ impl Breaker {
         }
     }
 
+    /// By hand, to a phase that counts nothing: all that was counted is forgotten.
     pub(super) fn force(&self, phase: Phase, reason: Reason) -> Option<Transition> {
         let mut probes = self.lock();
         let word = self.word();
         let from = self.state_of(word);
-        probes.clear();
         let next = word.next(phase, 0);
+        probes.restart(next.generation());
+        if let Some(accruals) = self.accruals.get() {
+            accruals.restart(next.generation());
+        }
         self.publish(next);
         let to = self.state_of(next);
         (from != to).then_some(Transition { from, to, reason })
@@ -298,7 +303,7 @@ impl Breaker {
         let mut probes = self.lock();
         let word = self.word();
         let from = self.state_of(word);
-        let phase = phase.unwrap_or(probes.closed_phase());
+        let phase = phase.unwrap_or_else(|| probes.closed_phase());
         self.begin(&mut probes, word, now, phase);
         let to = self.state_of(self.word());
         (from != to).then_some(Transition { from, to, reason })

@@ -4,6 +4,8 @@
 //! and compares after each step. The same check is a property test on random bytes, the replay of a corpus, and a fuzz
 //! target. Each comes with broken twins: the machine with a fault, which the check must find.
 
+mod breaker;
+
 /// The check of one machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
@@ -16,4 +18,4 @@ pub struct Machine {
 }
 
 /// All of them.
-pub const MACHINES: &[Machine] = &[];
+pub const MACHINES: &[Machine] = &[breaker::MACHINE];
