@@ -17,30 +17,54 @@
 //!                                   enough good probes
 //! ```
 //!
-//! | input ＼ state | closed | open | half-open | forced open | forced closed |
-//! | --- | --- | --- | --- | --- | --- |
-//! | `try_acquire` | admit | before `until`: refuse; else → half-open, admit as a probe | permit left: admit as a probe; else refuse; probe overdue: as if → open at its deadline | refuse | admit |
-//! | success | run := 0, window | – | slow: as a failure; else one more; enough → closed, wait := first | – | – |
-//! | failure | run += 1, window; a rule trips → open | – | → open, wait × growth | – | – |
-//! | `Throttled` | window, as a failure; the run stays; ratio trips → open | – | as a failure | – | – |
-//! | `Cancelled`, `on_drop` | – | – | permit comes back | – | – |
-//! | any, with an older permit | – | – | – | – | – |
-//! | `on_timeout` | – | – | probe overdue → open at its deadline | – | – |
-//! | `force_open`, `force_closed` | → forced | → forced | → forced | – / → forced closed | → forced open / – |
-//! | `reset` | run, window := empty | → closed | → closed | → closed | → closed |
+//! | input ＼ state | closed | open | half-open | forced open | forced closed | metrics only |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | `try_acquire` | admit; a snapshot due that opens: refuse | before `until`: refuse; else → half-open, admit as a probe | permit left: admit as a probe; else refuse; something overdue: as if → open or closed at its time | refuse | admit | admit |
+//! | success | run := 0, window, averages; looked at on every call: a ratio met → open | – | one more; enough → closed, waits := first; by ratios: enough answers → open or closed | – | – | run := 0, window, averages |
+//! | slow success | the same; a ratio met → open | – | as a failure; by ratios: counts as slow | – | – | as a success |
+//! | failure | run += 1, window, averages; a rule met → open | – | → open, next wait; by ratios: as above; with accruals: run += 1, averages, one met → open, none → permit comes back | – | – | run += 1, window, averages |
+//! | `Throttled` | as [`Throttled`] says | – | as [`Throttled`] says | – | – | as [`Throttled`] says |
+//! | `Cancelled`, `on_drop` | – | – | permit comes back | – | – | – |
+//! | any, with an older permit | – | – | – | – | – | – |
+//! | `on_timeout` | a snapshot due: a ratio met → open | – | probe overdue → open at its deadline; phase over → open or closed at its end | – | – | – |
+//! | `trip` | → open, first wait | – | → open, next wait | → open | → open | → open |
+//! | `probe` | → half-open | → half-open | – | → half-open | → half-open | → half-open |
+//! | `force_open`, `force_closed`, `force_metrics_only` | → forced | → forced | → forced | – / → | → / – | → forced; itself: begins anew |
+//! | `reset` | all := empty | → closed | → closed | → closed | → closed | → closed |
+//!
+//! Where a rule only tells ([`Trip::Tell`]), read "→ open" under closed as "told, and counted anew".
 //!
 //! Closed opens on the first rule that is met, in this order: failures in a row ≥ threshold (Linkerd, Envoy);
-//! failures ÷ calls ≥ ratio; slow ÷ calls ≥ ratio, both only from a minimum of calls in a window that slides
-//! (resilience4j), and only on a call that failed or was slow (Polly). A success that completes the minimum does
-//! not open.
+//! failures ÷ calls ≥ ratio, or successes ÷ calls < required (Linkerd); slow ÷ calls ≥ ratio, these only from a minimum
+//! of calls in a window that slides (resilience4j); an [`Accrual`] (Finagle). The ratios are looked at when
+//! [`Evaluation`] says: by default only on a call that failed or was slow (Polly), so that a success that completes the
+//! minimum does not open.
 //!
 //! Open lasts `min(open_for × growthⁿ, max_open_for) × (1 + U[0, jitter))` after `n` failed probes in a row
-//! (Linkerd's failure accrual; jitter on top of the bound, so that a fleet at the bound does not probe in step).
-//! Success brings `n` back to 0. The wait is over *at* its end (Polly), not strictly after it (resilience4j).
+//! (Linkerd's failure accrual; there jitter ends at the bound, here it goes beyond unless it is
+//! [capped](Builder::with_capped_jitter), so that a fleet at the bound does not probe in step). Accruals have
+//! [`Waits`] of their own, and the longest wait holds. Success brings `n` back to 0. The wait is over *at* its end
+//! (Polly), or [strictly](Builder::with_strict_wait) after it (resilience4j, Hystrix).
 //!
 //! Half-open admits exactly its permits until the verdict: a good answer does not bring its permit back, a dropped
 //! attempt does. It never depends on the window, so probes may trickle in slowly. Each probe has a deadline: a
-//! hanging one counts as failed from that moment on, whoever notices it and however late.
+//! hanging one counts as failed from that moment on, whoever notices it and however late. A probe is decided by its own
+//! answer alone: a request from before that ends meanwhile says nothing about now.
+//!
+//! # The peers
+//!
+//! Where they contradict each other there is a setting. Each preset says in its docs where it still differs from its peer.
+//!
+//! | preset | looks at | when | open for | over | closes after |
+//! | --- | --- | --- | --- | --- | --- |
+//! | the default | 5 failures in a row | – | 30 s, doubled to 300 s, + 10 % | at the end | 1 good probe |
+//! | [`Config::linkerd`] | 7 failures in a row | – | 1 s, doubled to 60 s, + 50 % within that | at the end | 1 good probe |
+//! | [`Config::linkerd_unified`] | the same, and a success rate | every call | the same | at the end | 1 good probe |
+//! | [`Config::finagle`] | average success below 80 % over 30 s, or 5 failures in a row | failures | 5 s to 300 s, equal-jittered | at the end | 1 good probe |
+//! | [`Config::resilience4j`] | half of 100 calls failed, or all were slow | every call | 60 s | after it | the ratios of 10 probes |
+//! | [`Config::polly`] | a tenth of at least 100 calls in 30 s failed | failures | 5 s | at the end | 1 good probe |
+//! | [`Config::hystrix`] | half of at least 20 calls in 10 s failed | every 500 ms | 5 s | after it | 1 good probe |
+//! | [`Config::haproxy`] | 10 failures in a row | – | does not open: tells | – | – |
 //!
 //! # What it does not do
 //!
@@ -139,13 +163,15 @@ use crate::{
 
 /// A circuit breaker for one endpoint or one upstream. See the [module](self) for how it decides.
 ///
-/// * getters: [`state`](Self::state), [`would_admit`](Self::would_admit), [`config`](Self::config);
+/// * getters: [`state`](Self::state), [`would_admit`](Self::would_admit), [`config`](Self::config),
+///   [`counts`](Self::counts), [`rule_met`](Self::rule_met);
 /// * facts: [`on_outcome`](Self::on_outcome), [`on_drop`](Self::on_drop);
 /// * questions: [`try_acquire`](Self::try_acquire);
-/// * timers, optional: [`poll_timeout`](Self::poll_timeout), [`on_timeout`](Self::on_timeout) make a hanging probe
-///   known without waiting for the next call;
-/// * by hand: [`force_open`](Self::force_open), [`force_closed`](Self::force_closed), [`reset`](Self::reset),
-///   [`set_config`](Self::set_config).
+/// * timers, optional: [`poll_timeout`](Self::poll_timeout), [`on_timeout`](Self::on_timeout) make a hanging probe or
+///   a snapshot known without waiting for the next call;
+/// * by hand: [`force_open`](Self::force_open), [`force_closed`](Self::force_closed),
+///   [`force_metrics_only`](Self::force_metrics_only), [`trip`](Self::trip), [`probe`](Self::probe),
+///   [`reset`](Self::reset), [`set_config`](Self::set_config).
 ///
 /// O(1) for each call on the closed and open path, without a lock; O(permits) under a lock for a probe. Less than a
 /// kilobyte, plus 24 bytes for each part of a time window or 4 for each call of a count window. To share it, put it in an

@@ -22,8 +22,8 @@ struct Policy {
     min_requests: Option<u32>,
     mark_dead_ms: Option<u64>,
     mark_dead_list_ms: Option<Vec<u64>>,
-    a: Option<Box<Policy>>,
-    b: Option<Box<Policy>>,
+    a: Option<Box<Self>>,
+    b: Option<Box<Self>>,
 }
 
 #[derive(Deserialize)]
@@ -114,7 +114,11 @@ impl Rig {
         let transition = self.breaker.on_outcome(now, &mut self.rng, permit, outcome);
         Ok(transition.and_then(|transition| match transition.to {
             State::Open { until } => Some(until.since(now)),
-            _ => None,
+            State::Closed
+            | State::HalfOpen { .. }
+            | State::ForcedOpen
+            | State::ForcedClosed
+            | State::MetricsOnly => None,
         }))
     }
 }
@@ -122,13 +126,13 @@ impl Rig {
 fn pair(policy: Policy) -> Result<(Accrual, Option<Accrual>), String> {
     match policy {
         Policy { policy: Some(name), a: Some(a), b: Some(b), .. } if name == "or" => {
-            Ok((single(*a)?, Some(single(*b)?)))
+            Ok((single(&a)?, Some(single(&b)?)))
         }
-        policy => Ok((single(policy)?, None)),
+        policy => Ok((single(&policy)?, None)),
     }
 }
 
-fn single(policy: Policy) -> Result<Accrual, String> {
+fn single(policy: &Policy) -> Result<Accrual, String> {
     let waits = match (&policy.mark_dead_ms, &policy.mark_dead_list_ms) {
         (Some(millis), None) => Waits::constant(Duration::from_millis(*millis)),
         (None, Some(list)) => {
@@ -138,7 +142,7 @@ fn single(policy: Policy) -> Result<Accrual, String> {
     };
     let waits = waits.map_err(|error| error.to_string())?;
     let required = policy.required.map(|required| Ratio::from_ppm((required * 1e6).round() as u32));
-    match (policy.policy.as_deref(), required, &policy) {
+    match (policy.policy.as_deref(), required, policy) {
         (Some("consecutive"), None, Policy { n: Some(n), window: None, window_ms: None, .. }) => {
             Ok(Accrual::consecutive(*n, waits))
         }
@@ -165,7 +169,7 @@ fn defaults(expect: &Defaults) -> Result<(), String> {
             window.as_secs()
         ),
         AccrualRule::Consecutive(failures) => format!("consecutive({failures})"),
-        other => format!("{other:?}"),
+        other @ (AccrualRule::SuccessRate { .. } | _) => format!("{other:?}"),
     };
     let (first, second) = Config::finagle().accrual().ok_or("no accrual")?;
     let second = second.ok_or("one rule alone")?;

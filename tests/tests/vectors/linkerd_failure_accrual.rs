@@ -125,7 +125,7 @@ fn success_rate(case: &Case, window: u64, threshold: f64, minimum: u64) -> Resul
     let config = Config::linkerd_unified(required, minimum, window)
         .with_consecutive_failures(None)
         .build()
-        .map_err(|error| error.to_string())?;
+        .map_err(text)?;
     let mut rng = SplitMix64::new(1);
     let (watched, live) = (Breaker::new(config, at(0)), Breaker::new(config, at(0)));
     watched.force_metrics_only(at(0));
@@ -189,20 +189,20 @@ fn row_of(response: &str) -> Result<Row, String> {
     let config = Config::linkerd_unified(Ratio::from_percent(50), 1, window)
         .with_consecutive_failures(Some(1))
         .build()
-        .map_err(|error| error.to_string())?;
+        .map_err(text)?;
     let mut rng = SplitMix64::new(1);
-    let breaker = Breaker::new(config.to_builder().without_window().build().unwrap(), at(0));
-    let permit = breaker.try_acquire(at(0), &mut rng).unwrap();
+    let breaker = Breaker::new(config.to_builder().without_window().build().map_err(text)?, at(0));
+    let permit = breaker.try_acquire(at(0), &mut rng).map_err(text)?;
     let consecutive = breaker.on_outcome(at(0), &mut rng, permit, outcome).is_some();
 
     let breaker = Breaker::new(config, at(0));
     breaker.force_metrics_only(at(0));
-    let permit = breaker.try_acquire(at(0), &mut rng).unwrap();
+    let permit = breaker.try_acquire(at(0), &mut rng).map_err(text)?;
     breaker.on_outcome(at(0), &mut rng, permit, outcome);
     let success_rate_failure = breaker.counts(at(0)).failures == 1;
 
     breaker.probe(at(0), &mut rng);
-    let permit = breaker.try_acquire(at(0), &mut rng).unwrap();
+    let permit = breaker.try_acquire(at(0), &mut rng).map_err(text)?;
     breaker.on_outcome(at(0), &mut rng, permit, outcome);
     let probe = if breaker.state(at(0)) == State::Closed { "ok" } else { "fail" };
     let (response, probe) = (response.to_owned(), probe.to_owned());
@@ -228,6 +228,10 @@ const CODES: [(&str, u32); 17] = [
     ("DATA_LOSS", 15),
     ("UNAUTHENTICATED", 16),
 ];
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_secs(1_000_000) + Duration::from_millis(millis)
