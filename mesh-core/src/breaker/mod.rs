@@ -129,6 +129,9 @@ mod waits;
 mod loom;
 #[cfg(test)]
 #[cfg(not(loom))]
+mod peers;
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 #[cfg(test)]
 #[cfg(not(loom))]
