@@ -19,6 +19,23 @@ impl Breaker {
         outcome: Outcome,
     ) -> Option<Transition> {
         let flags = self.rules.flags();
+        if outcome == Outcome::Success && word.count() == 0 && !flags.has(Flags::COUNTS) {
+            return None;
+        }
+        self.record_all(now, rng, word, start, outcome, flags)
+    }
+
+    /// Apart from the path above, which is to stay short.
+    #[inline(never)]
+    fn record_all(
+        &self,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        word: Word,
+        start: Timestamp,
+        outcome: Outcome,
+        flags: Flags,
+    ) -> Option<Transition> {
         let Answer { failed, run } = flags.read(outcome)?;
         if word.phase() == Phase::Sampled
             && let Some(opened) = self.sample(now, rng)
@@ -37,7 +54,11 @@ impl Breaker {
         };
         let by_run = self.rules.consecutive().filter(|threshold| run >= *threshold);
         let by_run = by_run.map(|_| Reason::ConsecutiveFailures(run));
-        let by_window = self.count(now, word, start, failed, flags);
+        let by_window = if flags.has(Flags::COUNTS) {
+            self.count(now, word, start, failed, flags)
+        } else {
+            None
+        };
         let mut reason = by_run.or(by_window);
         let mut met = if reason.is_some() { Met::BASE } else { Met::NONE };
         if flags.has(Flags::ACCRUAL) {

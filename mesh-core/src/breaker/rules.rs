@@ -36,6 +36,8 @@ impl Flags {
     pub(super) const ACCRUAL: Self = Self(1);
     pub(super) const EVERY_CALL: Self = Self(2);
     pub(super) const TELL: Self = Self(4);
+    /// A window or an average: good calls count.
+    pub(super) const COUNTS: Self = Self(128);
     const SUCCESSES: Self = Self(8);
     const THROTTLED_ENDS_RUN: Self = Self(16);
     const THROTTLED_GOOD: Self = Self(32);
@@ -53,6 +55,7 @@ impl Flags {
         Self(
             throttled
                 | flag(Self::ACCRUAL, config.accrual().is_some())
+                | flag(Self::COUNTS, config.accrual().is_some() || config.ratio.is_some())
                 | flag(Self::EVERY_CALL, config.evaluation() == Evaluation::OnEveryCall)
                 | flag(Self::TELL, config.trip() == Trip::Tell)
                 | flag(Self::SUCCESSES, successes),
@@ -64,6 +67,7 @@ impl Flags {
     }
 
     /// `None` for an attempt that says nothing.
+    #[inline]
     pub(super) const fn read(self, outcome: Outcome) -> Option<Answer> {
         match outcome {
             Outcome::Cancelled => None,

@@ -113,7 +113,8 @@ impl Span {
     /// The number of the part that `now` belongs to, counted from `start`.
     fn epoch(self, start: Timestamp, now: Timestamp) -> u64 {
         let start = if self.of_clock { 0 } else { start.as_nanos() };
-        now.as_nanos().saturating_sub(start) / self.width.max(1)
+        // Never zero; but only the divisor's type would say so to the compiler.
+        now.as_nanos().saturating_sub(start).checked_div(self.width).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,6 @@
 use std::sync::{OnceLock, PoisonError};
 
-use super::{Call, Span, Tally, is_newer};
+use super::{BUCKETS, Call, Span, Tally, is_newer};
 use crate::sync::{
     AtomicU32, AtomicU64, Mutex,
     Ordering::{Acquire, Relaxed, Release},
@@ -54,7 +54,12 @@ impl TimeWindow {
         wanted: bool,
     ) -> Option<Tally> {
         let ring = self.for_span(span)?;
-        let bucket = &ring.buckets[(epoch % ring.buckets.len() as u64) as usize];
+        // The usual number is a constant: a division by it is none.
+        let place = match ring.buckets.len() as u64 {
+            BUCKETS => epoch % BUCKETS,
+            count => epoch % count,
+        };
+        let bucket = &ring.buckets[place as usize];
         let tag = Tag::new(generation, epoch);
         if bucket.tag.load(Acquire) != tag.0 && !ring.turn(bucket, tag) {
             return None;
