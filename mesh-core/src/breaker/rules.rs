@@ -36,7 +36,7 @@ impl Flags {
     pub(super) const ACCRUAL: Self = Self(1);
     pub(super) const EVERY_CALL: Self = Self(2);
     pub(super) const TELL: Self = Self(4);
-    /// A window or an average: good calls count.
+    /// A window, an average, or snapshots: good calls count.
     pub(super) const COUNTS: Self = Self(128);
     const SUCCESSES: Self = Self(8);
     const THROTTLED_ENDS_RUN: Self = Self(16);
@@ -51,11 +51,14 @@ impl Flags {
             Throttled::AsSuccess => Self::THROTTLED_GOOD.0,
             Throttled::AsFailure => Self::THROTTLED_BAD.0,
         };
+        let counts = config.accrual().is_some()
+            || config.ratio.is_some()
+            || matches!(config.evaluation(), Evaluation::Snapshots(_));
         let flag = |flag: Self, is_set: bool| if is_set { flag.0 } else { 0 };
         Self(
             throttled
                 | flag(Self::ACCRUAL, config.accrual().is_some())
-                | flag(Self::COUNTS, config.accrual().is_some() || config.ratio.is_some())
+                | flag(Self::COUNTS, counts)
                 | flag(Self::EVERY_CALL, config.evaluation() == Evaluation::OnEveryCall)
                 | flag(Self::TELL, config.trip() == Trip::Tell)
                 | flag(Self::SUCCESSES, successes),
