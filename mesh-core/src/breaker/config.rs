@@ -1,13 +1,9 @@
 use std::time::Duration;
 
-use crate::{
-    InvalidConfig, Ratio,
-    stats::{MAX_CALLS, Shape},
-    time::saturating_nanos,
+use super::{
+    Accrual, Builder, Evaluation, Expiry, Throttled, Trip, Verdict, Window, waits::Schedule,
 };
-
-/// The most probes of one half-open phase.
-pub(super) const MAX_PERMITS: u32 = 100;
+use crate::{Ratio, stats::Shape};
 
 /// What opens a [`Breaker`](super::Breaker), for how long, and what closes it again.
 ///
@@ -22,6 +18,13 @@ pub(super) const MAX_PERMITS: u32 = 100;
 /// | jitter | 10 % | Finagle |
 /// | half-open permits, successes | 1, all | Polly, Linkerd |
 /// | probe deadline | 30 s | a hanging probe costs no more than a failed one |
+/// | evaluation | on failure | Polly |
+/// | throttled | for ratios and probes only | Linkerd, but that it ends a run there |
+/// | verdict of half-open | each probe | Polly, Hystrix, Linkerd |
+/// | longest half-open | unlimited | each probe has a deadline |
+///
+/// Each peer's own settings are a preset: [`linkerd`](Self::linkerd), [`finagle`](Self::finagle),
+/// [`resilience4j`](Self::resilience4j), [`polly`](Self::polly), [`hystrix`](Self::hystrix), [`haproxy`](Self::haproxy).
 ///
 /// ```
 /// use mesh_core::{Ratio, breaker::{Config, Window}};
@@ -41,66 +44,46 @@ pub(super) const MAX_PERMITS: u32 = 100;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
-    consecutive_failures: Option<u32>,
-    failure_ratio: Option<FailureRatio>,
-    slow_calls: Option<SlowCalls>,
-    open_for: Duration,
-    max_open_for: Duration,
-    open_growth: Ratio,
-    jitter: Ratio,
-    half_open_permits: u32,
-    half_open_successes: u32,
-    probe_deadline: Duration,
+    pub(super) consecutive_failures: Option<u32>,
+    pub(super) ratio: Option<RatioRule>,
+    pub(super) slow_calls: Option<SlowCalls>,
+    pub(super) accrual: Option<(Accrual, Option<Accrual>)>,
+    pub(super) evaluation: Evaluation,
+    pub(super) throttled: Throttled,
+    pub(super) trip: Trip,
+    pub(super) open_for: Duration,
+    pub(super) max_open_for: Duration,
+    pub(super) open_growth: Ratio,
+    pub(super) jitter: Ratio,
+    pub(super) capped_jitter: bool,
+    pub(super) strict_wait: bool,
+    pub(super) half_open_permits: u32,
+    pub(super) half_open_successes: u32,
+    pub(super) verdict: Verdict,
+    pub(super) probe_deadline: Duration,
+    pub(super) max_half_open: Option<(Duration, Expiry)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FailureRatio {
-    threshold: Ratio,
-    minimum_calls: u32,
-    window: Window,
+pub(super) struct RatioRule {
+    pub(super) bound: Bound,
+    pub(super) minimum_calls: u32,
+    pub(super) window: Window,
+}
+
+/// The side from which a ratio is looked at: the two differ where it is met exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Bound {
+    /// Failures ÷ calls of at least this.
+    Failures(Ratio),
+    /// Successes ÷ calls of less than this.
+    Successes(Ratio),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct SlowCalls {
-    slower_than: Duration,
-    threshold: Ratio,
-}
-
-/// How far back a ratio looks. Both kinds slide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "calls or time: there is no third way to bound a window"
-)]
-pub enum Window {
-    /// The last calls; 1 to 1,024.
-    Count(u32),
-    /// The last stretch of time; 10 ms to 1 h. Kept in ten parts, so a result counts for nine to ten tenths of it.
-    Time(Duration),
-}
-
-impl Window {
-    const SHORTEST: Duration = Duration::from_millis(10);
-    const LONGEST: Duration = Duration::from_secs(3_600);
-
-    fn shape(self) -> Shape {
-        match self {
-            Self::Count(calls) => Shape::count(calls),
-            Self::Time(span) => Shape::time(saturating_nanos(span)),
-        }
-    }
-
-    fn check(self) -> Result<(), InvalidConfig> {
-        match self {
-            Self::Count(calls) if !(1..=MAX_CALLS).contains(&calls) => {
-                Err(InvalidConfig::new("window", calls, "1 to 1024 calls, or a time"))
-            }
-            Self::Time(span) if !(Self::SHORTEST..=Self::LONGEST).contains(&span) => {
-                Err(InvalidConfig::new("window", format_args!("{span:?}"), "10 ms to 1 h"))
-            }
-            Self::Count(_) | Self::Time(_) => Ok(()),
-        }
-    }
+pub(super) struct SlowCalls {
+    pub(super) slower_than: Duration,
+    pub(super) threshold: Ratio,
 }
 
 impl Config {
@@ -111,8 +94,7 @@ impl Config {
 
     /// This configuration, ready to be changed.
     pub fn to_builder(self) -> Builder {
-        let all = self.half_open_successes == self.half_open_permits;
-        Builder { config: self, successes: (!all).then_some(self.half_open_successes) }
+        Builder::new(self)
     }
 
     /// Failures in a row that open the breaker; `None`: no such rule.
@@ -123,7 +105,23 @@ impl Config {
     /// The share of failures that opens the breaker, the calls below which it does not apply, and where they are
     /// counted.
     pub fn failure_ratio(&self) -> Option<(Ratio, u32, Window)> {
-        self.failure_ratio.map(|rule| (rule.threshold, rule.minimum_calls, rule.window))
+        match self.ratio? {
+            RatioRule { bound: Bound::Failures(threshold), minimum_calls, window } => {
+                Some((threshold, minimum_calls, window))
+            }
+            RatioRule { bound: Bound::Successes(_), .. } => None,
+        }
+    }
+
+    /// The share of successes below which the breaker opens, the calls below which it does not apply, and where they
+    /// are counted.
+    pub fn success_rate(&self) -> Option<(Ratio, u32, Window)> {
+        match self.ratio? {
+            RatioRule { bound: Bound::Successes(required), minimum_calls, window } => {
+                Some((required, minimum_calls, window))
+            }
+            RatioRule { bound: Bound::Failures(_), .. } => None,
+        }
     }
 
     /// The time beyond which a call is slow, and the share of slow calls that opens the breaker.
@@ -166,25 +164,86 @@ impl Config {
         self.probe_deadline
     }
 
+    /// Finagle's rule, or the two of which the longer wait holds.
+    pub fn accrual(&self) -> Option<(Accrual, Option<Accrual>)> {
+        self.accrual
+    }
+
+    /// When the ratios are looked at.
+    pub fn evaluation(&self) -> Evaluation {
+        self.evaluation
+    }
+
+    /// What a throttled call says.
+    pub fn throttled(&self) -> Throttled {
+        self.throttled
+    }
+
+    /// What a rule does that is met.
+    pub fn trip(&self) -> Trip {
+        self.trip
+    }
+
+    /// Whether jitter ends at the bound of the wait.
+    pub fn capped_jitter(&self) -> bool {
+        self.capped_jitter
+    }
+
+    /// Whether a wait is over only after its end.
+    pub fn strict_wait(&self) -> bool {
+        self.strict_wait
+    }
+
+    /// How half-open reads its probes.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The longest half-open phase, and what follows it.
+    pub fn max_half_open(&self) -> Option<(Duration, Expiry)> {
+        self.max_half_open
+    }
+
+    /// Whether the time of a good call matters: without, whoever tells of one need not look at the clock.
+    pub fn is_timed(&self) -> bool {
+        let by_time = |rule: RatioRule| !matches!(rule.window, Window::Count(_));
+        self.slow_calls.is_some()
+            || self.accrual.is_some()
+            || matches!(self.evaluation, Evaluation::Snapshots(_))
+            || self.ratio.is_some_and(by_time)
+    }
+
     pub(super) fn shape(&self) -> Shape {
-        self.failure_ratio.map_or(Shape::OFF, |rule| rule.window.shape())
+        self.ratio.map_or(Shape::OFF, |rule| rule.window.shape())
     }
 
     /// The calls below which no ratio applies; never more than the window can hold, or it would never apply.
     pub(super) fn minimum_calls(&self) -> u32 {
-        match self.failure_ratio {
+        match self.ratio {
             None => u32::MAX,
-            Some(FailureRatio { minimum_calls, window: Window::Count(calls), .. }) => {
+            Some(RatioRule { minimum_calls, window: Window::Count(calls), .. }) => {
                 minimum_calls.min(calls)
             }
-            Some(FailureRatio { minimum_calls, window: Window::Time(_), .. }) => minimum_calls,
+            Some(RatioRule { minimum_calls, .. }) => minimum_calls,
         }
     }
 
-    /// The wait that follows a failed probe after a wait of `wait`.
-    pub(super) fn grown(&self, wait: Duration) -> Duration {
-        let grown = Duration::from_nanos(self.open_growth.of(saturating_nanos(wait)));
-        grown.clamp(self.open_for, self.max_open_for)
+    /// No wait of any rule is longer, jitter aside.
+    pub(super) fn longest_wait(&self) -> Duration {
+        let (first, second) = self.accrual.map_or((None, None), |(a, b)| (Some(a), b));
+        let accruals = [first, second].into_iter().flatten();
+        accruals.map(|accrual| accrual.waits().longest()).fold(self.max_open_for, Duration::max)
+    }
+
+    /// The waits of all rules but the accruals.
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule::Growing {
+            first: self.open_for,
+            max: self.max_open_for,
+            growth: self.open_growth,
+            jitter: self.jitter,
+            capped: self.capped_jitter,
+        }
     }
 }
 
@@ -192,179 +251,23 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             consecutive_failures: Some(5),
-            failure_ratio: None,
+            ratio: None,
             slow_calls: None,
+            accrual: None,
+            evaluation: Evaluation::OnFailure,
+            throttled: Throttled::ForRatios,
+            trip: Trip::Open,
             open_for: Duration::from_secs(30),
             max_open_for: Duration::from_secs(300),
             open_growth: Ratio::from_percent(200),
             jitter: Ratio::from_percent(10),
+            capped_jitter: false,
+            strict_wait: false,
             half_open_permits: 1,
             half_open_successes: 1,
+            verdict: Verdict::EachProbe,
+            max_half_open: None,
             probe_deadline: Duration::from_secs(30),
         }
-    }
-}
-
-/// Collects the settings of a [`Config`]; [`Builder::build`] checks them together.
-#[derive(Clone, Copy, Debug)]
-#[must_use = "build() makes the configuration"]
-pub struct Builder {
-    config: Config,
-    /// `None`: as many as there are permits.
-    successes: Option<u32>,
-}
-
-impl Builder {
-    /// So many failures in a row open the breaker; `None` turns the rule off. Without any rule the breaker only
-    /// moves by hand.
-    pub fn with_consecutive_failures(mut self, failures: Option<u32>) -> Self {
-        self.config.consecutive_failures = failures;
-        self
-    }
-
-    /// A share of failures of at least `threshold` opens the breaker, once `window` holds `minimum_calls`.
-    ///
-    /// As in Polly, it is a failed (or slow) call that opens; a good one never does, even if it is the one that
-    /// completes the minimum. As in resilience4j, a minimum beyond a count window means the whole window.
-    pub fn with_failure_ratio(
-        mut self,
-        threshold: Ratio,
-        minimum_calls: u32,
-        window: Window,
-    ) -> Self {
-        self.config.failure_ratio = Some(FailureRatio { threshold, minimum_calls, window });
-        self
-    }
-
-    /// A share of slow calls of at least `threshold` opens the breaker; slow is strictly longer than `slower_than`.
-    /// Counted in the window of [`with_failure_ratio`](Self::with_failure_ratio), from the same minimum. A slow
-    /// probe has failed.
-    pub fn with_slow_calls(mut self, slower_than: Duration, threshold: Ratio) -> Self {
-        self.config.slow_calls = Some(SlowCalls { slower_than, threshold });
-        self
-    }
-
-    /// How long the breaker is open the first time. Lengthens [`with_max_open_for`](Self::with_max_open_for) if
-    /// that is shorter, so call this first.
-    pub fn with_open_for(mut self, wait: Duration) -> Self {
-        self.config.open_for = wait;
-        self.config.max_open_for = self.config.max_open_for.max(wait);
-        self
-    }
-
-    /// The bound of the growing wait. Jitter comes on top, so that breakers at the bound do not probe in step.
-    pub fn with_max_open_for(mut self, wait: Duration) -> Self {
-        self.config.max_open_for = wait;
-        self
-    }
-
-    /// After each failed probe the wait is multiplied by this; 100 % keeps it constant.
-    pub fn with_open_growth(mut self, growth: Ratio) -> Self {
-        self.config.open_growth = growth;
-        self
-    }
-
-    /// A wait `w` is drawn from `w .. w·(1 + jitter)`, the end excluded.
-    pub fn with_jitter(mut self, jitter: Ratio) -> Self {
-        self.config.jitter = jitter;
-        self
-    }
-
-    /// Half-open admits exactly so many probes; 1 to 100.
-    pub fn with_half_open_permits(mut self, permits: u32) -> Self {
-        self.config.half_open_permits = permits;
-        self
-    }
-
-    /// So many good probes close the breaker; all of them if this is not said. One bad probe opens it again.
-    pub fn with_half_open_successes(mut self, successes: u32) -> Self {
-        self.successes = Some(successes);
-        self
-    }
-
-    /// A probe that is not answered in this time has failed. Should be longer than any timeout of a request.
-    pub fn with_probe_deadline(mut self, deadline: Duration) -> Self {
-        self.config.probe_deadline = deadline;
-        self
-    }
-
-    /// # Errors
-    ///
-    /// Zero failures, a zero or too large ratio, a window or number of permits out of its range, more successes
-    /// than permits, slow calls without a window, a wait or deadline of zero, a bound below the first wait,
-    /// a growth below 100 %.
-    pub fn build(self) -> Result<Config, InvalidConfig> {
-        let config = Config {
-            half_open_successes: self.successes.unwrap_or(self.config.half_open_permits),
-            ..self.config
-        };
-        config.check_rules()?;
-        config.check_waits()?;
-        config.check_probes()?;
-        Ok(config)
-    }
-}
-
-impl Config {
-    fn check_rules(&self) -> Result<(), InvalidConfig> {
-        let share = |field, ratio: Ratio| {
-            if ratio == Ratio::ZERO || ratio > Ratio::ONE {
-                return Err(InvalidConfig::new(field, ratio, "more than 0%, at most 100%"));
-            }
-            Ok(())
-        };
-        if self.consecutive_failures == Some(0) {
-            return Err(InvalidConfig::new("consecutive_failures", 0, "at least 1, or none"));
-        }
-        if let Some(rule) = self.failure_ratio {
-            share("failure_ratio", rule.threshold)?;
-            rule.window.check()?;
-            if rule.minimum_calls == 0 {
-                return Err(InvalidConfig::new("minimum_calls", 0, "at least 1"));
-            }
-        }
-        if let Some(rule) = self.slow_calls {
-            share("slow_calls", rule.threshold)?;
-            if self.failure_ratio.is_none() {
-                let expected = "a failure ratio beside it, whose window it shares";
-                return Err(InvalidConfig::new("slow_calls", rule.threshold, expected));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_waits(&self) -> Result<(), InvalidConfig> {
-        if self.open_for.is_zero() {
-            return Err(InvalidConfig::new("open_for", "0s", "more than zero"));
-        }
-        if self.max_open_for < self.open_for {
-            let (value, expected) = (format!("{:?}", self.max_open_for), "at least open_for");
-            return Err(InvalidConfig::new("max_open_for", value, expected));
-        }
-        if self.open_growth < Ratio::ONE {
-            return Err(InvalidConfig::new("open_growth", self.open_growth, "at least 100%"));
-        }
-        if self.jitter > Ratio::ONE {
-            return Err(InvalidConfig::new("jitter", self.jitter, "at most 100%"));
-        }
-        Ok(())
-    }
-
-    fn check_probes(&self) -> Result<(), InvalidConfig> {
-        if !(1..=MAX_PERMITS).contains(&self.half_open_permits) {
-            return Err(InvalidConfig::new(
-                "half_open_permits",
-                self.half_open_permits,
-                "1 to 100",
-            ));
-        }
-        if !(1..=self.half_open_permits).contains(&self.half_open_successes) {
-            let value = self.half_open_successes;
-            return Err(InvalidConfig::new("half_open_successes", value, "1 to half_open_permits"));
-        }
-        if self.probe_deadline.is_zero() {
-            return Err(InvalidConfig::new("probe_deadline", "0s", "more than zero"));
-        }
-        Ok(())
     }
 }

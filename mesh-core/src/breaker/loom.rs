@@ -160,3 +160,101 @@ fn a_check_before_the_act_would_be_caught() {
         assert!(take(&left) + other.join().unwrap() <= 1, "more probes than permits");
     });
 }
+
+/// Two results of one moment each, on two threads: neither is lost, whichever comes first.
+#[test]
+fn an_average_loses_no_result() {
+    use super::ema::{Ema, Step};
+    model(|| {
+        let ema = Arc::new(Ema::new(1));
+        let other = {
+            let ema = Arc::clone(&ema);
+            thread::spawn(move || ema.add(1, Step::Request, 10.0, false).is_some())
+        };
+        assert!(ema.add(1, Step::Request, 10.0, false).is_some());
+        assert!(other.join().unwrap());
+        let (average, requests) = ema.add(1, Step::Request, 10.0, false).unwrap();
+        assert_eq!((average, requests), (0.0, 3));
+    });
+}
+
+/// A late result races with a restart: the new generation never sees it.
+#[test]
+fn a_restarted_average_hears_no_late_result() {
+    use super::ema::{Ema, Step};
+    model(|| {
+        let ema = Arc::new(Ema::new(1));
+        let late = {
+            let ema = Arc::clone(&ema);
+            thread::spawn(move || ema.add(1, Step::At(5), 10.0, false))
+        };
+        ema.restart(2);
+        let first = ema.add(2, Step::At(7), 10.0, true).unwrap();
+        late.join().unwrap();
+        assert_eq!(first.0, 1.0);
+        assert_eq!(ema.add(2, Step::At(7), 10.0, true).unwrap().0, 1.0);
+    });
+}
+
+/// The broken twin of the average: looks, then stores.
+#[test]
+#[should_panic(expected = "a result was lost")]
+fn an_average_without_compare_and_swap_would_be_caught() {
+    model(|| {
+        let word = Arc::new(AtomicU64::new(0));
+        let add = |word: &AtomicU64| word.swap(word.load(Relaxed) + 1, Relaxed);
+        let other = {
+            let word = Arc::clone(&word);
+            thread::spawn(move || add(&word))
+        };
+        add(&word);
+        other.join().unwrap();
+        assert_eq!(word.load(Relaxed), 2, "a result was lost");
+    });
+}
+
+/// Two failures at once at a threshold of two that only tells: it is told, and once.
+#[test]
+fn each_threshold_is_told_once() {
+    model(|| {
+        let config = config(2, 1).to_builder().with_trip(Trip::Tell).build().unwrap();
+        let breaker = Arc::new(Breaker::new(config, START));
+        let failing: Vec<_> = (0..2)
+            .map(|_| {
+                let permit = breaker.try_acquire(START, &mut rng()).unwrap();
+                let breaker = Arc::clone(&breaker);
+                thread::spawn(move || u32::from(fail(&breaker, permit)))
+            })
+            .collect();
+        let told: u32 = failing.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert_eq!(told, 1);
+        assert_eq!(breaker.word().count(), 0);
+    });
+}
+
+/// A snapshot that two threads notice is looked at once.
+#[test]
+fn a_snapshot_is_one_transition() {
+    model(|| {
+        let window = Window::Time(std::time::Duration::from_secs(10));
+        let config = Config::hystrix()
+            .to_builder()
+            .with_failure_ratio(Ratio::from_percent(50), 1, window)
+            .build()
+            .unwrap();
+        let breaker = Arc::new(Breaker::new(config, START));
+        let permit = breaker.try_acquire(START, &mut rng()).unwrap();
+        assert!(!fail(&breaker, permit));
+        let due = breaker.poll_timeout().unwrap();
+        let other = {
+            let breaker = Arc::clone(&breaker);
+            thread::spawn(move || u32::from(breaker.on_timeout(due).is_some()))
+        };
+        let ours = match breaker.try_acquire(due, &mut rng()) {
+            Ok(permit) => u32::from(permit.transition().is_some()),
+            Err(refused) => u32::from(refused.transition.is_some()),
+        };
+        assert_eq!(ours + other.join().unwrap(), 1);
+        assert!(matches!(breaker.state(due), State::Open { .. }));
+    });
+}

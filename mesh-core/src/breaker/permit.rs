@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use super::{Reason, State, Transition};
+use super::{Reason, State, Transition, probes::Due};
 use crate::Timestamp;
 
 /// Admission of one attempt. Give it back with the outcome, or to
@@ -25,8 +25,10 @@ pub(super) enum Entered {
     Not,
     /// From open, whose wait was over.
     FromOpen { until: Timestamp, permits_left: u16 },
-    /// From a half-open phase whose probe hung until even the wait after it was over.
-    FromHalfOpen { permits_before: u16, permits_left: u16 },
+    /// From a half-open phase that was overdue until even the wait after it was over.
+    FromHalfOpen { permits_before: u16, permits_left: u16, due: Due },
+    /// From a half-open phase that has expired and so is closed.
+    Closed { permits_before: u16 },
 }
 
 impl Permit {
@@ -35,6 +37,11 @@ impl Permit {
     #[inline]
     pub(super) const fn plain(start: Timestamp, generation: u32) -> Self {
         Self { start, generation, slot: Self::NO_PROBE, entered: Entered::Not }
+    }
+
+    pub(super) const fn closing(start: Timestamp, generation: u32, permits_before: u16) -> Self {
+        let entered = Entered::Closed { permits_before };
+        Self { start, generation, slot: Self::NO_PROBE, entered }
     }
 
     pub(super) const fn probe(
@@ -58,7 +65,8 @@ impl Permit {
 
     /// The transition that this admission made, if any: the first probe made the breaker half-open.
     ///
-    /// From half-open to half-open if the last probe hung, and by now even the wait that followed is over.
+    /// From half-open to half-open if the last probe hung, and by now even the wait that followed is over; from half-open
+    /// to closed if that was to last no longer.
     pub fn transition(&self) -> Option<Transition> {
         let half_open = |left: u16| State::HalfOpen { permits_left: u32::from(left) };
         match self.entered {
@@ -68,10 +76,15 @@ impl Permit {
                 to: half_open(permits_left),
                 reason: Reason::WaitElapsed,
             }),
-            Entered::FromHalfOpen { permits_before, permits_left } => Some(Transition {
+            Entered::FromHalfOpen { permits_before, permits_left, due } => Some(Transition {
                 from: half_open(permits_before),
                 to: half_open(permits_left),
-                reason: Reason::ProbeDeadline,
+                reason: due.reason(),
+            }),
+            Entered::Closed { permits_before } => Some(Transition {
+                from: half_open(permits_before),
+                to: State::Closed,
+                reason: Reason::HalfOpenExpired,
             }),
         }
     }
@@ -83,8 +96,8 @@ impl Permit {
 pub struct Rejected {
     /// The time after which it is worth asking again.
     ///
-    /// Open: exactly the rest of the wait. Half-open: at the latest then the probes are decided. `None` if the
-    /// breaker is forced open: nobody knows.
+    /// Open: exactly the rest of the wait. Half-open: at the latest then the probes are decided. `None` if nobody
+    /// knows: the breaker is forced open, open until it is reset, or its probes have no deadline.
     pub retry_after: Option<Duration>,
     /// The transition that this call made, if any: it was the first to see that a probe's deadline had passed.
     pub transition: Option<Transition>,
@@ -95,7 +108,7 @@ impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.retry_after {
             Some(wait) => write!(f, "the breaker is open, retry after {wait:?}"),
-            None => f.write_str("the breaker is forced open"),
+            None => f.write_str("the breaker is open, nobody knows for how long"),
         }
     }
 }

@@ -1,7 +1,12 @@
 use std::time::Duration;
 
-use super::Config;
-use crate::{Rng, Timestamp, time::saturating_nanos};
+use super::{
+    Config, Evaluation, Expiry, Reason, Trip, Verdict,
+    accruals::Met,
+    state::Phase,
+    waits::{Schedule, Series, Wait},
+};
+use crate::{Rng, Timestamp, stats::Tally, time::saturating_nanos};
 
 /// What a breaker knows besides its word: the configuration, the waits, and the probes on their way.
 ///
@@ -9,23 +14,32 @@ use crate::{Rng, Timestamp, time::saturating_nanos};
 #[derive(Debug)]
 pub(super) struct Probes {
     pub(super) config: Config,
-    /// The present or last wait.
-    wait: Wait,
+    waits: [Turn; 3],
+    /// The rules that opened the breaker the last time.
+    met: Met,
+    /// The last closed phase: the averages are its own.
+    pub(super) generation: u32,
+    /// Failures in a row, as they stood when the breaker opened and with each failed probe since.
+    pub(super) run: u32,
+    slots: Vec<Slot>,
+    /// The answers of this half-open phase.
+    pub(super) tally: Tally,
+    /// Of the configuration with which the phase was entered.
+    needed: u32,
+    pub(super) verdict: Verdict,
+    deadline: Duration,
+    /// The end of the phase itself; [`Timestamp::MAX`] if it may last.
+    ends: Timestamp,
+    pub(super) expiry: Expiry,
+}
+
+/// The waits of one rule, or of all that share theirs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    series: Series,
     /// The wait after the present half-open phase, should it fail. Drawn when the phase begins: whoever finds out
     /// that a probe hangs may have no source of chance at hand.
     next: Wait,
-    slots: Vec<Slot>,
-    successes: u32,
-    /// Of the configuration with which the phase was entered.
-    needed: u32,
-    deadline: Duration,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Wait {
-    /// Before jitter: what grows.
-    base: Duration,
-    drawn: Duration,
 }
 
 /// One permit of the half-open phase.
@@ -36,32 +50,103 @@ enum Slot {
     Answered,
 }
 
+/// What is overdue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Probe,
+    Phase,
+}
+
+impl Due {
+    pub(super) const fn reason(self) -> Reason {
+        match self {
+            Self::Probe => Reason::ProbeDeadline,
+            Self::Phase => Reason::HalfOpenExpired,
+        }
+    }
+}
+
 impl Probes {
     pub(super) fn new(config: Config) -> Self {
-        let wait = Wait { base: config.open_for(), drawn: config.open_for() };
-        let deadline = config.probe_deadline();
-        Self { config, wait, next: wait, slots: Vec::new(), successes: 0, needed: 1, deadline }
+        Self {
+            config,
+            waits: [Turn::default(); 3],
+            met: Met::BASE,
+            generation: 0,
+            run: 0,
+            slots: Vec::new(),
+            tally: Tally::default(),
+            needed: 1,
+            verdict: config.verdict(),
+            deadline: config.probe_deadline(),
+            ends: Timestamp::MAX,
+            expiry: Expiry::Open,
+        }
     }
 
-    /// The breaker trips: its wait begins anew.
-    pub(super) fn draw_first_wait(&mut self, rng: &mut impl Rng) {
-        self.wait = self.draw(self.config.open_for(), rng);
+    /// The breaker closes: the waits begin anew.
+    pub(super) fn restart(&mut self, generation: u32) {
+        self.waits = [Turn::default(); 3];
+        self.generation = generation;
+        self.met = Met::BASE;
+        self.run = 0;
+        self.slots.clear();
     }
 
-    /// A probe failed: the wait drawn in advance applies.
-    pub(super) fn grow(&mut self) {
-        self.wait = self.next;
+    /// The breaker opens because of `met`, after a closed phase; gives the wait.
+    pub(super) fn draw(&mut self, met: Met, rng: &mut impl Rng) -> Duration {
+        self.draw_all(rng);
+        self.take(met)
     }
 
-    /// Half-open begins; gives the number of its permits.
-    pub(super) fn enter(&mut self, rng: &mut impl Rng) -> u32 {
-        self.next = self.draw(self.config.grown(self.wait.base), rng);
+    /// The breaker opens because of `met`, after a half-open phase; gives the wait that was drawn in advance.
+    pub(super) fn take(&mut self, met: Met) -> Duration {
+        let wait = self.longest(met);
+        for (turn, bit) in self.waits.iter_mut().zip(RULES) {
+            if met.has(bit) {
+                turn.series.advance(turn.next);
+            }
+        }
+        self.met = met;
+        wait
+    }
+
+    /// The rules whose waits go on if a probe is overdue: those that opened the breaker.
+    pub(super) fn last_met(&self) -> Met {
+        self.met
+    }
+
+    /// Half-open begins at `now`; gives the number of its permits.
+    pub(super) fn enter(&mut self, now: Timestamp, rng: &mut impl Rng) -> u32 {
+        self.draw_all(rng);
         self.slots.clear();
         self.slots.resize(self.config.half_open_permits() as usize, Slot::Free);
-        self.successes = 0;
+        self.tally = Tally::default();
         self.needed = self.config.half_open_successes();
+        self.verdict = self.config.verdict();
         self.deadline = self.config.probe_deadline();
+        let (ends, expiry) = match self.config.max_half_open() {
+            Some((longest, expiry)) => (now + longest, expiry),
+            None => (Timestamp::MAX, Expiry::Open),
+        };
+        (self.ends, self.expiry) = (ends, expiry);
         self.config.half_open_permits()
+    }
+
+    /// How the breaker is closed.
+    pub(super) fn closed_phase(&self) -> Phase {
+        match self.config.evaluation() {
+            Evaluation::Snapshots(_) => Phase::Sampled,
+            Evaluation::OnFailure | Evaluation::OnEveryCall => Phase::Closed,
+        }
+    }
+
+    /// Nanoseconds from one snapshot to the next.
+    pub(super) fn snapshots(&self) -> u64 {
+        match self.config.evaluation() {
+            Evaluation::Snapshots(interval) => saturating_nanos(interval).max(1),
+            Evaluation::OnFailure | Evaluation::OnEveryCall => u64::MAX,
+        }
     }
 
     /// Half-open ends.
@@ -86,42 +171,75 @@ impl Probes {
         }
     }
 
-    /// A good answer; true if it was the last one needed.
-    pub(super) fn succeed(&mut self) -> bool {
-        self.successes += 1;
-        self.successes >= self.needed
+    /// Counts an answer.
+    pub(super) fn answered(&mut self, failed: bool, slow: bool) {
+        self.tally.calls += 1;
+        self.tally.failures += u64::from(failed);
+        self.tally.slow += u64::from(slow);
     }
 
-    pub(super) fn wait(&self) -> Duration {
-        self.wait.drawn
+    /// Whether enough answers were good, if each must be.
+    pub(super) fn is_enough(&self) -> bool {
+        self.tally.calls - self.tally.failures >= u64::from(self.needed)
     }
 
-    pub(super) fn next_wait(&self) -> Duration {
-        self.next.drawn
+    pub(super) fn permits(&self) -> u32 {
+        self.slots.len() as u32
     }
 
     pub(super) fn left(&self) -> u32 {
         self.slots.iter().filter(|slot| **slot == Slot::Free).count() as u32
     }
 
-    /// The first deadline of the probes on their way; [`Timestamp::MAX`] without one.
-    pub(super) fn earliest(&self) -> Timestamp {
+    /// What is due first, a probe or the phase, and when; [`Timestamp::MAX`] if nothing is.
+    pub(super) fn earliest(&self) -> (Timestamp, Due) {
         let deadlines = self.slots.iter().filter_map(|slot| match *slot {
             Slot::Probing { deadline } => Some(deadline),
             Slot::Free | Slot::Answered => None,
         });
-        deadlines.min().unwrap_or(Timestamp::MAX)
+        match deadlines.min() {
+            Some(deadline) if deadline <= self.ends => (deadline, Due::Probe),
+            Some(_) | None => (self.ends, Due::Phase),
+        }
     }
 
-    /// The first deadline, if it has passed.
-    pub(super) fn overdue(&self, now: Timestamp) -> Option<Timestamp> {
-        let earliest = self.earliest();
-        (earliest <= now && earliest < Timestamp::MAX).then_some(earliest)
+    /// What is overdue first, and since when.
+    pub(super) fn overdue(&self, now: Timestamp) -> Option<(Timestamp, Due)> {
+        let (earliest, due) = self.earliest();
+        (earliest <= now && earliest < Timestamp::MAX).then_some((earliest, due))
     }
 
-    fn draw(&self, base: Duration, rng: &mut impl Rng) -> Wait {
-        let spread = self.config.jitter().of(saturating_nanos(base));
-        let extra = if spread == 0 { 0 } else { rng.below(spread) };
-        Wait { base, drawn: base.saturating_add(Duration::from_nanos(extra)) }
+    /// How long the breaker will be open if `due` ends the phase.
+    pub(super) fn next_wait(&self, due: Due) -> Duration {
+        match (due, self.expiry) {
+            (Due::Phase, Expiry::Close) => Duration::ZERO,
+            (Due::Phase, Expiry::Open) | (Due::Probe, _) => self.longest(self.met),
+        }
     }
+
+    fn longest(&self, met: Met) -> Duration {
+        if self.config.trip() == Trip::OpenUntilReset {
+            return Duration::MAX;
+        }
+        let waits = self.waits.iter().zip(RULES).filter(|(_, bit)| met.has(*bit));
+        let wait = waits.map(|(turn, _)| turn.next.drawn).max().unwrap_or_default();
+        // Over strictly after its end is over at the next moment.
+        wait.saturating_add(Duration::from_nanos(u64::from(self.config.strict_wait())))
+    }
+
+    fn draw_all(&mut self, rng: &mut impl Rng) {
+        for (turn, schedule) in self.waits.iter_mut().zip(schedules(&self.config)) {
+            if let Some(schedule) = schedule {
+                turn.next = turn.series.draw(schedule, rng);
+            }
+        }
+    }
+}
+
+const RULES: [Met; 3] = [Met::BASE, Met::ACCRUALS[0], Met::ACCRUALS[1]];
+
+fn schedules(config: &Config) -> [Option<Schedule>; 3] {
+    let (first, second) = config.accrual().map_or((None, None), |(a, b)| (Some(a), b));
+    let accrual = |accrual: super::Accrual| accrual.waits().0;
+    [Some(config.schedule()), first.map(accrual), second.map(accrual)]
 }

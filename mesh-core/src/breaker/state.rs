@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::Timestamp;
+use crate::{Ratio, Timestamp};
 
 /// Where a breaker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,10 +25,12 @@ pub enum State {
     ForcedOpen,
     /// Admits and counts nothing, until somebody says otherwise.
     ForcedClosed,
+    /// Admits and counts, and no rule changes that, until somebody says otherwise.
+    MetricsOnly,
 }
 
 impl fmt::Display for State {
-    /// `closed`, `open`, `half-open`, `forced-open` or `forced-closed`.
+    /// `closed`, `open`, `half-open`, `forced-open`, `forced-closed` or `metrics-only`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Closed => "closed",
@@ -36,11 +38,13 @@ impl fmt::Display for State {
             Self::HalfOpen { .. } => "half-open",
             Self::ForcedOpen => "forced-open",
             Self::ForcedClosed => "forced-closed",
+            Self::MetricsOnly => "metrics-only",
         })
     }
 }
 
-/// A change of [`State`], returned to the one caller whose call made it.
+/// A change of [`State`], returned to the one caller whose call made it; from closed to closed if a rule only
+/// [tells](super::Trip::Tell).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Transition {
@@ -79,10 +83,14 @@ pub enum Reason {
         /// Calls in the window.
         calls: u64,
     },
+    /// The average success rate of an [`Accrual`](super::Accrual) is too low.
+    AverageSuccess(Ratio),
     /// A probe failed, was throttled, or was slow.
     ProbeFailed,
     /// A probe was not answered in time.
     ProbeDeadline,
+    /// Half-open lasted too long.
+    HalfOpenExpired,
     /// Enough probes were good.
     ProbesSucceeded,
     /// The wait was over when a call came.
@@ -101,6 +109,8 @@ impl fmt::Display for Reason {
                 write!(f, "{failures} of {calls} calls failed")
             }
             Self::SlowCalls { slow, calls } => write!(f, "{slow} of {calls} calls were slow"),
+            Self::AverageSuccess(rate) => write!(f, "{rate} of the calls succeed on average"),
+            Self::HalfOpenExpired => f.write_str("half-open lasted too long"),
             Self::ProbeFailed => f.write_str("a probe failed"),
             Self::ProbeDeadline => f.write_str("a probe was not answered in time"),
             Self::ProbesSucceeded => f.write_str("the probes succeeded"),
@@ -109,6 +119,18 @@ impl fmt::Display for Reason {
             Self::Reset => f.write_str("reset"),
         }
     }
+}
+
+/// What the window of a [`Breaker`](super::Breaker) holds, or the answers of its probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Counts {
+    /// All of them.
+    pub calls: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// Those that were slow.
+    pub slow: u64,
 }
 
 /// The state in one word: `[generation: 32][phase: 3][count: 29]`.
@@ -126,6 +148,9 @@ pub(super) enum Phase {
     Open,
     HalfOpen,
     ForcedOpen,
+    /// Closed, and judged by snapshots.
+    Sampled,
+    MetricsOnly,
 }
 
 impl Word {
@@ -154,6 +179,8 @@ impl Word {
             1 => Phase::ForcedClosed,
             2 => Phase::Open,
             3 => Phase::HalfOpen,
+            5 => Phase::Sampled,
+            6 => Phase::MetricsOnly,
             _ => Phase::ForcedOpen,
         }
     }

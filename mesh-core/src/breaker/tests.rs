@@ -571,7 +571,7 @@ fn forced_open_refuses_for_no_stated_time_and_never_closes_by_itself() {
     rig.now = Timestamp::MAX;
     let refused = rig.acquire().unwrap_err();
     assert_eq!((refused.retry_after, refused.transition), (None, None));
-    assert_eq!(refused.to_string(), "the breaker is forced open");
+    assert_eq!(refused.to_string(), "the breaker is open, nobody knows for how long");
     assert_eq!(rig.answer(permit, Outcome::Success), None);
     assert_eq!(rig.state(), State::ForcedOpen);
 }
@@ -685,7 +685,7 @@ fn what_cannot_work_is_refused_with_the_name_of_the_field() {
         (steady().with_open_for(Duration::ZERO), "open_for"),
         (steady().with_max_open_for(SECOND), "max_open_for"),
         (steady().with_open_growth(Ratio::from_percent(99)), "open_growth"),
-        (steady().with_jitter(Ratio::from_percent(101)), "jitter"),
+        (steady().with_jitter(Ratio::from_percent(10_001)), "jitter"),
         (steady().with_half_open_permits(0), "half_open_permits"),
         (steady().with_half_open_permits(101), "half_open_permits"),
         (steady().with_half_open_successes(0), "half_open_successes"),

@@ -34,11 +34,23 @@ impl CountWindow {
         }
     }
 
-    pub(super) fn record(&self, generation: u32, calls: u64, call: Call) -> Option<Tally> {
+    fn ring(&self, calls: u64) -> Option<&Self> {
         let mut ring = self;
         while (ring.slots.len() as u64) < calls {
             ring = ring.bigger.get()?;
         }
+        Some(ring)
+    }
+
+    pub(super) fn tally(&self, generation: u32, calls: u64) -> Option<Tally> {
+        let totals = Totals(self.ring(calls)?.totals.load(Relaxed));
+        let ours = u64::from(generation) & Totals::GENERATION;
+        let is_ours = totals.0 != Totals::UNUSED.0 && totals.generation() == ours;
+        is_ours.then(|| totals.tally())
+    }
+
+    pub(super) fn record(&self, generation: u32, calls: u64, call: Call) -> Option<Tally> {
+        let ring = self.ring(calls)?;
         let slot = &ring.slots[(ring.cursor.fetch_add(1, Relaxed) % calls) as usize];
         let added = Slot::new(generation, call);
         let evicted = added.swap_into(slot)?;

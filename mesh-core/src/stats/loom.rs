@@ -12,9 +12,11 @@ fn record_in_two_threads(shape: Shape, generations: [u32; 2]) -> Arc<Window> {
     window.prepare(shape);
     let other = {
         let window = Arc::clone(&window);
-        thread::spawn(move || window.record(shape, generations[0], NOW, BAD).is_some())
+        thread::spawn(move || {
+            window.record(shape, generations[0], (Timestamp::ZERO, NOW), BAD, false).is_some()
+        })
     };
-    assert!(window.record(shape, generations[1], NOW, BAD).is_some());
+    assert!(window.record(shape, generations[1], (Timestamp::ZERO, NOW), BAD, false).is_some());
     other.join().unwrap();
     window
 }
@@ -24,9 +26,9 @@ fn no_call_is_lost() {
     for shape in [Shape::count(2), Shape::time(1_000_000_000)] {
         model(move || {
             let window = record_in_two_threads(shape, [5, 5]);
-            let calls = if shape.width().is_some() { 3 } else { 2 };
+            let calls = if shape.span().is_some() { 3 } else { 2 };
             let tally = Tally { calls, failures: calls, slow: 0 };
-            assert_eq!(window.record(shape, 5, NOW, BAD), Some(tally));
+            assert_eq!(window.record(shape, 5, (Timestamp::ZERO, NOW), BAD, false), Some(tally));
         });
     }
 }
@@ -38,7 +40,7 @@ fn a_lapped_call_leaves_no_trace() {
         let shape = Shape::count(1);
         let window = record_in_two_threads(shape, [5, 5]);
         let tally = Tally { calls: 1, failures: 1, slow: 0 };
-        assert_eq!(window.record(shape, 5, NOW, BAD), Some(tally));
+        assert_eq!(window.record(shape, 5, (Timestamp::ZERO, NOW), BAD, false), Some(tally));
     });
 }
 
@@ -49,6 +51,6 @@ fn a_late_writer_does_not_spoil_the_next_generation() {
         let shape = Shape::count(3);
         let window = record_in_two_threads(shape, [5, 6]);
         let tally = Tally { calls: 2, failures: 2, slow: 0 };
-        assert_eq!(window.record(shape, 6, NOW, BAD), Some(tally));
+        assert_eq!(window.record(shape, 6, (Timestamp::ZERO, NOW), BAD, false), Some(tally));
     });
 }

@@ -21,7 +21,7 @@ fn window(shape: Shape) -> Window {
 #[test]
 fn off_records_nothing_and_allocates_nothing() {
     let window = window(Shape::OFF);
-    assert_eq!(window.record(Shape::OFF, 0, at(0), BAD), None);
+    assert_eq!(window.record(Shape::OFF, 0, (Timestamp::ZERO, at(0)), BAD, false), None);
     assert!(window.count.get().is_none() && window.time.get().is_none());
 }
 
@@ -33,11 +33,18 @@ fn a_newer_generation_starts_empty_and_an_older_one_is_dropped() {
         let two = Some(Tally { calls: 2, failures: 2, slow: 0 });
         // The numbers wrap in 20 and 24 bits.
         for generation in [0, 1, 2, 1_000, (1 << 19) - 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1] {
-            assert_eq!(window.record(shape, generation, at(0), BAD), one, "{generation}");
+            assert_eq!(
+                window.record(shape, generation, (Timestamp::ZERO, at(0)), BAD, false),
+                one,
+                "{generation}"
+            );
             if generation > 0 {
-                assert_eq!(window.record(shape, generation - 1, at(0), BAD), None);
+                assert_eq!(
+                    window.record(shape, generation - 1, (Timestamp::ZERO, at(0)), BAD, false),
+                    None
+                );
             }
-            assert_eq!(window.record(shape, generation, at(0), BAD), two);
+            assert_eq!(window.record(shape, generation, (Timestamp::ZERO, at(0)), BAD, false), two);
         }
     }
 }
@@ -49,7 +56,10 @@ fn generations_wrap_in_both_windows() {
         for generation in [u32::MAX - 1, u32::MAX, 0, 1] {
             for calls in 1..=3 {
                 let tally = Some(Tally { calls, failures: calls, slow: 0 });
-                assert_eq!(window.record(shape, generation, at(0), BAD), tally);
+                assert_eq!(
+                    window.record(shape, generation, (Timestamp::ZERO, at(0)), BAD, false),
+                    tally
+                );
             }
         }
     }
@@ -62,10 +72,13 @@ fn a_longer_count_window_gets_a_longer_ring() {
         let shape = Shape::count(calls);
         window.prepare(shape);
         for _ in 0..2 * calls {
-            window.record(shape, generation, at(0), GOOD);
+            window.record(shape, generation, (Timestamp::ZERO, at(0)), GOOD, false);
         }
         let tally = Tally { calls: u64::from(calls), failures: 1, slow: 0 };
-        assert_eq!(window.record(shape, generation, at(0), BAD), Some(tally));
+        assert_eq!(
+            window.record(shape, generation, (Timestamp::ZERO, at(0)), BAD, false),
+            Some(tally)
+        );
     }
 }
 
@@ -75,8 +88,11 @@ fn a_result_counts_for_nine_to_ten_tenths_of_a_time_window() {
     for (first, second, calls) in [(0, 9_999, 2), (0, 10_000, 1), (999, 9_999, 2), (999, 10_000, 1)]
     {
         let window = window(shape);
-        window.record(shape, 0, at(first), BAD);
-        assert_eq!(window.record(shape, 0, at(second), BAD).unwrap().calls, calls);
+        window.record(shape, 0, (Timestamp::ZERO, at(first)), BAD, false);
+        assert_eq!(
+            window.record(shape, 0, (Timestamp::ZERO, at(second)), BAD, false).unwrap().calls,
+            calls
+        );
     }
 }
 
@@ -92,7 +108,9 @@ fn threads_lose_no_call() {
                 scope.spawn(move || {
                     for call in 0..each {
                         let call = if (call + thread) % 4 == 0 { BAD } else { GOOD };
-                        if let Some(tally) = window.record(shape, 7, at(0), call) {
+                        if let Some(tally) =
+                            window.record(shape, 7, (Timestamp::ZERO, at(0)), call, false)
+                        {
                             assert!(tally.failures <= tally.calls + threads);
                         }
                     }
@@ -100,17 +118,20 @@ fn threads_lose_no_call() {
             }
         });
         // With nobody between two steps the total is the sum again.
-        let total = window.record(shape, 7, at(0), BAD).unwrap();
-        if shape.width().is_some() {
+        let total = window.record(shape, 7, (Timestamp::ZERO, at(0)), BAD, false).unwrap();
+        if shape.span().is_some() {
             let (calls, failures) = (threads * each + 1, threads * each / 4 + 1);
             assert_eq!(total, Tally { calls, failures, slow: 0 });
         } else {
             assert_eq!(total.calls, shape.to_bits());
             for _ in 0..shape.to_bits() {
-                window.record(shape, 7, at(0), GOOD);
+                window.record(shape, 7, (Timestamp::ZERO, at(0)), GOOD, false);
             }
             let all_good = Tally { calls: shape.to_bits(), failures: 1, slow: 0 };
-            assert_eq!(window.record(shape, 7, at(0), BAD), Some(all_good));
+            assert_eq!(
+                window.record(shape, 7, (Timestamp::ZERO, at(0)), BAD, false),
+                Some(all_good)
+            );
         }
     }
 }
@@ -136,7 +157,7 @@ proptest! {
                 slow: last.iter().filter(|call| call.slow).count() as u64,
             };
             let expected = (failed || slow).then_some(sum);
-            prop_assert_eq!(window.record(shape, 0, at(0), call), expected);
+            prop_assert_eq!(window.record(shape, 0, (Timestamp::ZERO, at(0)), call, false), expected);
         }
     }
 
@@ -158,7 +179,7 @@ proptest! {
                 slow: last.iter().filter(|(_, call)| call.slow).count() as u64,
             };
             let expected = (failed || slow).then_some(sum);
-            prop_assert_eq!(window.record(shape, 0, now, Call { failed, slow }), expected);
+            prop_assert_eq!(window.record(shape, 0, (Timestamp::ZERO, now), Call { failed, slow }, false), expected);
         }
     }
 }

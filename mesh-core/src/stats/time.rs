@@ -1,58 +1,81 @@
-use std::sync::PoisonError;
+use std::sync::{OnceLock, PoisonError};
 
-use super::{BUCKETS, Call, Tally, is_newer};
-use crate::{
-    Timestamp,
-    sync::{
-        AtomicU32, AtomicU64, Mutex,
-        Ordering::{Acquire, Relaxed, Release},
-    },
+use super::{BUCKETS, Call, Span, Tally, is_newer};
+use crate::sync::{
+    AtomicU32, AtomicU64, Mutex,
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 /// The calls of a span of time: a ring of buckets, each tagged with the stretch of time (the epoch) it stands for.
 ///
-/// A bucket is reused when its epoch has left the window: the first call of a new epoch empties it. The window
-/// covers the current epoch and the nine before it, so a result counts for nine to ten tenths of the span.
-/// A gap of any length leaves only tags that are too old, hence an empty window.
+/// A bucket is reused when its epoch has left the window: the first call of a new epoch empties it. A window of `n`
+/// buckets covers the current epoch and the `n - 1` before it, so a result counts for `n - 1` to `n` parts of the
+/// span. A gap of any length leaves only tags that are too old, hence an empty window.
 #[derive(Debug)]
 pub(super) struct TimeWindow {
-    buckets: [Bucket; BUCKETS as usize],
+    buckets: Box<[Bucket]>,
     /// Held while a bucket is emptied for its new epoch: once per bucket and epoch.
     turning: Mutex<()>,
-}
-
-impl Default for TimeWindow {
-    fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| Bucket::new()), turning: Mutex::new(()) }
-    }
+    /// The next ring, of more buckets; made when a new configuration asks for them.
+    bigger: OnceLock<Box<Self>>,
 }
 
 impl TimeWindow {
-    /// Adds `call`. A success that was not slow is not worth the sum over the buckets: its tally is empty.
+    pub(super) fn new(span: Span) -> Self {
+        Self {
+            buckets: (0..span.count.max(1)).map(|_| Bucket::new()).collect(),
+            turning: Mutex::new(()),
+            bigger: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn prepare(&self, span: Span) {
+        let mut ring = self;
+        while (ring.buckets.len() as u64) < span.count {
+            ring = ring.bigger.get_or_init(|| Box::new(Self::new(span)));
+        }
+    }
+
+    pub(super) fn for_span(&self, span: Span) -> Option<&Self> {
+        let mut ring = self;
+        while (ring.buckets.len() as u64) < span.count {
+            ring = ring.bigger.get()?;
+        }
+        Some(ring)
+    }
+
+    /// Adds `call`; the tally is empty unless it is `wanted`, for it is a sum over the buckets.
     pub(super) fn record(
         &self,
         generation: u32,
-        width: u64,
-        now: Timestamp,
+        span: Span,
+        epoch: u64,
         call: Call,
+        wanted: bool,
     ) -> Option<Tally> {
-        let epoch = now.as_nanos() / width;
-        let bucket = &self.buckets[(epoch % BUCKETS) as usize];
+        let ring = self.for_span(span)?;
+        // The usual number is a constant: a division by it is none.
+        let place = match ring.buckets.len() as u64 {
+            BUCKETS => epoch % BUCKETS,
+            count => epoch % count,
+        };
+        let bucket = &ring.buckets[place as usize];
         let tag = Tag::new(generation, epoch);
-        if bucket.tag.load(Acquire) != tag.0 && !self.turn(bucket, tag) {
+        if bucket.tag.load(Acquire) != tag.0 && !ring.turn(bucket, tag) {
             return None;
         }
         bucket.results.fetch_add(1 | u64::from(call.failed) << 32, Relaxed);
         if call.slow {
             bucket.slow.fetch_add(1, Relaxed);
         }
-        if call.failed || call.slow { Some(self.tally(tag)) } else { Some(Tally::default()) }
+        Some(if wanted { ring.tally(generation, span, epoch) } else { Tally::default() })
     }
 
-    fn tally(&self, newest: Tag) -> Tally {
+    pub(super) fn tally(&self, generation: u32, span: Span, epoch: u64) -> Tally {
+        let newest = Tag::new(generation, epoch);
         let mut tally = Tally::default();
         for bucket in &self.buckets {
-            if Tag(bucket.tag.load(Acquire)).is_in_window_of(newest) {
+            if Tag(bucket.tag.load(Acquire)).is_in_window_of(newest, span.count) {
                 let results = bucket.results.load(Relaxed);
                 tally.calls += results & u64::from(u32::MAX);
                 tally.failures += results >> 32;
@@ -117,8 +140,8 @@ impl Tag {
         self.0 >> Self::EPOCH_BITS
     }
 
-    fn is_in_window_of(self, newest: Self) -> bool {
+    fn is_in_window_of(self, newest: Self, count: u64) -> bool {
         let age = newest.0.wrapping_sub(self.0) & Self::EPOCH;
-        self.0 != 0 && self.generation() == newest.generation() && age < BUCKETS
+        self.0 != 0 && self.generation() == newest.generation() && age < count
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, futures::OwnedNotified};
 
 use super::{
     observe::{self, Names},
-    policy::{Breaker, Config, Permit, Rejected, State, Transition, Window},
+    policy::{Breaker, Config, Permit, Rejected, State, Transition},
 };
 use crate::{
     Chance, Clock,
@@ -35,7 +35,7 @@ impl Shared {
         Self {
             machine: Arc::new(Breaker::new(config, Clock.now())),
             changes: Arc::default(),
-            timed: Arc::new(AtomicBool::new(is_timed(&config))),
+            timed: Arc::new(AtomicBool::new(config.is_timed())),
             names: Names::default(),
             chance: Chance::default(),
         }
@@ -95,8 +95,9 @@ impl Shared {
     pub(super) fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         self.on_transition(self.machine.on_timeout(now));
         match self.machine.state(now) {
-            State::Closed | State::ForcedClosed => Some(now),
-            State::Open { until } => Some(until),
+            State::Closed | State::ForcedClosed | State::MetricsOnly => Some(now),
+            // Nobody knows the end of a wait without one.
+            State::Open { until } => (until < Timestamp::MAX).then_some(until),
             State::HalfOpen { .. } => self.machine.poll_timeout(),
             State::ForcedOpen => None,
         }
@@ -115,7 +116,7 @@ impl Shared {
     }
 
     pub(super) fn set_config(&self, config: Config) {
-        let timed = is_timed(&config);
+        let timed = config.is_timed();
         self.timed.fetch_or(timed, Ordering::Relaxed);
         self.machine.set_config(config, Clock.now());
         self.timed.store(timed, Ordering::Relaxed);
@@ -137,11 +138,6 @@ impl Shared {
             None => error,
         }
     }
-}
-
-fn is_timed(config: &Config) -> bool {
-    let window = config.failure_ratio().map(|(_, _, window)| window);
-    config.slow_calls().is_some() || matches!(window, Some(Window::Time(_)))
 }
 
 /// An admitted attempt. Dropped without an outcome, it gives its permit back.

@@ -196,6 +196,7 @@ impl Handles {
             State::HalfOpen { .. } => "half_open",
             State::ForcedOpen => "forced_open",
             State::ForcedClosed => "forced_closed",
+            State::MetricsOnly => "metrics_only",
         };
         counter!(names::BREAKER_TRANSITIONS, &self.with("to", state))
     }

@@ -84,9 +84,15 @@ fn is_in_panic(subset: &Subset, all: usize) -> bool {
 fn next_return<S>(cluster: &Cluster<S>, now: Timestamp) -> Option<Duration> {
     let returns = |Member { state, .. }: &Member<S>| {
         let probe = match state.breaker.as_ref().map(|breaker| breaker.state(now)) {
-            Some(State::Open { until }) => Some(until),
+            // One that waits for a reset names no time.
+            Some(State::Open { until }) if until < Timestamp::MAX => Some(until),
             Some(
-                State::Closed | State::HalfOpen { .. } | State::ForcedOpen | State::ForcedClosed,
+                State::Closed
+                | State::Open { .. }
+                | State::HalfOpen { .. }
+                | State::ForcedOpen
+                | State::ForcedClosed
+                | State::MetricsOnly,
             )
             | None => None,
         };

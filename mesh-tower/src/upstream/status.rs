@@ -180,6 +180,11 @@ fn describe_breaker(config: &breaker::Config) -> String {
     if let Some((ratio, calls, window)) = config.failure_ratio() {
         rules.push(format!("{ratio} of at least {calls} calls failed ({window:?})"));
     }
+    if let Some((rate, calls, window)) = config.success_rate() {
+        rules.push(format!("less than {rate} of at least {calls} calls succeeded ({window:?})"));
+    }
+    let (first, second) = config.accrual().map_or((None, None), |(a, b)| (Some(a), b));
+    rules.extend([first, second].into_iter().flatten().map(|accrual| accrual.to_string()));
     if let Some((slower, ratio)) = config.slow_calls() {
         rules.push(format!("{ratio} of the calls take longer than {slower:?}"));
     }

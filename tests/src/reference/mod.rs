@@ -6,6 +6,7 @@
 
 mod adaptive;
 mod backoff;
+mod breaker;
 mod budget;
 mod deadline;
 mod hedge;
@@ -37,4 +38,5 @@ pub const MACHINES: &[Machine] = &[
     retry::MACHINE,
     hedge::MACHINE,
     backoff::MACHINE,
+    breaker::MACHINE,
 ];
