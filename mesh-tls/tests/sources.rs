@@ -7,7 +7,8 @@ mod support;
 use std::{sync::Arc, thread, time::Duration};
 
 use mesh_tls::{
-    IdentitySource, Material, MaterialError, MaterialErrorKind, MeshTls, SourceEvent, StaticSource,
+    DevIdentity, IdentitySource, Material, MaterialError, MaterialErrorKind, MaterialHandle,
+    MeshTls, SourceEvent, StaticSource,
     clock::{Clock, ManualClock, SystemClock},
     pki_types::UnixTime,
 };
@@ -83,8 +84,8 @@ async fn a_driver_that_panics_or_is_dropped_is_no_secret() {
     assert!(told(&mesh));
 }
 
-#[tokio::test(start_paused = true)]
-async fn material_that_comes_too_early_is_used_when_its_time_has_come() {
+/// A mesh with an identity, and another that is valid two minutes from now.
+async fn served_early() -> (MeshTls, MaterialHandle, Arc<ManualClock>, DevIdentity) {
     let ours = ca();
     let start = SystemClock::new().now();
     let clock = Arc::new(ManualClock::new(start));
@@ -92,6 +93,12 @@ async fn material_that_comes_too_early_is_used_when_its_time_has_come() {
     let mesh = MeshTls::builder(source).clock(Arc::clone(&clock)).spawn().await.unwrap();
     let later = UnixTime::since_unix_epoch(Duration::from_secs(start.as_secs() + 120));
     let early = ours.issue_for("/server", later, Duration::from_secs(7200)).unwrap();
+    (mesh, hand, clock, early)
+}
+
+#[tokio::test(start_paused = true)]
+async fn material_that_comes_too_early_is_used_when_its_time_has_come() {
+    let (mesh, hand, clock, early) = served_early().await;
     // Once: a source delivers what has changed, not what was refused.
     hand.set(early.material().unwrap());
     eventually("it is refused", || mesh.stats().updates_refused > 0).await;
@@ -105,13 +112,7 @@ async fn material_that_comes_too_early_is_used_when_its_time_has_come() {
 
 #[tokio::test(start_paused = true)]
 async fn material_that_came_too_early_does_not_come_back_after_a_later_word() {
-    let ours = ca();
-    let start = SystemClock::new().now();
-    let clock = Arc::new(ManualClock::new(start));
-    let (source, hand) = StaticSource::new(material(&ours, "/server"));
-    let mesh = MeshTls::builder(source).clock(Arc::clone(&clock)).spawn().await.unwrap();
-    let later = UnixTime::since_unix_epoch(Duration::from_secs(start.as_secs() + 120));
-    let early = ours.issue_for("/server", later, Duration::from_secs(7200)).unwrap();
+    let (mesh, hand, clock, early) = served_early().await;
     hand.set(early.material().unwrap());
     hand.withdraw();
     eventually("withdrawn", || mesh.status().generation == 0).await;
