@@ -172,5 +172,6 @@ async fn budgets_bound_what_the_mark_does_not() {
     assert!(attempts <= 1_730, "{attempts}");
     assert!(attempts > 1_500, "a budget is there to be spent: {attempts}");
     let marked = Chain::new(true, budget(0)).attempts(1_000).await;
-    assert!(marked < attempts, "{marked} {attempts}");
+    // Where budgets bind, the mark has nothing left to save; it must not cost either.
+    assert!(marked <= attempts, "{marked} {attempts}");
 }
