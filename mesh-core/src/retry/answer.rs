@@ -140,11 +140,6 @@ impl Answer {
         matches!(self.kind, Kind::Grpc { .. } | Kind::Status { grpc: Some(_), .. })
     }
 
-    /// Whether nothing was sent, since a policy of our own refused.
-    pub(super) const fn is_refusal(&self) -> bool {
-        matches!(self.kind, Kind::Reset(Reset::Overflow))
-    }
-
     /// Whether it is a gRPC error that the caller has not seen yet.
     pub(super) const fn is_grpc_error(&self) -> bool {
         matches!(self.kind, Kind::Grpc { grpc: Some(1..) } | Kind::Status { grpc: Some(1..), .. })

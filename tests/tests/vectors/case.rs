@@ -150,7 +150,12 @@ fn leaves(value: &Value, text: &str) -> Vec<Path> {
                 under(leaves(value, &format!("{text}[{at}]")), index, &at.to_string())
             })
             .collect(),
-        _ => vec![Path { text: text.to_owned(), steps: Vec::new() }],
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => vec![Path { text: text.to_owned(), steps: Vec::new() }],
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mesh_core::{Ratio, backoff, budget, limit, retry::RetryOn};
+use mesh_core::{Ratio, backoff, budget, limit, outlier::Detector, retry::RetryOn};
 use mesh_tower::{
     istio::{self, Documents, MeshConfig, Retries, Unsupported},
     upstream,
@@ -175,9 +175,14 @@ fn outlier_detection(case: &Case) -> Result<(), String> {
             envoy.enforcing_consecutive_local_origin_failure.unwrap_or(100),
         )?,
     )?;
-    equal("enforcing_success_rate", 0, envoy.enforcing_success_rate)?;
-    let local_success_rate = envoy.enforcing_local_origin_success_rate.unwrap_or(0);
-    equal("enforcing_local_origin_success_rate", 0, local_success_rate)?;
+    let enforced = |detector, percent| {
+        // A detector that is not there ejects nobody.
+        let share = outlier.success_rate().map_or(Ratio::ZERO, |_| outlier.enforcing(detector));
+        equal(&format!("enforcing {detector:?}"), share, Ratio::from_percent(percent))
+    };
+    enforced(Detector::SuccessRate, envoy.enforcing_success_rate)?;
+    let local = envoy.enforcing_local_origin_success_rate.unwrap_or(0);
+    enforced(Detector::SuccessRateLocalOrigin, local)?;
     equal("interval", outlier.interval(), duration_or(envoy.interval.as_ref(), "10s")?)?;
     equal(
         "base_ejection_time",
