@@ -185,6 +185,11 @@ impl Config {
         self
     }
 
+    /// See [`with_transparent`](Self::with_transparent).
+    pub const fn transparent(&self) -> bool {
+        self.transparent
+    }
+
     /// How many bytes of a request are kept to send it again; a larger one is sent once. Default 64 KiB (Linkerd): ten
     /// thousand requests in flight then hold 640 MiB at worst.
     #[must_use]

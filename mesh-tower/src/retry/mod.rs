@@ -49,5 +49,5 @@ mod service;
 
 pub use layer::RetryLayer;
 pub(crate) use request::Outgoing;
-pub(crate) use reset::with_reset_headers;
+pub(crate) use reset::with_headers;
 pub use service::Retry;

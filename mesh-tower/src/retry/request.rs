@@ -25,7 +25,13 @@ pub(crate) struct Outgoing<B> {
     /// This request is itself a retry, made by whoever called us: retries of retries multiply.
     pub(crate) is_retry: bool,
     attempts: u32,
+    /// How often it was sent again uncounted.
+    resends: u8,
 }
+
+/// gRFC A6 has no bound for what never left the client. An endpoint that accepts connections and drops them would be asked
+/// for ever, at full speed.
+const RESENDS: u8 = 8;
 
 /// A body on its way: nothing is wrapped or copied before an attempt is really made.
 enum Stored<B> {
@@ -50,6 +56,7 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             deadline: Deadline::NONE,
             is_retry: false,
             attempts: 0,
+            resends: 0,
         }
     }
 
@@ -121,17 +128,15 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
     ) -> bool {
         let Some(unseen) = answer.unseen() else { return false };
         let may = !self.deadline.has_passed(now)
+            && self.resends < RESENDS
             && self.is_replayable()
             && session.try_transparent(config, unseen);
         if may {
-            self.uncount();
+            // The last attempt was none: nobody has seen it, and the next takes its number.
+            self.attempts = self.attempts.saturating_sub(1);
+            self.resends += 1;
         }
         may
-    }
-
-    /// The last attempt was none: nobody has seen it, and the next takes its number.
-    fn uncount(&mut self) {
-        self.attempts = self.attempts.saturating_sub(1);
     }
 
     /// As if nothing had been sent yet; the body must have come back.

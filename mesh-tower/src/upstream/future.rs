@@ -30,7 +30,7 @@ use crate::{
     body::{MeshBody, ReplayBody},
     classify::Classify,
     error::{Reason, into_response},
-    retry::{Outgoing, with_reset_headers},
+    retry::{Outgoing, with_headers},
     striped::Handle,
     throttle::answer_of,
     timer::Timer,
@@ -321,7 +321,7 @@ where
         flight.on_head(now, verdict.outcome());
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
-        let answer = with_reset_headers(&flight.subset().retry, verdict.answer(), &result);
+        let answer = with_headers(&flight.subset().retry, verdict.answer(), &result);
         match decide(this.request, flight, this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));

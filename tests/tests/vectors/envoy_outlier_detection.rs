@@ -272,7 +272,7 @@ impl Rig {
             Step::Sweep { at_ms } => {
                 let (now, names) = (Timestamp::from_millis(at_ms), &self.names);
                 let told = &mut self.told;
-                self.detection.sweep(now, &mut self.random, &self.hosts, |index, event| {
+                self.detection.on_interval(now, &mut self.random, &self.hosts, |index, event| {
                     told.event(at_ms, &names[index], event);
                 });
             }
