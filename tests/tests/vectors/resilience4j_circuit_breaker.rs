@@ -241,21 +241,21 @@ impl Rig {
         }
     }
 
-    /// resilience4j is told how long a call took, and we see when it began. So a call that was not acquired, or in a
-    /// closed breaker, where that makes no difference, is acquired so much earlier; and a probe, that keeps its permit,
-    /// ends so much later than it was acquired.
+    /// resilience4j is told how long a call took, and we see when it began. So a call that was not acquired is acquired so
+    /// much earlier; one that was answers with the permit it holds, at the time that makes it as slow as the case says.
     fn answer(&mut self, at_ms: u64, took: u64, count: u32, outcome: Outcome) -> Result<(), String> {
-        self.breaker.on_timeout(at(at_ms));
+        let (now, took) = (at(at_ms), Duration::from_millis(took));
+        self.breaker.on_timeout(now);
+        let slow = self.breaker.config().slow_calls().map_or(Duration::MAX, |(slow, _)| slow);
         for _ in 0..count {
-            let took = Duration::from_millis(took);
-            let started = at(at_ms) - took;
             let (permit, ended) = match self.held.pop() {
-                Some(permit) if permit.is_probe() => {
-                    let ended = permit.start() + took;
+                Some(permit) => {
+                    let as_slow = (now.since(permit.start()) > slow) == (took > slow);
+                    let ended = if as_slow { now } else { permit.start() + took };
                     (permit, ended)
                 }
-                Some(_) | None => match self.breaker.try_acquire(started, &mut self.rng) {
-                    Ok(permit) => (permit, at(at_ms)),
+                None => match self.breaker.try_acquire(now - took, &mut self.rng) {
+                    Ok(permit) => (permit, now),
                     // Told of by nobody who was admitted: it decides nothing.
                     Err(_) => continue,
                 },
