@@ -32,9 +32,8 @@ impl Breaker {
     pub fn rates(&self, now: Timestamp) -> Option<Rates> {
         let probes = self.lock();
         let word = self.word();
-        let window = |generation| {
-            self.results.tally(self.rules.shape(), generation, (self.since(), now))
-        };
+        let window =
+            |generation| self.results.tally(self.rules.shape(), generation, (self.since(), now));
         let (whole, permits) = (self.rules.minimum_calls(), u64::from(probes.permits()));
         let (Tally { calls, failures, slow }, minimum) = match word.phase() {
             Phase::Closed | Phase::Sampled | Phase::MetricsOnly => {
