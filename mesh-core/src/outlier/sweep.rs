@@ -155,8 +155,18 @@ impl Sweep<'_> {
             !self.config.rules().counts_hosts_first() || hosts.clone().count() >= minimum;
 
         let mut sum = 0.0;
+        // They have no rate, but the minimum counts them (A50: at least `requestVolume` requests, which may be 0).
+        let mut idle = 0u32;
+        let is_zero = |volume: Option<u32>| u32::from(volume == Some(0));
         for host in hosts.clone() {
-            let Some(tally) = self.candidate(host, is_compared) else { continue };
+            let Some(tally) = self.candidate(host, is_compared) else {
+                if self.config.rules().counts_idle() {
+                    idle = idle.saturating_add(is_zero(rate.map(|rate| rate.request_volume())));
+                    let judged = is_zero(share.map(|share| share.request_volume()));
+                    comparison.judged = comparison.judged.saturating_add(judged);
+                }
+                continue;
+            };
             if is_rated(rate, tally) {
                 comparison.rated = comparison.rated.saturating_add(1);
                 sum += tally.rate();
@@ -166,7 +176,8 @@ impl Sweep<'_> {
         }
 
         if let Some(rate) = rate
-            && comparison.rated >= rate.minimum_hosts().max(1)
+            && comparison.rated >= 1
+            && comparison.rated.saturating_add(idle) >= rate.minimum_hosts()
         {
             let mean = sum / f64::from(comparison.rated);
             let rated = hosts.clone().filter_map(|host| self.tally(host));
