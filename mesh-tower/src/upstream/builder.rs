@@ -228,7 +228,8 @@ impl Builder {
 }
 
 impl<M: MakeEndpoint, C> Upstream<M, C> {
-    /// The same upstream with another idea of what a failure is.
+    /// The same upstream with another idea of what a failure is: to its breakers, its outlier detection and its balancer.
+    /// [`Reading`](mesh_core::breaker::Reading) is a peer's.
     pub fn with_classify<D>(self, classify: D) -> Upstream<M, D> {
         Upstream { shared: self.shared, classify }
     }

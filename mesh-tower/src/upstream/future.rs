@@ -318,7 +318,7 @@ where
         this.state.set(State::Done);
         let verdict = this.classify.classify(result.as_ref());
         let Some(flight) = this.flight else { return Some(self.answer(now, result)) };
-        flight.on_head(now, verdict.outcome());
+        flight.on_head(now, &verdict);
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
         let answer = with_reset_headers(&flight.subset().retry, verdict.answer(), &result);
