@@ -33,7 +33,17 @@ pub(super) struct Shared {
 impl RetryLayer {
     /// Retries by `config`, within [`budget::Config::default`], and bodies up to its
     /// [`buffer_limit`](policy::Config::buffer_limit).
+    ///
+    /// One attempt is in flight at a time: [`hedge_on_per_try_timeout`](policy::Config::with_hedge_on_per_try_timeout) is
+    /// not carried out, and a `tracing` event of level WARN says so;
+    /// [`HedgeLayer::envoy`](super::hedge::HedgeLayer::envoy) does it. There is one place to go to, so what the policy says
+    /// of the next endpoint (`avoid_previous`, `host_selection_attempts`, `previous_priorities`) has no meaning here.
     pub fn new(config: policy::Config) -> Self {
+        if config.hedge_on_per_try_timeout() {
+            tracing::warn!(
+                "hedge_on_per_try_timeout needs a HedgeLayer: a retry layer drops the attempt"
+            );
+        }
         let shared = Shared {
             replay_cap: config.buffer_limit(),
             config,

@@ -76,6 +76,23 @@ impl Config {
     }
 
     /// When and how often a request is tried again. Default [`retry::Config::default`].
+    ///
+    /// [`avoid_previous`](retry::Config::with_avoid_previous) passes over all endpoints that were tried, as long as there
+    /// is another: no endpoint is drawn blindly, so that
+    /// [`host_selection_attempts`](retry::Config::with_host_selection_attempts) has nothing to bound.
+    ///
+    /// What an upstream cannot carry out, [`build`](Self::build) refuses:
+    /// [`hedge_on_per_try_timeout`](retry::Config::with_hedge_on_per_try_timeout), since it has one attempt in flight at a
+    /// time, and [`previous_priorities`](retry::Config::with_previous_priorities), since its endpoints have none.
+    ///
+    /// ```
+    /// use mesh_core::retry;
+    /// use mesh_tower::upstream::Config;
+    ///
+    /// let hedging = retry::Config::envoy().with_hedge_on_per_try_timeout(true);
+    /// let refused = Config::new("shop").with_retry(hedging).build().unwrap_err();
+    /// assert_eq!(refused.field(), "hedge_on_per_try_timeout");
+    /// ```
     #[must_use]
     pub fn with_retry(mut self, retry: retry::Config) -> Self {
         self.retry = retry;
@@ -164,8 +181,9 @@ impl Config {
     /// # Errors
     ///
     /// An empty name of the upstream or of a subset, two subsets of one name, a split that names no subset, and
-    /// weights that are all 0 or whose sum exceeds 2³²−1. A deadline policy with hedging: an upstream drops an attempt
-    /// whose time is over.
+    /// weights that are all 0 or whose sum exceeds 2³²−1. What would be ignored: a retry policy with
+    /// `hedge_on_per_try_timeout` or a deadline policy with hedging (put
+    /// [`HedgeLayer::envoy`](crate::retry::hedge::HedgeLayer::envoy) over the upstream), and `previous_priorities`.
     pub fn build(self) -> Result<Self, InvalidConfig> {
         if self.name.is_empty() {
             return Err(InvalidConfig::new("name", "\"\"", "the name of an upstream"));
@@ -184,6 +202,15 @@ impl Config {
         if !self.split.is_empty() {
             // The machine that will draw from these weights is the one judge of them.
             Split::new(self.split.iter().map(|(name, weight)| (name, *weight)).collect())?;
+        }
+        if self.retry.hedge_on_per_try_timeout() {
+            let expected = "false: an upstream drops an attempt whose time is over; put HedgeLayer::envoy over it";
+            return Err(InvalidConfig::new("hedge_on_per_try_timeout", true, expected));
+        }
+        if self.retry.previous_priorities() > 0 {
+            let expected = "0: the endpoints of an upstream have no priorities";
+            let given = self.retry.previous_priorities();
+            return Err(InvalidConfig::new("previous_priorities", given, expected));
         }
         self.wishes.check()?;
         Ok(self)
@@ -460,6 +487,18 @@ mod tests {
     fn names_are_needed() {
         assert_eq!(refused(Config::new("")).field(), "name");
         assert_eq!(refused(Config::new("a").with_subset("", labels(), None)).field(), "subset");
+    }
+
+    #[test]
+    fn what_an_upstream_would_ignore_is_refused() {
+        let with = |retry: retry::Config| Config::new("a").with_retry(retry);
+        let base = retry::Config::istio();
+        let hedging = refused(with(base.clone().with_hedge_on_per_try_timeout(true)));
+        assert_eq!(hedging.field(), "hedge_on_per_try_timeout");
+        assert!(hedging.to_string().contains("HedgeLayer"), "{hedging}");
+        let priorities = refused(with(base.clone().with_previous_priorities(2)));
+        assert_eq!((priorities.field(), priorities.value()), ("previous_priorities", "2"));
+        assert!(with(base.with_host_selection_attempts(1)).build().is_ok());
     }
 
     #[test]
