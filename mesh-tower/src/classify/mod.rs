@@ -7,7 +7,7 @@
 //! | answer | outcome | for the retry |
 //! | --- | --- | --- |
 //! | HTTP 100–499 but 429 | [`Outcome::Success`] | the status |
-//! | HTTP 429 | [`Outcome::Throttled`] | the status, and `Retry-After` |
+//! | HTTP 429 | [`Outcome::Throttled`] | the status, `Retry-After`, and whether there is `x-envoy-ratelimited` |
 //! | HTTP 502, 503, 504 | [`Outcome::GatewayError`] | the same |
 //! | HTTP 500–599 otherwise | [`Outcome::ServerError`] | the same |
 //! | gRPC `UNAVAILABLE`, `DEADLINE_EXCEEDED` | [`Outcome::GatewayError`] | the code, and `grpc-retry-pushback-ms` |

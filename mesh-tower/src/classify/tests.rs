@@ -81,6 +81,18 @@ fn retry_after_in_seconds_and_as_a_date() {
 }
 
 #[test]
+fn what_an_envoy_has_turned_away_is_retried_on_its_own_condition_only() {
+    use mesh_core::retry::RetryOn;
+
+    let limited = verdict(status(429).header("x-envoy-ratelimited", "true")).answer();
+    let throttled = verdict(status(429)).answer();
+    let (envoys, by_code): (RetryOn, RetryOn) =
+        ("envoy-ratelimited".parse().unwrap(), "retriable-status-codes,429".parse().unwrap());
+    assert_eq!((limited.matches(&envoys), limited.matches(&by_code)), (true, false));
+    assert_eq!((throttled.matches(&envoys), throttled.matches(&by_code)), (false, true));
+}
+
+#[test]
 fn grpc_pushback_is_a_number_or_a_stop() {
     let push = |value: &str| {
         verdict(grpc("14").header("grpc-retry-pushback-ms", value)).answer().retry_after()
