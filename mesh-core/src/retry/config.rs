@@ -168,7 +168,7 @@ impl Config {
 
     /// Whether an attempt whose per-try timeout is over stays in flight while another is sent, whatever the conditions
     /// are (Envoy `hedge_on_per_try_timeout`). Default false. It decides [`Session::on_per_try_timeout`] only: the
-    /// stacks of mesh-tower drop an attempt whose time is over, and hedge in a layer of its own.
+    /// stacks of mesh-tower drop an attempt whose time is over, and hedge in a layer of its own; its upstream refuses it.
     ///
     /// [`Session::on_per_try_timeout`]: super::Session::on_per_try_timeout
     #[must_use]
