@@ -38,7 +38,8 @@ fn main() -> ExitCode {
             [of(1), of(2)]
         })
         .collect();
-    println!("| | 10 | 1,000 | 100,000 | next part: 10 | 1,000 | 100,000 |");
+    let [few, more, many] = FILLS;
+    println!("| | {few} | {more} | {many} | next part: {few} | {more} | {many} |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for (windowed, costs) in all.iter().zip(&costs) {
         let cells: Vec<_> = costs.iter().flatten().map(u64::to_string).collect();
