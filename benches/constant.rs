@@ -3,6 +3,8 @@
 //! Counted by callgrind, in a second process that runs this program again; without valgrind it says so and passes.
 //! Prints the table that stands in the README: `cargo test -p mesh-benches --release --test constant`.
 
+#![expect(clippy::print_stdout, reason = "the table is printed")]
+
 use std::process::ExitCode;
 
 use mesh_benches::{
