@@ -287,6 +287,12 @@ impl Breaker {
     #[inline]
     pub fn would_admit(&self, now: Timestamp) -> bool {
         let word = self.word();
+        // Nearly every breaker, nearly always; a balancer asks two for each pick.
+        word.phase() == Phase::Closed || self.would_admit_in(now, word)
+    }
+
+    #[inline(never)]
+    fn would_admit_in(&self, now: Timestamp, word: Word) -> bool {
         match word.phase() {
             Phase::Closed | Phase::ForcedClosed | Phase::MetricsOnly => true,
             Phase::Sampled => {

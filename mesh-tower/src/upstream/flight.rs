@@ -55,6 +55,7 @@ struct Attempt {
 
 impl Flight {
     /// Asks the throttle, and takes a slot among the requests in flight.
+    #[inline]
     pub(super) fn begin(
         roster: &Striped<Roster>,
         chance: &Chance,
