@@ -4,13 +4,16 @@
 //! [machines](crate::reference). "It did not panic" is never all: what was read is written and read again, or each
 //! complaint must point into the text.
 
-use std::time::Duration;
+mod identity;
+
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use mesh_core::{
+    InvalidConfig, Ratio,
     deadline::header::{format_grpc_timeout, parse_grpc_timeout, parse_millis},
-    retry::RetryOn,
+    retry::{GrpcCodes, RetryOn},
 };
-use mesh_tower::istio::{self, Documents, Errors, Unsupported};
+use mesh_tower::istio::{self, Documents, Errors, MeshConfig, Problem, Unsupported};
 
 /// The check of one parser.
 #[derive(Clone, Copy, Debug)]
@@ -24,20 +27,49 @@ pub struct Parser {
 /// All of them.
 pub const PARSERS: &[Parser] = &[
     Parser { name: "istio", check: istio_documents },
+    Parser { name: "mesh_config", check: mesh_config },
     Parser { name: "timeout_headers", check: timeout_headers },
-    Parser { name: "retry_on", check: retry_on },
+    Parser { name: "retry_on", check: round_trip::<RetryOn> },
+    Parser { name: "grpc_codes", check: round_trip::<GrpcCodes> },
+    Parser { name: "ratio", check: round_trip::<Ratio> },
+    Parser { name: "spiffe_id", check: identity::spiffe_id },
+    Parser { name: "certificate", check: identity::certificate },
+    Parser { name: "material", check: identity::material },
 ];
 
-/// Every complaint names a line of the text; what is an error at all is one in the lenient mode too, or a warning
-/// there; what was read can be asked for each host.
+/// What was read can be asked for each host.
 fn istio_documents(data: &[u8]) -> Result<(), String> {
     let text = String::from_utf8_lossy(data);
+    let read = |mode| istio::read(&text, "fuzz.yaml", mode);
+    for documents in both_modes(&text, read, Documents::warnings)? {
+        resolve(&documents).map_err(|errors| format!("an error that says nothing: {errors:?}"))?;
+    }
+    Ok(())
+}
+
+/// Documents can be read under whatever mesh-wide settings were.
+fn mesh_config(data: &[u8]) -> Result<(), String> {
+    let text = String::from_utf8_lossy(data);
+    let read = |mode| MeshConfig::read(&text, "fuzz.yaml", mode);
+    for config in both_modes(&text, read, MeshConfig::warnings)? {
+        let documents = Documents::default().with_mesh_config(config);
+        resolve(&documents).map_err(|errors| format!("an error that says nothing: {errors:?}"))?;
+    }
+    Ok(())
+}
+
+/// Every complaint names a line of the text; what is refused in the lenient mode is refused in the strict one too, and
+/// a refusal says why. Returns what was read.
+fn both_modes<T>(
+    text: &str,
+    read: impl Fn(Unsupported) -> Result<T, Errors>,
+    warnings: fn(&T) -> &[Problem],
+) -> Result<impl Iterator<Item = T>, String> {
     let lines = text.lines().count() as u64 + 1;
-    let strict = istio::read(&text, "fuzz.yaml", Unsupported::Error);
-    let lenient = istio::read(&text, "fuzz.yaml", Unsupported::Warn);
+    let (strict, lenient) = (read(Unsupported::Error), read(Unsupported::Warn));
     for result in [&strict, &lenient] {
         let problems = match result {
-            Ok(documents) => documents.warnings(),
+            Ok(value) => warnings(value),
             Err(errors) => errors.problems(),
         };
         for problem in problems {
@@ -50,16 +82,10 @@ fn istio_documents(data: &[u8]) -> Result<(), String> {
         }
     }
     match (&strict, &lenient) {
-        (Ok(_), Err(errors)) => return Err(format!("refused only in the lenient mode: {errors}")),
-        (Err(errors), _) if errors.problems().is_empty() => {
-            return Err("refused for nothing".to_owned());
-        }
-        _ => {}
+        (Ok(_), Err(errors)) => Err(format!("refused only in the lenient mode: {errors}")),
+        (Err(errors), _) if errors.problems().is_empty() => Err("refused for nothing".to_owned()),
+        _ => Ok([strict, lenient].into_iter().flatten()),
     }
-    for documents in [strict, lenient].into_iter().flatten() {
-        resolve(&documents).map_err(|errors| format!("an error that says nothing: {errors:?}"))?;
-    }
-    Ok(())
 }
 
 /// Asks for every upstream; whatever is refused must say why.
@@ -98,15 +124,19 @@ fn timeout_headers(data: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// What is read is written in words that are read as the same.
-fn retry_on(data: &[u8]) -> Result<(), String> {
+/// What is read is written in words that are read as the same; a refusal names its field.
+fn round_trip<T>(data: &[u8]) -> Result<(), String>
+where
+    T: FromStr<Err = InvalidConfig> + Display + PartialEq,
+{
     let text = String::from_utf8_lossy(data);
-    match text.parse::<RetryOn>() {
-        Ok(on) => {
-            let written = on.to_string();
-            match written.parse::<RetryOn>() {
-                Ok(again) if again == on => Ok(()),
-                other => Err(format!("{text:?} became {written:?}, read as {other:?}")),
+    match text.parse::<T>() {
+        Ok(value) => {
+            let written = value.to_string();
+            match written.parse::<T>() {
+                Ok(again) if again == value => Ok(()),
+                Ok(again) => Err(format!("{text:?} became {written:?}, read as {again}")),
+                Err(error) => Err(format!("{text:?} became {written:?}: {error}")),
             }
         }
         Err(error) if error.field().is_empty() => Err(format!("{text:?}: no field in {error:?}")),
