@@ -52,6 +52,7 @@
 //! | failure percentage | `≥ threshold` | `> threshold` |
 //! | back | when the time is over | strictly later |
 //! | multiplier | stops growing near the bound | grows for ever (the time is bounded) |
+//! | volume of 0 | a host without a request is not counted | it makes up the minimum of hosts, and has no rate |
 //! | max ejection time below the base | refused | reads as the base |
 //! | `Throttled` | good | bad: any status but OK |
 //! | no detector on | who is out serves its time | all come back, multipliers are zero |
