@@ -111,7 +111,7 @@ impl Answer {
 
     /// Whether all went well, as far as it is known: gRPC's throttle gives tokens back for it, and for nothing else
     /// (grpc-java counts the headers of an answer whose status follows in the trailers).
-    pub const fn is_success(&self) -> bool {
+    pub(super) const fn is_success(&self) -> bool {
         match self.kind {
             Kind::Status { grpc: Some(code), .. } | Kind::Grpc { grpc: Some(code) } => code == 0,
             Kind::Status { status, grpc: None } => status < 400,

@@ -19,7 +19,7 @@ use mesh_core::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Outgoing, Terms, layer::Shared, reset::with_headers};
+use super::{Outgoing, Terms, layer::Shared, reset::read_by_policy};
 use crate::{
     BoxError, Clock, MeshError, body::ReplayBody, classify::Classify, error::Reason, timer::Timer,
 };
@@ -163,7 +163,7 @@ where
             // The attempt lets go of the request's body, which a retry may need.
             this.state.set(State::Done);
             let answer = this.classify.classify(result.as_ref()).answer();
-            let answer = with_headers(&this.held.shared.config, answer, &result);
+            let answer = read_by_policy(&this.held.shared.config, answer, &result);
             match this.held.decide(this.request, this.session, answer) {
                 Some(until) => this.state.set(State::Waiting { until }),
                 None => return Poll::Ready(result),

@@ -54,6 +54,6 @@ mod wishes;
 
 pub use layer::RetryLayer;
 pub(crate) use request::{Outgoing, Terms};
-pub(crate) use reset::with_headers;
+pub(crate) use reset::read_by_policy;
 pub use service::Retry;
 pub(crate) use wishes::Wishes;

@@ -30,7 +30,7 @@ use crate::{
     body::{MeshBody, ReplayBody},
     classify::Classify,
     error::{Reason, into_response},
-    retry::{Outgoing, Terms, with_headers},
+    retry::{Outgoing, Terms, read_by_policy},
     striped::Handle,
     throttle::answer_of,
     timer::Timer,
@@ -326,7 +326,7 @@ where
         flight.on_head(now, &verdict);
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
-        let answer = with_headers(&flight.subset().retry, verdict.answer(), &result);
+        let answer = read_by_policy(&flight.subset().retry, verdict.answer(), &result);
         match decide(this.request, flight, this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
