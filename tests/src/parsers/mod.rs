@@ -17,6 +17,7 @@ use mesh_tower::istio::{self, Documents, Errors, MeshConfig, Problem, Unsupporte
 
 /// The check of one parser.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Parser {
     /// The name of its corpus.
     pub name: &'static str,

@@ -8,7 +8,7 @@ use mesh_core::{Ratio, Rng, backoff::Config};
 use super::Machine;
 
 /// The check.
-pub const MACHINE: Machine = Machine {
+pub(super) const MACHINE: Machine = Machine {
     name: "backoff",
     faults: &["one step ahead", "no jitter", "no growth", "no ceiling", "begins at zero"],
     check,

@@ -8,7 +8,7 @@ use mesh_core::deadline::{Asked, Policy, Timeouts};
 use super::Machine;
 
 /// The check.
-pub const MACHINE: Machine = Machine {
+pub(super) const MACHINE: Machine = Machine {
     name: "deadline",
     faults: &[
         "does not hear the caller",

@@ -17,7 +17,7 @@ use mesh_core::{
 use super::Machine;
 
 /// The check.
-pub const MACHINE: Machine = Machine {
+pub(super) const MACHINE: Machine = Machine {
     name: "hedge",
     faults: &[
         "does not ask the budget",

@@ -16,7 +16,7 @@ use mesh_core::{
 use super::Machine;
 
 /// The check.
-pub const MACHINE: Machine = Machine {
+pub(super) const MACHINE: Machine = Machine {
     name: "retry",
     faults: &[
         "charges before it decides",
