@@ -84,9 +84,9 @@ mod counted {
     }
 
     #[library_benchmark(config = limit(370))]
-    #[bench::of_10(machines::fleet(10))]
-    #[bench::of_1_000(machines::fleet(1_000))]
-    #[bench::of_10_000(machines::fleet(10_000))]
+    #[bench::of_10(machines::fleet(10, |_| 1))]
+    #[bench::of_1_000(machines::fleet(1_000, |_| 1))]
+    #[bench::of_10_000(machines::fleet(10_000, |_| 1))]
     fn pick(fleet: Weighted<machines::Candidacy>) -> Weighted<machines::Candidacy> {
         machines::pick(&Balancer::new(Config::peak_ewma()), &fleet, black_box(1));
         fleet

@@ -1,5 +1,5 @@
 //! **mesh-core decides.** The policy machines of a service mesh as plain values: a circuit breaker, outlier
-//! detection, a retry budget, back-off, limits, load balancing and weighted routing.
+//! detection, a retry budget, back-off, throttling, limits, load balancing and weighted routing.
 //!
 //! There is no I/O here, no runtime, no thread, no clock and no randomness: `now` and `rng` are arguments.
 //! The same inputs give the same decisions, so hours of mesh time run in a test in milliseconds, and every

@@ -33,6 +33,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, each in the place that it has as a number.
+    pub const ALL: [Self; 8] = [
+        Self::Success,
+        Self::ServerError,
+        Self::GatewayError,
+        Self::ConnectFailed,
+        Self::Timeout,
+        Self::Reset,
+        Self::Throttled,
+        Self::Cancelled,
+    ];
+
     /// Whether it speaks against the endpoint. [`Outcome::Throttled`] and [`Outcome::Cancelled`] do not.
     pub const fn is_failure(self) -> bool {
         self.is_local_origin() || matches!(self, Self::ServerError | Self::GatewayError)
@@ -41,5 +53,17 @@ impl Outcome {
     /// Whether no answer came from the endpoint at all.
     pub const fn is_local_origin(self) -> bool {
         matches!(self, Self::ConnectFailed | Self::Timeout | Self::Reset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Outcome;
+
+    #[test]
+    fn each_stands_in_its_own_place() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place);
+        }
     }
 }

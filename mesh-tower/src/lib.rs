@@ -4,8 +4,8 @@
 //! * [`upstream`] is the standard client stack: one service that routes, balances, retries within a budget, ejects what
 //!   fails, and says why when it refuses. Start here.
 //! * [`server`] is the standard server stack: a bounded queue and a deadline around a handler.
-//! * [`deadline`], [`retry`], [`limit`], [`breaker`], [`outlier`], [`balance`] and [`route`] are the policies alone, over any
-//!   tower service.
+//! * [`deadline`], [`retry`], [`throttle`], [`limit`], [`breaker`], [`outlier`], [`balance`] and [`route`] are the policies
+//!   alone, over any tower service.
 //! * [`pool`] carries HTTP to one endpoint; [`classify`] says what an answer means; [`error`] is what the mesh says itself.
 //!
 //! Modules stand in the order in which a request meets them. A policy's machine is in the module of the same name in

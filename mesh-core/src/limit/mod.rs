@@ -29,7 +29,7 @@
 //!
 //! # What it does not do
 //!
-//! It does not learn: the figures stay as configured, however slow the upstream is. A lowered limit
+//! It does not learn: the figures stay as configured, however slow the upstream is ([`adaptive`] learns). A lowered limit
 //! takes nothing back: it admits nobody until enough slots are released.
 //!
 //! # Where it differs from Envoy

@@ -162,7 +162,7 @@ use crate::{
 ///   [`on_health_check_passed`](Self::on_health_check_passed), [`set_hosts`](Self::set_hosts),
 ///   [`on_host_removed`](Self::on_host_removed), [`set_config`](Self::set_config);
 /// * by hand: [`uneject`](Self::uneject);
-/// * timers: [`poll_timeout`](Self::poll_timeout), [`sweep`](Self::sweep).
+/// * timers: [`poll_timeout`](Self::poll_timeout), [`sweep`](Self::sweep), [`on_interval`](Self::on_interval).
 ///
 /// An outcome is O(1): two loads for a success of a clean host, and one addition if hosts are compared (as much again
 /// in split mode); one compare-and-swap more for a failure; a lock only for a detection. A sweep is O(hosts). About 300

@@ -111,7 +111,7 @@ impl Answer {
 
     /// Whether all went well, as far as it is known: gRPC's throttle gives tokens back for it, and for nothing else
     /// (grpc-java counts the headers of an answer whose status follows in the trailers).
-    pub(super) const fn is_success(&self) -> bool {
+    pub const fn is_success(&self) -> bool {
         match self.kind {
             Kind::Status { grpc: Some(code), .. } | Kind::Grpc { grpc: Some(code) } => code == 0,
             Kind::Status { status, grpc: None } => status < 400,
@@ -124,12 +124,8 @@ impl Answer {
     pub const fn unseen(&self) -> Option<Unseen> {
         match self.kind {
             Kind::Reset(Reset::RefusedStream) => Some(Unseen::ByServer),
-            Kind::Reset(
-                Reset::Overflow
-                | Reset::ConnectFailure
-                | Reset::BeforeRequest
-                | Reset::AfterRequest,
-            )
+            Kind::Reset(Reset::BeforeRequest) => Some(Unseen::ByAnyone),
+            Kind::Reset(Reset::Overflow | Reset::ConnectFailure | Reset::AfterRequest)
             | Kind::Status { .. }
             | Kind::Grpc { .. } => None,
         }
@@ -138,11 +134,6 @@ impl Answer {
     /// Whether it is a gRPC answer.
     pub(super) const fn is_grpc(&self) -> bool {
         matches!(self.kind, Kind::Grpc { .. } | Kind::Status { grpc: Some(_), .. })
-    }
-
-    /// Whether nothing was sent, since a policy of our own refused.
-    pub(super) const fn is_refusal(&self) -> bool {
-        matches!(self.kind, Kind::Reset(Reset::Overflow))
     }
 
     /// Whether it is a gRPC error that the caller has not seen yet.

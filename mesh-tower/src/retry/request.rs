@@ -8,6 +8,7 @@ use mesh_core::{
     retry::{Answer, Config, Session},
 };
 
+use super::Wishes;
 use crate::{
     body::{Kept, ReplayBody, Whole},
     classify::is_grpc,
@@ -25,7 +26,26 @@ pub(crate) struct Outgoing<B> {
     /// This request is itself a retry, made by whoever called us: retries of retries multiply.
     pub(crate) is_retry: bool,
     attempts: u32,
+    /// How often it was sent again uncounted.
+    resends: u8,
+    /// The policy that this request has asked for, in place of the one that holds for all.
+    own: Option<Box<Config>>,
 }
+
+/// By what a request is [read](Outgoing::read).
+pub(crate) struct Terms<'a> {
+    /// By when it must be over, if it does not say so itself.
+    pub(crate) deadline: Deadline,
+    /// Whether it may be sent again, if no more than `cap` bytes of its body have to be kept for that.
+    pub(crate) retries: bool,
+    pub(crate) cap: u64,
+    /// What it may ask for, and the retry policy that this changes.
+    pub(crate) wishes: Option<(&'a Wishes, &'a Config)>,
+}
+
+/// gRFC A6 has no bound for what never left the client. An endpoint that accepts connections and drops them would be asked
+/// for ever, at full speed.
+const RESENDS: u8 = 8;
 
 /// A body on its way: nothing is wrapped or copied before an attempt is really made.
 enum Stored<B> {
@@ -36,6 +56,14 @@ enum Stored<B> {
     },
     Kept(Kept<B>),
     Gone,
+}
+
+impl<B> Outgoing<B> {
+    /// The retry policy of this request: its own, or the one that holds for all.
+    #[inline]
+    pub(crate) fn policy<'a>(&'a self, shared: &'a Config) -> &'a Config {
+        self.own.as_deref().unwrap_or(shared)
+    }
 }
 
 impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
@@ -50,14 +78,15 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             deadline: Deadline::NONE,
             is_retry: false,
             attempts: 0,
+            resends: 0,
+            own: None,
         }
     }
 
-    /// Learns from the request how long it may take and what it is. With `retries` it may be sent again, if no more
-    /// than `cap` bytes of its body have to be kept for that.
-    pub(crate) fn read(&mut self, now: Timestamp, timeout: Deadline, retries: bool, cap: u64) {
-        self.deadline = timeout;
-        let mut attempt = 1;
+    /// Learns from the request how long it may take and what it is.
+    pub(crate) fn read(&mut self, now: Timestamp, terms: &Terms<'_>) {
+        self.deadline = terms.deadline;
+        let (mut retries, mut attempt) = (terms.retries, 1);
         let Some(head) = &mut self.head else { return };
         if !head.headers.is_empty() {
             attempt = attempt_of(&head.headers);
@@ -65,6 +94,13 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             if let Some(asked) = deadline::from_headers(&head.headers) {
                 self.deadline = self.deadline.earlier(Deadline::after(now, asked));
             }
+        }
+        if let Some((wishes, config)) = terms.wishes {
+            let granted = wishes.grant(now, &mut head.headers, config);
+            // The policy alone says which headers count.
+            self.deadline = granted.deadline.unwrap_or(self.deadline);
+            self.own = granted.retry;
+            retries = self.own.as_deref().unwrap_or(config).retries() > 0;
         }
         if !head.extensions.is_empty() {
             if let Some(inbound) = head.extensions.get::<Inbound>() {
@@ -80,7 +116,7 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             // An extension ends here: the service after the next must know as well.
             mark_retry(&mut head.headers, attempt, self.grpc);
         } else if retries && let Stored::Fresh { cap: kept, .. } = &mut self.body {
-            *kept = Some(cap);
+            *kept = Some(terms.cap);
         }
     }
 
@@ -121,17 +157,15 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
     ) -> bool {
         let Some(unseen) = answer.unseen() else { return false };
         let may = !self.deadline.has_passed(now)
+            && self.resends < RESENDS
             && self.is_replayable()
-            && session.try_transparent(config, unseen);
+            && session.try_transparent(self.policy(config), unseen);
         if may {
-            self.uncount();
+            // The last attempt was none: nobody has seen it, and the next takes its number.
+            self.attempts = self.attempts.saturating_sub(1);
+            self.resends += 1;
         }
         may
-    }
-
-    /// The last attempt was none: nobody has seen it, and the next takes its number.
-    fn uncount(&mut self) {
-        self.attempts = self.attempts.saturating_sub(1);
     }
 
     /// As if nothing had been sent yet; the body must have come back.

@@ -43,6 +43,19 @@ fn words_and_codes_are_parted_as_in_istio() {
     }
 }
 
+/// As in Istio: not even an error, but nothing is done.
+#[test]
+fn a_deprecated_count_is_only_advised_against() {
+    let text =
+        rule("trafficPolicy: {outlierDetection: {consecutiveErrors: 1, maxEjectionPercent: 100}}");
+    let documents = read(&text);
+    let [problem, ..] = documents.warnings() else { panic!("nothing was said") };
+    assert_eq!((problem.severity(), problem.cause()), (Severity::Warning, Cause::Advice));
+    assert!(problem.message().contains("consecutive5xxErrors"), "{problem}");
+    let outlier = *documents.upstream("shop").unwrap().policy().outlier();
+    assert_eq!(outlier.consecutive_5xx(), 5);
+}
+
 #[test]
 fn only_what_means_something_reaches_the_machine() {
     let conditions =

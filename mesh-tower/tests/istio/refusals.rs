@@ -187,10 +187,6 @@ fn what_istio_has_and_this_crate_has_not() {
         ),
         (policy("tunnel: {}"), "spec.trafficPolicy.tunnel"),
         (policy("proxyProtocol: {}"), "spec.trafficPolicy.proxyProtocol"),
-        (
-            policy("outlierDetection: {consecutiveErrors: 5}"),
-            "spec.trafficPolicy.outlierDetection.consecutiveErrors",
-        ),
         (policy("loadBalancer: {simple: RANDOM}"), "spec.trafficPolicy.loadBalancer.simple"),
         (policy("loadBalancer: {simple: PASSTHROUGH}"), "spec.trafficPolicy.loadBalancer.simple"),
         (
@@ -204,10 +200,6 @@ fn what_istio_has_and_this_crate_has_not() {
         (
             policy("loadBalancer: {localityLbSetting: {}}"),
             "spec.trafficPolicy.loadBalancer.localityLbSetting",
-        ),
-        (
-            policy("retryBudget: {budgetInterval: 1s}"),
-            "spec.trafficPolicy.retryBudget.budgetInterval",
         ),
         (route("match: []"), "spec.http[0].match"),
         (route("redirect: {}"), "spec.http[0].redirect"),

@@ -1,11 +1,9 @@
-use std::time::Duration;
-
 use mesh_core::{
     InvalidConfig, Ratio, SplitMix64, Timestamp,
     budget::{self, Budget},
     deadline::Deadline,
     limit::{self, Limits},
-    retry::{self, Answer, Decision, Granted, Pushback, RetryOn, Session},
+    retry::{self, Answer, Decision, Granted, Pushback, RetryOn, Session, Unseen},
 };
 use serde::Deserialize;
 use serde_json::Number;
@@ -106,8 +104,8 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
                 }
             }
             Step::RefusedStreamFirstAttempt { .. } => {
-                // The transport sends it again: the policy is not asked, and hears nothing.
-                call.as_mut().ok_or_else(|| name("of which call?".to_owned()))?.attempts += 1;
+                let call = call.as_mut().ok_or_else(|| name("of which call?".to_owned()))?;
+                channel.refused_stream(call).map_err(name)?;
             }
             Step::Fail { .. } | Step::FailNonretryable { .. } | Step::Success { .. } => {
                 let (at_ms, answer) = answer(step);
@@ -123,11 +121,10 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
 }
 
 fn config(settings: &Settings) -> Result<budget::Config, InvalidConfig> {
-    let max = &settings.max_tokens;
-    let max = max.to_string().parse::<u32>();
-    let max = max.map_err(|_| InvalidConfig::new("max_tokens", &settings.max_tokens, "1 to 1000"))?;
+    let max: Ratio = settings.max_tokens.to_string().parse()?;
     let ratio: Ratio = settings.token_ratio.to_string().parse()?;
-    budget::Config::throttle(max, ratio)
+    // Millionths of one are thousandths of a thousandth.
+    budget::Config::throttle_thousandths(max.as_ppm() / 1_000, ratio)
 }
 
 fn answer(step: &Step) -> (u64, Answer) {
@@ -141,10 +138,7 @@ fn answer(step: &Step) -> (u64, Answer) {
             (*at_ms, OK, None)
         }
     };
-    let pushback = pushback.map(|text| match text.parse() {
-        Ok(millis) => Pushback::After(Duration::from_millis(millis)),
-        Err(_) => Pushback::Stop,
-    });
+    let pushback = pushback.and_then(|text| Pushback::from_grpc([text]));
     (at_ms, Answer::grpc(code, true).with_retry_after(pushback))
 }
 
@@ -205,7 +199,8 @@ impl Channel {
     fn new(config: budget::Config, max_attempts: u32) -> Self {
         let policy = retry::Config::none()
             .with_retries(max_attempts.saturating_sub(1))
-            .with_retry_on(RetryOn::UNAVAILABLE);
+            .with_retry_on(RetryOn::UNAVAILABLE)
+            .with_transparent(true);
         Self {
             budget: Budget::new(config, Timestamp::ZERO),
             limits: Limits::new(limit::Config::unlimited()),
@@ -223,6 +218,15 @@ impl Channel {
 
     fn allows(&self) -> bool {
         self.budget.balance(self.now) > 0
+    }
+
+    /// The server's transport has refused an attempt of `call`, and it is sent once more.
+    fn refused_stream(&mut self, call: &mut Call) -> Result<(), String> {
+        call.attempts += 1;
+        if call.session.try_transparent(&self.policy, Unseen::ByServer) {
+            return Ok(());
+        }
+        Err("not sent again".to_owned())
     }
 
     /// An attempt of `call` has ended with `answer`; whether another follows.

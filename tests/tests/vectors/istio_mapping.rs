@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mesh_core::{Ratio, backoff, budget, limit, retry::RetryOn};
+use mesh_core::{Ratio, backoff, budget, limit, outlier::Detector, retry::RetryOn};
 use mesh_tower::{
     istio::{self, Documents, MeshConfig, Retries, Unsupported},
     upstream,
@@ -11,7 +11,7 @@ use mesh_tower::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::case::Case;
+use crate::case::{Case, duration};
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
@@ -75,28 +75,6 @@ fn equal<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> 
         return Ok(());
     }
     Err(format!("{what} is {actual:?}, expected {expected:?}"))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("{text:?} is not a duration");
-    let mut sum = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
-        let (number, unit) = rest.split_at(digits);
-        let letters = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
-        let millis = match &unit[..letters] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(invalid()),
-        };
-        let number: u64 = number.parse().map_err(|_| invalid())?;
-        sum += Duration::from_millis(number * millis);
-        rest = &unit[letters..];
-    }
-    Ok(sum)
 }
 
 fn duration_or(text: Option<&String>, default: &str) -> Result<Duration, String> {
@@ -175,9 +153,14 @@ fn outlier_detection(case: &Case) -> Result<(), String> {
             envoy.enforcing_consecutive_local_origin_failure.unwrap_or(100),
         )?,
     )?;
-    equal("enforcing_success_rate", 0, envoy.enforcing_success_rate)?;
-    let local_success_rate = envoy.enforcing_local_origin_success_rate.unwrap_or(0);
-    equal("enforcing_local_origin_success_rate", 0, local_success_rate)?;
+    let enforced = |detector, percent| {
+        // A detector that is not there ejects nobody.
+        let share = outlier.success_rate().map_or(Ratio::ZERO, |_| outlier.enforcing(detector));
+        equal(&format!("enforcing {detector:?}"), share, Ratio::from_percent(percent))
+    };
+    enforced(Detector::SuccessRate, envoy.enforcing_success_rate)?;
+    let local = envoy.enforcing_local_origin_success_rate.unwrap_or(0);
+    enforced(Detector::SuccessRateLocalOrigin, local)?;
     equal("interval", outlier.interval(), duration_or(envoy.interval.as_ref(), "10s")?)?;
     equal(
         "base_ejection_time",

@@ -106,7 +106,7 @@ impl Hedge {
         let fatal = !config.is_not_fatal(&answer);
         if !fatal || stop {
             budget.on_failure();
-        } else if !answer.is_refusal() {
+        } else if answer.is_success() {
             budget.on_success();
         }
         if fatal {

@@ -100,7 +100,7 @@ fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(),
             }
             Operation::Outcome(which, outcome) if !permits.is_empty() => {
                 let (permit, held) = permits.swap_remove(usize::from(which) % permits.len());
-                let outcome = OUTCOMES[usize::from(outcome) % OUTCOMES.len()];
+                let outcome = Outcome::ALL[usize::from(outcome) % Outcome::ALL.len()];
                 machine.on_outcome(model.now, &mut rng, permit, outcome, held, &model);
                 model.in_flight -= 1;
                 if let Err(error) = model.outcome(&machine.limiter, held, outcome, settings.random)
@@ -137,17 +137,6 @@ fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(),
     }
     Ok(Ok(()))
 }
-
-const OUTCOMES: [Outcome; 8] = [
-    Outcome::Success,
-    Outcome::ServerError,
-    Outcome::GatewayError,
-    Outcome::ConnectFailed,
-    Outcome::Timeout,
-    Outcome::Reset,
-    Outcome::Throttled,
-    Outcome::Cancelled,
-];
 
 /// Always the same number: how often it is drawn does not matter.
 struct Fixed(u64);

@@ -157,17 +157,7 @@ impl Settings {
 }
 
 fn outcome(byte: u8) -> Outcome {
-    const OUTCOMES: [Outcome; 8] = [
-        Outcome::Success,
-        Outcome::ServerError,
-        Outcome::GatewayError,
-        Outcome::ConnectFailed,
-        Outcome::Timeout,
-        Outcome::Reset,
-        Outcome::Throttled,
-        Outcome::Cancelled,
-    ];
-    OUTCOMES[usize::from(byte) % OUTCOMES.len()]
+    Outcome::ALL[usize::from(byte) % Outcome::ALL.len()]
 }
 
 /// The machine and the model, and what both were told.
