@@ -56,7 +56,7 @@ fn grammar(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The certificate that a peer sends. One that is taken shows its ID in so many letters, and is taken only whole; one
-/// that is not breaks a rule which can be told.
+/// that is not is refused as the certificate that it is, and for nothing else.
 pub(super) fn certificate(data: &[u8]) -> Result<(), String> {
     let read =
         |der: &[u8]| Material::from_pem(pem("CERTIFICATE", der).as_bytes(), KEY.as_bytes(), b"");
@@ -69,10 +69,8 @@ pub(super) fn certificate(data: &[u8]) -> Result<(), String> {
         }
         Ok(_) if read(&data[..data.len() - 1]).is_ok() => Err("taken without its end".to_owned()),
         Ok(_) => Ok(()),
-        Err(error) => match error.kind() {
-            MaterialErrorKind::OwnCertificate(why) if !why.to_string().is_empty() => Ok(()),
-            _ => Err(format!("refused for another reason: {error:?}")),
-        },
+        Err(error) if matches!(error.kind(), MaterialErrorKind::OwnCertificate(_)) => Ok(()),
+        Err(error) => Err(format!("refused for another reason: {error:?}")),
     }
 }
 
@@ -94,12 +92,14 @@ pub(super) fn material(data: &[u8]) -> Result<(), String> {
             }
             Ok(())
         }
-        Err(error) => match error.kind() {
-            MaterialErrorKind::NoCertificate
-            | MaterialErrorKind::NoKey
-            | MaterialErrorKind::OwnCertificate(_) => Ok(()),
-            _ => Err(format!("refused for another reason: {error:?}")),
-        },
+        Err(error) => {
+            let for_want = [MaterialErrorKind::NoCertificate, MaterialErrorKind::NoKey];
+            let for_identity = matches!(error.kind(), MaterialErrorKind::OwnCertificate(_));
+            if for_identity || for_want.contains(error.kind()) {
+                return Ok(());
+            }
+            Err(format!("refused for another reason: {error:?}"))
+        }
     }
 }
 
