@@ -207,7 +207,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             (false, Some(found)) => {
                 let settings: RetryBudget =
                     serde_json::from_value(stated).map_err(|error| error.to_string())?;
-                same("retry_budget", Some(retry_budget(settings)?), &found)
+                same("retry_budget", Some(retry_budget(settings)?), found)
             }
             (_, found) => Err(format!("retry_budget: {found:?} is not {stated}")),
         });

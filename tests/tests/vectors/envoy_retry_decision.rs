@@ -145,7 +145,7 @@ fn config(settings: &Settings) -> Result<Config, mesh_core::InvalidConfig> {
         Some(words) => {
             let none = Config::envoy().with_retry_on(RetryOn::NONE);
             let asked = Overrides::NONE.with_retry_on(Some(words)).with_grpc_on(Some(words));
-            none.with_overrides(&asked).retry_on().clone()
+            *none.with_overrides(&asked).retry_on()
         }
         None => "429,5xx".parse()?,
     };
