@@ -71,6 +71,8 @@ use crate::{
     sync::{AtomicU8, AtomicU64, Ordering},
 };
 
+pub mod hash;
+
 mod choice;
 mod config;
 mod load;
