@@ -73,6 +73,8 @@ use crate::{
 
 pub mod hash;
 
+pub mod subsetting;
+
 mod choice;
 mod config;
 mod load;
