@@ -44,7 +44,7 @@ pub(super) enum Shape {
 
 impl Config {
     /// The largest ring: 8,388,608 entries (Envoy). With an endpoint of weight 1 beside one of 2³²−1 a ring gets that
-    /// large, and takes 134 MB, unless [`Config::with_ring_size`] says less.
+    /// large, and takes 134 MB and seconds to build, unless [`Config::with_ring_size`] says less.
     pub const MAX_RING_SIZE: u32 = 8_388_608;
 
     /// The largest table of Maglev: 5,000,011 slots (Envoy). They take 20 MB.
@@ -174,6 +174,5 @@ impl Default for Config {
 
 /// By trial division: at most 2,236 steps, once for each configuration.
 fn is_prime(n: u32) -> bool {
-    n >= 2
-        && (2u32..).take_while(|divisor| divisor * divisor <= n).all(|d| !n.is_multiple_of(d))
+    n >= 2 && (2u32..).take_while(|divisor| divisor * divisor <= n).all(|d| !n.is_multiple_of(d))
 }

@@ -32,7 +32,11 @@ impl Cookie {
     pub fn new(name: impl Into<String>) -> Result<Self, InvalidConfig> {
         let name = name.into();
         if !is_token(&name) {
-            return Err(InvalidConfig::new("cookie.name", name, "letters, digits and !#$%&'*+-.^_`|~"));
+            return Err(InvalidConfig::new(
+                "cookie.name",
+                name,
+                "letters, digits and !#$%&'*+-.^_`|~",
+            ));
         }
         Ok(Self { name, path: String::new(), ttl: None })
     }

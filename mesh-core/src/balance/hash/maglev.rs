@@ -114,7 +114,10 @@ impl Slots {
 #[cfg(not(loom))]
 mod tests {
     use super::*;
-    use crate::{Rng, SplitMix64, Weight, balance::hash::{Host, weights::shares}};
+    use crate::{
+        Rng, SplitMix64, Weight,
+        balance::hash::{Host, weights::shares},
+    };
 
     #[test]
     fn the_schedule_is_the_rounds() {

@@ -3,7 +3,7 @@
 //! # Why not the hash modulo the number of endpoints
 //!
 //! One endpoint more or less, and nearly every key has another endpoint: all caches are cold at once. Here an endpoint
-//! that goes takes its own keys with it, about one in n, and the others stay (a few in a thousand move with Maglev).
+//! that goes takes its own keys with it, about one in n, and of the others few move or none.
 //!
 //! # How it decides
 //!
@@ -27,11 +27,20 @@
 //!
 //! # Which table
 //!
-//! | | ring | Maglev |
-//! | --- | --- | --- |
-//! | the busiest of 100 equal endpoints, default size, carries | EVENRING | EVENMAG |
-//! | keys of others that move when one of 100 goes | none | MOVEMAG |
-//! | size for n endpoints | 100 × n entries and more; the default of 1,024 is for ten | 100 × n slots and more; the default is for 650 |
+//! | equal endpoints | ring of 1,024 | ring of 100 × n | Maglev with 65,537 |
+//! | --- | --- | --- | --- |
+//! | the busiest of 10, in shares | 1.12 | 1.12 | 1.00 |
+//! | the busiest of 100 | 1.77 | 1.27 | 1.01 |
+//! | the busiest of 1,000 | 4.5 | 1.44 | 1.07 |
+//! | 1 of 10 is not available: keys of the others that move | 0 | 0 | 0 |
+//! | 1 of 10 goes, and the table is built anew: the same | 8 % | 8 % | 0.2 % |
+//! | 1 of 100 goes | 0.2 % | 1.8 % | 0.6 % |
+//! | build with 1,000 endpoints | 0.2 ms | 20 ms | 2 ms |
+//! | build with 10,000 endpoints | 1 ms | 260 ms | 2 to 6 ms |
+//!
+//! So: Maglev, unless it must agree with a fleet that has rings. A ring keeps its size: those who stay share the entries
+//! of who went, and take keys from each other by them. A table of Maglev should have a hundred slots for each
+//! endpoint: the default is for 650.
 //!
 //! # Where it differs from Envoy
 //!

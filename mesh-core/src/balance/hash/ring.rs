@@ -22,7 +22,8 @@ impl Ring {
     pub(super) fn new(placed: &[Placed<'_>], min: u32, max: u32, function: Function) -> Self {
         let least = placed.iter().map(|host| host.share).fold(1.0, f64::min);
         let scale = ((least * f64::from(min)).ceil() / least).min(f64::from(max));
-        let mut entries = Vec::with_capacity(if placed.is_empty() { 0 } else { scale as usize + 1 });
+        let mut entries =
+            Vec::with_capacity(if placed.is_empty() { 0 } else { scale as usize + 1 });
         let (mut count, mut target) = (0.0, 0.0);
         let mut key = Vec::new();
         for host in placed {

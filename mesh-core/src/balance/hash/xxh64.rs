@@ -86,9 +86,9 @@ impl XxHash64 {
                 .wrapping_add(b.rotate_left(7))
                 .wrapping_add(c.rotate_left(12))
                 .wrapping_add(d.rotate_left(18));
-            self.lanes.iter().fold(sum, |hash, &lane| {
-                (hash ^ round(0, lane)).wrapping_mul(P1).wrapping_add(P4)
-            })
+            self.lanes
+                .iter()
+                .fold(sum, |hash, &lane| (hash ^ round(0, lane)).wrapping_mul(P1).wrapping_add(P4))
         };
         hash = hash.wrapping_add(self.length);
         let (words, rest) = self.rest[..self.held()].as_chunks::<8>();

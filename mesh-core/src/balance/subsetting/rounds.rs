@@ -53,7 +53,8 @@ impl Rounds {
     /// Which slice of which round is the client's. With fewer endpoints than `size` there is one subset: all.
     pub fn place(&self, endpoints: usize) -> Place {
         let subsets = (endpoints / self.size as usize).max(1);
-        let unused = if endpoints < self.size as usize { 0 } else { endpoints % self.size as usize };
+        let unused =
+            if endpoints < self.size as usize { 0 } else { endpoints % self.size as usize };
         Place {
             subsets,
             round: self.client as usize / subsets,
