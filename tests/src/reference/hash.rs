@@ -178,8 +178,7 @@ fn twin(fault: Option<usize>, table: &Table, hash: u64, nodes: &[Node]) -> Optio
         Some(2) => table.owner(hash, 0),
         Some(3) if nodes[table.owner(hash, 0)?].down => ups().last(),
         Some(5) => ups().nth((hash % ups().count() as u64) as usize),
-        Some(6) => table
-            .pick(Timestamp::ZERO, hash, nodes, || u64::from(u32::MAX), |_| false),
+        Some(6) => table.pick(Timestamp::ZERO, hash, nodes, || u64::from(u32::MAX), |_| false),
         _ => Some(right),
     }
 }
