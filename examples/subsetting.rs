@@ -22,13 +22,11 @@ type Method = fn(u32, u32) -> Result<Config, InvalidConfig>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let methods: [(&str, &str, Method); 3] = [
-        ("random", "crimson", |client, _| {
-            Random::new(SIZE, SplitMix64::mix(client.into())).map(Config::Random)
+        ("random", "crimson", |n, _| {
+            Random::new(SIZE, SplitMix64::mix(n.into())).map(Config::Random)
         }),
-        ("rounds", "seagreen", |client, _| Rounds::new(SIZE, client).map(Config::Rounds)),
-        ("aperture", "royalblue", |client, clients| {
-            Aperture::new(SIZE, client, clients).map(Config::Aperture)
-        }),
+        ("rounds", "seagreen", |n, _| Rounds::new(SIZE, n).map(Config::Rounds)),
+        ("aperture", "royalblue", |n, of| Aperture::new(SIZE, n, of).map(Config::Aperture)),
     ];
     let mut svg = String::from(
         "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 -170 1000 200' font-size='12'>\
@@ -36,25 +34,19 @@ fn main() -> Result<(), Box<dyn Error>> {
          <text x='10' y='20'>endpoints, by their clients; the line is at 100</text>\
          <path d='M0,-100H1000' stroke='silver'/>",
     );
-    println!(
-        "{:10}{:>9}{:>14}{:>9}{:>7}{:>7}",
-        "", "in all", "per endpoint", "one goes", "comes", "client"
-    );
+    println!("opened when            in all  per endpoint  one goes   comes  client comes");
     for (at, (name, colour, method)) in methods.into_iter().enumerate() {
         let now = connections(method, CLIENTS, 0..ENDPOINTS)?;
         let mut counts = vec![0u32; ENDPOINTS];
         now.iter().flatten().for_each(|&endpoint| counts[endpoint] += 1);
         counts.sort_unstable();
-        let fewer = connections(method, CLIENTS, 1..ENDPOINTS)?;
-        let more = connections(method, CLIENTS, 0..ENDPOINTS + 1)?;
-        let client = connections(method, CLIENTS + 1, 0..ENDPOINTS)?;
-        let range = format!("{} to {}", counts[0], counts[ENDPOINTS - 1]);
-        let total: usize = now.iter().map(BTreeSet::len).sum();
-        let [gone, came, client] = [fewer, more, client].map(|after| opened(&now, &after));
-        println!("{name:10}{total:>9}{range:>14}{gone:>9}{came:>7}{client:>7}");
-        let points =
-            counts.iter().enumerate().map(|(x, y)| format!("{},-{y}", x * 1_000 / ENDPOINTS));
-        let points = points.collect::<Vec<_>>().join(" ");
+        let gone = opened(&now, &connections(method, CLIENTS, 1..ENDPOINTS)?);
+        let came = opened(&now, &connections(method, CLIENTS, 0..ENDPOINTS + 1)?);
+        let client = opened(&now, &connections(method, CLIENTS + 1, 0..ENDPOINTS)?);
+        let (total, least, most) = (counts.iter().sum::<u32>(), counts[0], counts[ENDPOINTS - 1]);
+        println!("{name:20}{total:>9}{least:>7} to {most:>3}{gone:>10}{came:>8}{client:>14}");
+        let point = |(x, y)| format!("{},-{y} ", x * 1_000 / ENDPOINTS);
+        let points: String = counts.iter().enumerate().map(point).collect();
         write!(svg, "<polyline points='{points}' fill='none' stroke='{colour}'/>")?;
         write!(svg, "<text x='{}' y='-150' fill='{colour}'>{name}</text>", 10 + at * 80)?;
     }
@@ -73,9 +65,8 @@ fn connections(
     let first = endpoints.start;
     let addresses: Vec<_> = endpoints.map(|n| format!("10.0.{}.{}:80", n / 256, n % 256)).collect();
     let subset = |client| Ok(method(client, clients)?.select(&addresses));
-    (0..clients)
-        .map(|client| Ok(subset(client)?.indices().map(|at| first + at).collect()))
-        .collect()
+    let numbers = |client| Ok(subset(client)?.indices().map(|at| first + at).collect());
+    (0..clients).map(numbers).collect()
 }
 
 /// Connections that the clients of both open anew.
