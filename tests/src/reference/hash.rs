@@ -241,7 +241,7 @@ impl Model {
             return if agrees { Ok(()) } else { Err(format!("{found}, expected {first}")) };
         };
         let fullness = |index: usize| {
-            let slots = ((in_flight(nodes) + 1) * u64::from(factor) + 99) / 100;
+            let slots = ((in_flight(nodes) + 1) * u64::from(factor)).div_ceil(100);
             let slots = (slots as f64 * self.shares[index]).ceil().max(1.0);
             f64::from(nodes[index].load.active()) / slots
         };

@@ -36,7 +36,8 @@ enum Operation {
     Aperture { size: u8, instances: u8 },
 }
 
-const LONGEST: usize = 60;
+/// Each is a whole fleet.
+const LONGEST: usize = 12;
 
 fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
     run(&mut Unstructured::new(data), fault).unwrap_or(Ok(()))
@@ -64,7 +65,7 @@ fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(),
             Operation::Random { size, seed } => random(&addresses, size.into(), seed, fault),
             Operation::Rounds { size } => rounds(&addresses, size.into(), fault),
             Operation::Aperture { size, instances } => {
-                aperture(&addresses, size.into(), u32::from(instances % 24) + 1, fault)
+                aperture(&addresses, size.into(), u32::from(instances % 16) + 1, fault)
             }
         };
         if let Err(error) = agrees {

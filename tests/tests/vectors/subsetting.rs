@@ -71,13 +71,13 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
         return Err(format!("unknown step {step}"));
     }
     match case.config()? {
-        Setup::Rounds(setup) => rounds(&setup, case.expect()?),
-        Setup::Random(setup) => random(&setup, case.expect()?),
-        Setup::Aperture(setup) => aperture(&setup, case.expect()?),
+        Setup::Rounds(setup) => rounds(&setup, &case.expect()?),
+        Setup::Random(setup) => random(&setup, &case.expect()?),
+        Setup::Aperture(setup) => aperture(&setup, &case.expect()?),
     }
 }
 
-fn rounds(setup: &RoundsSetup, expect: ExpectRounds) -> Result<(), String> {
+fn rounds(setup: &RoundsSetup, expect: &ExpectRounds) -> Result<(), String> {
     let rounds = Rounds::new(setup.subset_size, setup.client_id).map_err(|e| e.to_string())?;
     let place: Place = rounds.place(setup.backends);
     // What it says is also what it does: all clients of one round leave as many unused.
@@ -99,7 +99,7 @@ fn rounds(setup: &RoundsSetup, expect: ExpectRounds) -> Result<(), String> {
     same("subset_id", &expect.subset_id, || place.subset())
 }
 
-fn random(setup: &RandomSetup, expect: ExpectRandom) -> Result<(), String> {
+fn random(setup: &RandomSetup, expect: &ExpectRandom) -> Result<(), String> {
     let random = Random::new(setup.subset_size, setup.seed).map_err(|error| error.to_string())?;
     let names = |indices: Vec<usize>| indices.iter().map(|&at| setup.endpoints[at].clone()).collect();
     let subset = random.select(&setup.endpoints);
@@ -107,7 +107,7 @@ fn random(setup: &RandomSetup, expect: ExpectRandom) -> Result<(), String> {
     same("full_order", &expect.full_order, || names(random.rank(&setup.endpoints)))
 }
 
-fn aperture(setup: &ApertureSetup, expect: ExpectAperture) -> Result<(), String> {
+fn aperture(setup: &ApertureSetup, expect: &ExpectAperture) -> Result<(), String> {
     let aperture = Aperture::new(setup.min_aperture, setup.instance_id, setup.total_instances)
         .map_err(|error| error.to_string())?;
     let turns = aperture.turns(setup.servers);
@@ -124,12 +124,12 @@ fn aperture(setup: &ApertureSetup, expect: ExpectAperture) -> Result<(), String>
     same("selected", &expect.selected, || selected)?;
     near("width", expect.width, of_all(turns))?;
     near("offset", expect.offset, of_all(aperture.instance()))?;
-    let Some(expected) = expect.weights else { return Ok(()) };
+    let Some(expected) = &expect.weights else { return Ok(()) };
     if expected.len() != weights.len() {
         return Err(format!("weights: {}, expected {}", weights.len(), expected.len()));
     }
-    let mut pairs = expected.into_iter().zip(weights);
-    pairs.try_for_each(|(expected, weight)| near("a weight", Some(expected), weight))
+    let mut pairs = expected.iter().zip(weights);
+    pairs.try_for_each(|(expected, weight)| near("a weight", Some(*expected), weight))
 }
 
 /// The file rounds to nine decimals.

@@ -3,7 +3,7 @@
 /// How full endpoints are (Envoy `hostOverloadFactor`):
 ///
 /// ```text
-/// slots of all         = ((in flight over all + 1) × factor + 99) / 100, rounded down
+/// slots of all         = ceil((in flight over all + 1) × factor / 100)
 /// slots of an endpoint = max(1, ceil(slots of all × share))
 /// ```
 ///
@@ -15,8 +15,8 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) fn new(in_flight: u64, factor: u32) -> Self {
-        let slots = (u128::from(in_flight) + 1) * u128::from(factor) + 99;
-        Self { slots: (slots / 100) as f64 }
+        let slots = ((u128::from(in_flight) + 1) * u128::from(factor)).div_ceil(100);
+        Self { slots: slots as f64 }
     }
 
     /// In flight for each slot; above 1 it is full.

@@ -53,11 +53,9 @@ impl Rebuild {
 
     /// The endpoints, or their weights, have changed.
     pub fn on_change(&mut self, now: Timestamp) {
-        if self.due.is_none() {
-            // A clock that went backwards must not put the build off for longer than an interval.
-            let latest = now + self.interval;
-            self.due = Some(now.max(self.earliest.min(latest)));
-        }
+        // A clock that went backwards must not put the build off for longer than an interval.
+        let due = now.max(self.earliest.min(now + self.interval));
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
     /// When [`Rebuild::on_timeout`] is to be called; `None` if there is nothing to build.

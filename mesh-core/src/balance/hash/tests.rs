@@ -8,6 +8,7 @@ mod config;
 mod keys;
 mod load;
 mod moves;
+mod rebuild;
 
 /// An endpoint of which a test says whether it is available.
 #[derive(Debug, Default)]

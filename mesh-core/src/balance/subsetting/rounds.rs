@@ -10,7 +10,7 @@ use crate::InvalidConfig;
 /// ```
 ///
 /// A full round gives each endpoint one client; those that are left over, `endpoints % size`, have none in that round,
-/// and others in the next. So no endpoint has more than one client more than there are rounds.
+/// and others in the next. So no endpoint has more clients than there are rounds.
 ///
 /// The shuffle sorts by XXH64(address, round). The book's takes the list as a language's random generator
 /// leaves it, and one endpoint more changes everything; this way it shifts each slice by one at most, unless `subsets`
