@@ -71,6 +71,10 @@ use crate::{
     sync::{AtomicU8, AtomicU64, Ordering},
 };
 
+pub mod hash;
+
+pub mod subsetting;
+
 mod choice;
 mod config;
 mod load;

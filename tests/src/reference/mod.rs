@@ -9,10 +9,12 @@ mod backoff;
 mod breaker;
 mod budget;
 mod deadline;
+mod hash;
 mod hedge;
 mod limit;
 mod outlier;
 mod retry;
+mod subsetting;
 mod throttle;
 
 /// The check of one machine.
@@ -39,4 +41,6 @@ pub const MACHINES: &[Machine] = &[
     hedge::MACHINE,
     backoff::MACHINE,
     breaker::MACHINE,
+    hash::MACHINE,
+    subsetting::MACHINE,
 ];

@@ -51,11 +51,15 @@ adapters! {
     grpc_retry_throttle
     istio_mapping
     linkerd_failure_accrual
+    maglev
     netflix_limits
     other_breakers
     resilience4j_circuit_breaker
     retry_budget_tokens
+    ring_hash
+    subsetting
     timeouts_deadline
+    xxhash64
 }
 
 /// What came of one file.
