@@ -71,6 +71,10 @@ use crate::{
     sync::{AtomicU8, AtomicU64, Ordering},
 };
 
+pub mod locality;
+pub mod priority;
+pub mod subset;
+
 mod choice;
 mod config;
 mod load;
