@@ -11,8 +11,11 @@ mod budget;
 mod deadline;
 mod hedge;
 mod limit;
+mod locality;
 mod outlier;
+mod priority;
 mod retry;
+mod subset;
 mod throttle;
 
 /// The check of one machine.
@@ -39,4 +42,7 @@ pub const MACHINES: &[Machine] = &[
     hedge::MACHINE,
     backoff::MACHINE,
     breaker::MACHINE,
+    priority::MACHINE,
+    locality::MACHINE,
+    subset::MACHINE,
 ];

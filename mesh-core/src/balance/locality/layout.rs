@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use super::Config;
-use crate::{Endpoint, Labels, Locality};
+use super::{Config, ZoneRouting};
+use crate::{Endpoint, Labels, Locality, balance::priority::Health};
 
-/// Who calls: where it runs, and its labels.
+/// Who calls: where it runs, its labels, and who else calls.
 ///
 /// ```
 /// use mesh_core::{Labels, Locality, balance::locality::Caller};
@@ -15,12 +15,13 @@ use crate::{Endpoint, Labels, Locality};
 pub struct Caller {
     locality: Locality,
     labels: Labels,
+    peers: Vec<(Locality, Health)>,
 }
 
 impl Caller {
     /// A caller at `locality`, without labels.
     pub fn at(locality: Locality) -> Self {
-        Self { locality, labels: Labels::default() }
+        Self { locality, ..Self::default() }
     }
 
     /// Sets its labels: those by which [`Config::with_labels`] compares.
@@ -30,9 +31,22 @@ impl Caller {
         self
     }
 
+    /// Sets how many instances of the calling service run where, this one among them: zones are compared by them
+    /// ([`Zones`](super::Zones)). Without them requests do not stay in their zone.
+    #[must_use]
+    pub fn with_peers(mut self, peers: impl IntoIterator<Item = (Locality, Health)>) -> Self {
+        self.peers = peers.into_iter().collect();
+        self
+    }
+
     /// Where it runs.
     pub fn locality(&self) -> &Locality {
         &self.locality
+    }
+
+    /// See [`Caller::with_peers`].
+    pub fn peers(&self) -> &[(Locality, Health)] {
+        &self.peers
     }
 
     /// Its labels.
@@ -64,6 +78,7 @@ pub struct Layout {
     levels: Vec<Level>,
     priorities: Vec<Option<usize>>,
     is_weighted: bool,
+    zone_routing: Option<ZoneRouting>,
 }
 
 /// The endpoints of one priority, by locality.
@@ -128,7 +143,8 @@ impl Layout {
             }
         }
         let is_weighted = config.is_enabled() && config.has_weighted_localities(can_fail_over);
-        Self { levels, priorities, is_weighted }
+        let zone_routing = config.zone_routing().filter(|_| config.is_enabled()).copied();
+        Self { levels, priorities, is_weighted, zone_routing }
     }
 
     /// The priorities, from 0 on; each has an endpoint.
@@ -145,6 +161,11 @@ impl Layout {
     /// Whether a locality is to be drawn by weight ([`Localities`](super::Localities)) before an endpoint is.
     pub fn is_weighted(&self) -> bool {
         self.is_weighted
+    }
+
+    /// How zones of the first priority are looked at, if they are ([`Zones`](super::Zones)).
+    pub fn zone_routing(&self) -> Option<&ZoneRouting> {
+        self.zone_routing.as_ref()
     }
 }
 

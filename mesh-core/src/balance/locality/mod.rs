@@ -16,8 +16,9 @@
 //! | [`Localities`] | the weight and the health of each locality | a locality, by `weight × min(1, 1.4 × healthy / eligible)` (Envoy `locality_wrr.cc`) | health changes |
 //! | [`Zones`] | callers and endpoints of each zone | whether to stay in the caller's zone, and else in which one to spill (Envoy `zone_aware_lb_config`) | either changes |
 //!
-//! The priorities of the layout then share the load by their health: [`priority`](super::priority). Which of several
-//! configurations counts tells [`effective`].
+//! The priorities of the layout then share the load by their health: [`priority`](super::priority). A [`Plan`] puts
+//! them together: from the condition of each endpoint to the priority and the locality of an attempt. Which of
+//! several configurations counts tells [`effective`].
 //!
 //! # Where it differs from Envoy and Istio
 //!
@@ -33,10 +34,10 @@
 //! # Example
 //!
 //! ```
-//! use mesh_core::{Endpoint, Locality, Ratio, SplitMix64, Timestamp};
+//! use mesh_core::{Endpoint, Locality, SplitMix64, Timestamp};
 //! use mesh_core::balance::{
-//!     locality::{Caller, Config, Layout, Localities},
-//!     priority::{Health, Priorities, Target},
+//!     locality::{Caller, Config, Layout, Plan},
+//!     priority::{Condition, Target},
 //! };
 //!
 //! let at = |region, zone| Locality::new(region, zone, "");
@@ -44,15 +45,15 @@
 //!     Endpoint::new(format!("{zone}.{region}:80")).with_locality(at(region, zone))
 //! });
 //! let config = Config::failover().with_failover("eu", "us")?;
-//! let layout = Layout::new(&config, &Caller::at(at("eu", "a")), true, &endpoints);
+//! let caller = Caller::at(at("eu", "a"));
+//! let layout = Layout::new(&config, &caller, true, &endpoints);
 //! assert_eq!(layout.priorities(), [Some(0), Some(1), Some(2), Some(3)]);
 //!
 //! // The nearest is ejected: everything goes to the next.
-//! let health = |index: usize| Health::new(1).with_healthy(u64::from(index != 0));
-//! let healths: Vec<_> = (0..layout.levels().len()).map(health).collect();
-//! let priorities = Priorities::new(Default::default(), &healths, Timestamp::ZERO);
-//! let choice = priorities.pick(Timestamp::ZERO, &mut SplitMix64::new(1)).unwrap();
-//! assert_eq!((choice.priority(), choice.target()), (1, Target::Healthy));
+//! let condition = |index| if index == 0 { Condition::Unhealthy } else { Condition::Healthy };
+//! let plan = Plan::new(Default::default(), &layout, &caller, condition, Timestamp::ZERO);
+//! let place = plan.pick(Timestamp::ZERO, &mut SplitMix64::new(1)).unwrap();
+//! assert_eq!((place.priority(), place.target()), (1, Target::Healthy));
 //! # Ok::<(), mesh_core::InvalidConfig>(())
 //! ```
 
@@ -62,6 +63,7 @@ mod effective;
 mod labels;
 mod layout;
 mod pattern;
+mod plan;
 mod weights;
 mod zone;
 
@@ -74,5 +76,6 @@ pub use distribute::Distribute;
 pub use effective::{Distribution, Effective, Scope, Source, effective};
 pub use layout::{Caller, Group, Layout, Level};
 pub use pattern::Pattern;
+pub use plan::{Place, Plan};
 pub use weights::{Localities, effective_weight};
 pub use zone::{NoZones, Zone, ZoneRouting, Zones};

@@ -81,10 +81,14 @@ pub fn effective_weight(weight: u32, up: u64, eligible: u64, overprovisioning: R
     available(up, eligible, overprovisioning, whole)
 }
 
-/// A split in the proportion of weights of any size: if their sum leaves 32 bits they are made smaller, but none so small
-/// that it gets nothing. `None` if all are 0.
+/// A split in the proportion of weights of any size: made smaller by what divides them all, and if their sum still leaves
+/// 32 bits, rounded, but none so small that it gets nothing. `None` if all are 0.
 pub(super) fn split<T>(weights: impl Iterator<Item = (T, u64)>) -> Option<Split<T>> {
-    let weights: Vec<_> = weights.filter(|(_, weight)| *weight > 0).collect();
+    let mut weights: Vec<_> = weights.filter(|(_, weight)| *weight > 0).collect();
+    let divisor = weights.iter().fold(0, |divisor, (_, weight)| gcd(divisor, *weight));
+    for (_, weight) in &mut weights {
+        *weight /= divisor;
+    }
     let sum: u128 = weights.iter().map(|(_, weight)| u128::from(*weight)).sum();
     let room = u128::from(u32::MAX).saturating_sub(weights.len() as u128);
     let scaled = |weight: u64| {
@@ -95,4 +99,8 @@ pub(super) fn split<T>(weights: impl Iterator<Item = (T, u64)>) -> Option<Split<
         }
     };
     Split::new(weights.into_iter().map(|(item, weight)| (item, scaled(weight))).collect()).ok()
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }

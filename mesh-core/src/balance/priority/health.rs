@@ -102,7 +102,7 @@ impl Health {
     }
 
     /// Whether fewer than this share are available. Nobody is less than any share.
-    pub(super) fn is_below(&self, threshold: Ratio) -> bool {
+    pub(in crate::balance) fn is_below(&self, threshold: Ratio) -> bool {
         let available = self.healthy.saturating_add(self.degraded);
         threshold > Ratio::ZERO && !threshold.is_reached_by(available, self.eligible())
     }
@@ -120,6 +120,26 @@ impl FromIterator<Condition> for Health {
             }
             health
         })
+    }
+}
+
+impl<'a> std::iter::Sum<&'a Self> for Health {
+    /// Of disjoint sets. Weights count only if all have them.
+    fn sum<I: Iterator<Item = &'a Self>>(healths: I) -> Self {
+        let add = |sum: Self, health: &Self| Self {
+            total: sum.total.saturating_add(health.total),
+            healthy: sum.healthy.saturating_add(health.healthy),
+            degraded: sum.degraded.saturating_add(health.degraded),
+            excluded: sum.excluded.saturating_add(health.excluded),
+            weights: sum.weights.zip(health.weights).map(|(a, b)| Weights {
+                healthy: a.healthy.saturating_add(b.healthy),
+                degraded: a.degraded.saturating_add(b.degraded),
+                eligible: a.eligible.saturating_add(b.eligible),
+            }),
+        };
+        let mut healths = healths;
+        let first = healths.next().copied().unwrap_or_default();
+        healths.fold(first, add)
     }
 }
 
