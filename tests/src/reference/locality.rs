@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
 use mesh_core::{
-    Endpoint, Labels, Locality, Ratio, SplitMix64,
+    Endpoint, Labels, Locality, Ratio, Rng,
     balance::{
         locality::{Caller, Config, Distribute, Layout, Localities, Zone, ZoneRouting, Zones},
         priority::{Health, Target},
@@ -42,7 +42,7 @@ enum Operation {
     Configure(Kind),
     Fails(bool),
     Share([(Place, u8); 6], [(u8, u8); 2]),
-    Weigh([(u8, u8, u8); 4], u8, u64),
+    Weigh([(u8, u8, u8); 4], u8),
     Zones([(u8, u8); 4], u8),
 }
 
@@ -75,28 +75,28 @@ fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(),
     };
     for step in 0..LONGEST {
         let operation = Operation::arbitrary(input)?;
-        if let Err(error) = apply(operation.clone(), &mut model, Faulty { fault }) {
+        if let Err(error) = apply(&operation, &mut model, Faulty { fault }) {
             return Ok(Err(format!("step {step}, {operation:?}: {error}")));
         }
     }
     Ok(Ok(()))
 }
 
-fn apply(operation: Operation, model: &mut Model, machine: Faulty) -> Result<(), String> {
+fn apply(operation: &Operation, model: &mut Model, machine: Faulty) -> Result<(), String> {
     match operation {
-        Operation::Add(place, labels) => model.endpoints.push((place.small(), labels)),
+        Operation::Add(place, labels) => model.endpoints.push((place.small(), *labels)),
         Operation::Remove(at) if !model.endpoints.is_empty() => {
-            model.endpoints.remove(usize::from(at) % model.endpoints.len());
+            model.endpoints.remove(usize::from(*at) % model.endpoints.len());
         }
         Operation::Remove(_) => {}
-        Operation::Call(place, labels) => model.caller = (place, labels),
-        Operation::Configure(kind) => model.kind = kind,
-        Operation::Fails(can) => model.can_fail_over = can,
-        Operation::Share(groups, to) => return share(&groups, &to, machine),
-        Operation::Weigh(localities, factor, seed) => {
-            return weigh(&localities, 1 + u32::from(factor), seed, machine);
+        Operation::Call(place, labels) => model.caller = (*place, *labels),
+        Operation::Configure(kind) => model.kind = *kind,
+        Operation::Fails(can) => model.can_fail_over = *can,
+        Operation::Share(groups, to) => return share(groups, to, machine),
+        Operation::Weigh(localities, factor) => {
+            return weigh(localities, 1 + u32::from(*factor), machine);
         }
-        Operation::Zones(counts, routing) => return zones(&counts, routing, machine),
+        Operation::Zones(counts, routing) => return zones(counts, *routing, machine),
     }
     let (found, expected) = (machine.priorities(model), model.priorities());
     if found == expected { Ok(()) } else { Err(format!("{found:?}, expected {expected:?}")) }
@@ -152,9 +152,7 @@ impl Model {
                 (false, true) => 1,
                 (false, false) => 2,
             }
-        } else if !self.labels().is_empty() && self.failover().is_empty() {
-            0
-        } else if place == own {
+        } else if place == own || (!self.labels().is_empty() && self.failover().is_empty()) {
             0
         } else if (place.0, place.1) == (own.0, own.1) {
             1
@@ -208,12 +206,7 @@ fn share(groups: &[(Place, u8)], to: &[(u8, u8)], machine: Faulty) -> Result<(),
     Ok(())
 }
 
-fn weigh(
-    localities: &[(u8, u8, u8)],
-    factor: u32,
-    seed: u64,
-    machine: Faulty,
-) -> Result<(), String> {
+fn weigh(localities: &[(u8, u8, u8)], factor: u32, machine: Faulty) -> Result<(), String> {
     let given: Vec<_> = localities
         .iter()
         .map(|&(weight, healthy, total)| (weight % 8, healthy.min(total), total))
@@ -231,26 +224,36 @@ fn weigh(
             return Err(format!("weight {found}, expected {expected}"));
         }
     }
-    let (mut rng, whole) = (SplitMix64::new(seed), expected.iter().sum::<f64>());
+    let whole = expected.iter().sum::<f64>();
     let mut counts = vec![0.0; expected.len()];
-    const DRAWS: usize = 400;
-    for _ in 0..DRAWS {
-        match machine.draw(&found, &mut rng) {
+    for draw in 0..Even::DRAWS {
+        match machine.draw(&found, Even(draw)) {
             Some(at) => counts[at] += 1.0,
             None if whole == 0.0 => return Ok(()),
             None => return Err("no locality, though there are some".to_owned()),
         }
     }
     for (count, weight) in counts.iter().zip(&expected) {
-        let share = weight / whole;
-        // Six standard deviations: nobody starves, nobody of no weight is drawn.
-        let spread = 6.0 * (share * (1.0 - share) / DRAWS as f64).sqrt();
-        let is_off = (count / DRAWS as f64 - share).abs() > spread + 1.5 / DRAWS as f64;
-        if is_off || (*weight == 0.0 && *count > 0.0) {
-            return Err(format!("{count} of {DRAWS} draws, a share of {share}"));
+        let share = Even::DRAWS as f64 * weight / whole;
+        // Nobody of no weight is drawn, and nobody who has one starves.
+        if (count - share).abs() > 1.5 || (*weight == 0.0 && *count > 0.0) {
+            return Err(format!("{count} draws, expected {share}"));
         }
     }
     Ok(())
+}
+
+/// Draws that fall evenly on the line: shares show without chance.
+struct Even(u64);
+
+impl Even {
+    const DRAWS: u64 = 512;
+}
+
+impl Rng for Even {
+    fn next_u64(&mut self) -> u64 {
+        self.0 * (u64::MAX / Self::DRAWS)
+    }
 }
 
 fn zones(counts: &[(u8, u8); 4], routing: u8, machine: Faulty) -> Result<(), String> {
@@ -391,8 +394,8 @@ impl Faulty {
         Localities::new(Ratio::from_percent(factor), &given)
     }
 
-    fn draw(self, localities: &Localities, rng: &mut SplitMix64) -> Option<usize> {
-        let drawn = localities.pick(Target::Healthy, rng)?;
+    fn draw(self, localities: &Localities, mut rng: Even) -> Option<usize> {
+        let drawn = localities.pick(Target::Healthy, &mut rng)?;
         Some(if self.fault == Some(10) { (drawn + 1) % localities.weights().len() } else { drawn })
     }
 

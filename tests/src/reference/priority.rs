@@ -192,7 +192,7 @@ impl Model {
         if total == 0 {
             let has = |of| (0..self.levels.len()).find(|level| self.count(*level, of) > 0);
             let healthy = has(Condition::Healthy).map(|level| (level, false));
-            let ticket = healthy.or(has(Condition::Degraded).map(|level| (level, true)));
+            let ticket = healthy.or_else(|| has(Condition::Degraded).map(|level| (level, true)));
             return vec![ticket.unwrap_or((0, false)); 100];
         }
         let mut tickets = Vec::new();
@@ -310,9 +310,9 @@ impl Faulty {
         let hash = if self.fault == Some(4) { hash.wrapping_add(1) } else { hash };
         let now = Timestamp::from_secs(model.now);
         let choice = self.priorities.as_ref().and_then(|priorities| priorities.at(now, hash));
-        choice.map_or((usize::MAX, Target::Nobody), |choice| match choice.target() {
-            Target::All if self.fault == Some(9) => (choice.priority(), Target::Healthy),
-            target => (choice.priority(), target),
+        choice.map_or((usize::MAX, Target::Nobody), |choice| {
+            let is_wrong = self.fault == Some(9) && choice.target() == Target::All;
+            (choice.priority(), if is_wrong { Target::Healthy } else { choice.target() })
         })
     }
 

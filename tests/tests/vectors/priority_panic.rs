@@ -170,8 +170,9 @@ fn equal<T: PartialEq + std::fmt::Debug>(
     expected: &Option<T>,
     found: Option<T>,
 ) -> Result<(), String> {
-    match expected {
-        Some(_) if *expected != found => Err(format!("{what}: {found:?}, expected {expected:?}")),
-        _ => Ok(()),
+    match (expected, found) {
+        (None, _) => Ok(()),
+        (Some(expected), Some(found)) if *expected == found => Ok(()),
+        (expected, found) => Err(format!("{what}: {found:?}, expected {expected:?}")),
     }
 }

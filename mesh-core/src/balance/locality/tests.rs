@@ -137,7 +137,13 @@ fn zones_without_meaning_are_not_looked_at() {
 
 #[test]
 fn where_nobody_has_room_only_zones_with_endpoints_are_drawn() {
-    // 3 of 30,000 callers and none of the endpoints round to the same share everywhere.
+    // One endpoint in a hundred thousand too few, and the room for it elsewhere rounds to nothing.
+    let all =
+        zones(&[(10_000, 9_999), (30_000, 30_000), (30_000, 30_000), (30_000, 30_001), (0, 0)]);
+    let found = Zones::new(&ZoneRouting::default(), Some(0), &all, true).unwrap();
+    let ppm: Vec<_> = found.shares().map(|(zone, share)| (zone, share.as_ppm())).collect();
+    assert_eq!(ppm, [(Some(0), 999_250), (Some(1), 250), (Some(2), 250), (Some(3), 250)]);
+    // A zone without endpoints gives away everything.
     let all = zones(&[(1, 0), (1, 3), (1, 3), (0, 0)]);
     let found = Zones::new(&ZoneRouting::default(), Some(0), &all, true).unwrap();
     let targets: Vec<_> = found.shares().map(|(zone, _)| zone).collect();

@@ -165,6 +165,25 @@ pub enum LocalityWeights {
     Scaled,
 }
 
+impl LocalityWeights {
+    /// What a locality of `weight` weighs in a subset that has `in_subset` of `all` its endpoints; `None` if nothing does.
+    ///
+    /// ```
+    /// use mesh_core::balance::subset::LocalityWeights;
+    ///
+    /// assert_eq!(LocalityWeights::Ignored.of(10, 1, 4), None);
+    /// assert_eq!(LocalityWeights::Kept.of(10, 1, 4), Some(10));
+    /// assert_eq!(LocalityWeights::Scaled.of(10, 1, 4), Some(3));
+    /// ```
+    pub fn of(self, weight: u32, in_subset: u64, all: u64) -> Option<u32> {
+        match self {
+            Self::Ignored => None,
+            Self::Kept => Some(weight),
+            Self::Scaled => Some(super::scaled_weight(weight, in_subset, all)),
+        }
+    }
+}
+
 impl Config {
     /// Where requests go that no subset is for.
     #[must_use]
