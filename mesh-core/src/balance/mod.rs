@@ -74,6 +74,9 @@ use crate::{
 pub mod hash;
 
 pub mod subsetting;
+pub mod locality;
+pub mod priority;
+pub mod subset;
 
 mod choice;
 mod config;

@@ -12,9 +12,12 @@ mod deadline;
 mod hash;
 mod hedge;
 mod limit;
+mod locality;
 mod outlier;
+mod priority;
 mod retry;
 mod subsetting;
+mod subset;
 mod throttle;
 
 /// The check of one machine.
@@ -43,4 +46,7 @@ pub const MACHINES: &[Machine] = &[
     breaker::MACHINE,
     hash::MACHINE,
     subsetting::MACHINE,
+    priority::MACHINE,
+    locality::MACHINE,
+    subset::MACHINE,
 ];

@@ -49,15 +49,19 @@ adapters! {
     grpc_outlier_detection
     grpc_retry_policy
     grpc_retry_throttle
+    istio_locality_failover
     istio_mapping
     linkerd_failure_accrual
     maglev
+    locality_weights
     netflix_limits
     other_breakers
+    priority_panic
     resilience4j_circuit_breaker
     retry_budget_tokens
     ring_hash
     subsetting
+    subset_lb
     timeouts_deadline
     xxhash64
 }
