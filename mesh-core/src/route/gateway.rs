@@ -57,6 +57,23 @@ impl<T> Rule<T> {
     }
 }
 
+impl<T> Rule<T> {
+    /// The same rule, if the outcome can be had.
+    ///
+    /// # Errors
+    ///
+    /// What `to` refuses.
+    pub fn try_map<U, E>(self, to: impl FnOnce(T) -> Result<U, E>) -> Result<Rule<U>, E> {
+        let Self { matches, created, route, then } = self;
+        Ok(Rule { matches, created, route, then: to(then)? })
+    }
+
+    /// What is to happen.
+    pub fn then(&self) -> &T {
+        &self.then
+    }
+}
+
 /// The routes and their matches, the first to be asked first.
 pub(super) fn in_order<T>(rules: Vec<Rule<T>>) -> (Vec<T>, Vec<(Match, usize)>) {
     let mut routes = Vec::with_capacity(rules.len());

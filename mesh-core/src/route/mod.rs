@@ -67,6 +67,7 @@ mod table;
 #[cfg(not(loom))]
 mod tests;
 mod text;
+mod virtual_host;
 
 pub use client::Client;
 pub use fault::{Abort, AbortStatus, Delay, Fault, Injected};
@@ -81,3 +82,4 @@ pub use selector::Selector;
 pub use split::Split;
 pub use table::{Found, Table};
 pub use text::{NoPattern, Pattern, TextMatch};
+pub use virtual_host::VirtualHost;

@@ -16,7 +16,7 @@ use crate::{InvalidConfig, Ratio, Rng, retry};
 ///
 /// let split = Split::new(vec![("v1", 95), ("v2", 5)]).unwrap();
 /// let forward = Forward::split(split).with_timeout(Some(Duration::from_secs(2)));
-/// let api = Rule::new(Action::Forward(forward))
+/// let api = Rule::new(forward.into())
 ///     .with_name("api")
 ///     .with_match(Match::any().with_path(PathMatch::prefix("/api")));
 /// let moved: Rule<&str> = Rule::new(Action::Redirect(Redirect::new().with_path("/new".into())));
@@ -83,11 +83,17 @@ impl<T> Rule<T> {
 #[non_exhaustive]
 pub enum Action<T> {
     /// It is sent on.
-    Forward(Forward<T>),
+    Forward(Box<Forward<T>>),
     /// The caller is told to ask elsewhere.
     Redirect(Redirect),
     /// It is answered at once.
     Respond(DirectResponse),
+}
+
+impl<T> From<Forward<T>> for Action<T> {
+    fn from(forward: Forward<T>) -> Self {
+        Self::Forward(Box::new(forward))
+    }
 }
 
 /// Requests that are sent on: where, how they are changed, and how long they may take.
