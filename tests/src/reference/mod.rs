@@ -13,6 +13,7 @@ mod hedge;
 mod limit;
 mod outlier;
 mod retry;
+mod route;
 mod throttle;
 
 /// The check of one machine.
@@ -39,4 +40,5 @@ pub const MACHINES: &[Machine] = &[
     hedge::MACHINE,
     backoff::MACHINE,
     breaker::MACHINE,
+    route::MACHINE,
 ];

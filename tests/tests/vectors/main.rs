@@ -46,6 +46,7 @@ adapters! {
     grpc_outlier_detection
     grpc_retry_policy
     grpc_retry_throttle
+    http_match
     istio_mapping
     linkerd_failure_accrual
     netflix_limits
@@ -53,6 +54,7 @@ adapters! {
     resilience4j_circuit_breaker
     retry_budget_tokens
     timeouts_deadline
+    weighted_cluster
 }
 
 /// What came of one file.
