@@ -187,6 +187,24 @@ impl Match {
             && self.port.is_none()
     }
 
+    /// Whether a table would take it, for whomever.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Table::new`](super::Table::new).
+    ///
+    /// ```
+    /// use mesh_core::route::{Match, NoPattern, TextMatch};
+    ///
+    /// assert!(Match::any().with_header("a b", TextMatch::Present).check(NoPattern::refuse).is_err());
+    /// ```
+    pub fn check<P>(
+        &self,
+        mut compile: impl FnMut(&str) -> Result<P, InvalidConfig>,
+    ) -> Result<(), InvalidConfig> {
+        self.clone().compile(&mut compile).map(drop)
+    }
+
     /// Without the second header and parameter of a name (Gateway API).
     pub(super) fn with_first_of_each_name(mut self) -> Self {
         for pairs in [&mut self.headers, &mut self.params] {

@@ -3,7 +3,7 @@ use crate::InvalidConfig;
 
 /// What a request's path must be, its query apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_enums, reason = "whoever carries out routes must know every kind")]
 pub enum PathMatch {
     /// This path.
     Exact(String),

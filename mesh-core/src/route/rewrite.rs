@@ -3,7 +3,7 @@ use crate::InvalidConfig;
 
 /// What becomes of a request's path before it is sent on. The query stays.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_enums, reason = "whoever carries out routes must know every kind")]
 pub enum PathRewrite {
     /// What the match took of the path is replaced letter by letter: of a prefix the prefix, else the whole path (Istio
     /// `rewrite.uri`, Envoy `prefix_rewrite`).

@@ -80,7 +80,7 @@ impl<T> Rule<T> {
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_enums, reason = "whoever carries out routes must know every kind")]
 pub enum Action<T> {
     /// It is sent on.
     Forward(Box<Forward<T>>),

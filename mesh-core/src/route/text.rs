@@ -11,7 +11,7 @@ use crate::InvalidConfig;
 /// assert_eq!(TextMatch::istio_regex("a*"), TextMatch::Regex("a*".into()));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_enums, reason = "whoever carries out routes must know every kind")]
 pub enum TextMatch {
     /// Any text, the empty one too: the header or parameter is there.
     Present,

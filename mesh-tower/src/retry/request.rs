@@ -1,4 +1,4 @@
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use http_body::Body;
@@ -12,6 +12,7 @@ use crate::{
     body::{Kept, ReplayBody, Whole},
     classify::is_grpc,
     deadline,
+    route::RouteRetry,
     server::Inbound,
 };
 
@@ -51,6 +52,12 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             is_retry: false,
             attempts: 0,
         }
+    }
+
+    /// What the request's route says of retries.
+    pub(crate) fn route_retry(&self) -> Option<Arc<Config>> {
+        let extensions = self.head.as_ref().map(|head| &head.extensions);
+        extensions.filter(|all| !all.is_empty())?.get::<RouteRetry>().map(|retry| retry.0.clone())
     }
 
     /// Learns from the request how long it may take and what it is. With `retries` it may be sent again, if no more

@@ -42,7 +42,7 @@ pub(super) fn redirect<B>(
 ) -> Response<RouteBody<B>> {
     let asked = RequestHead::new(head);
     let rewritten = path.map(|path| path.rewrite(asked.path(), taken));
-    let path = rewritten.as_deref().unwrap_or(asked.path());
+    let path = rewritten.as_deref().unwrap_or_else(|| asked.path());
     let location = redirect.location(asked.scheme(), asked.authority(), path, asked.query());
     let Ok(location) = HeaderValue::try_from(location) else { return invalid(head) };
     let mut response = Response::new(RouteBody::default());

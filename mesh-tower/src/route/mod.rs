@@ -86,3 +86,5 @@ pub use self::{
     regex::Regex,
     router::Router,
 };
+#[cfg(feature = "istio")]
+pub(crate) use plan::check_rewrite;

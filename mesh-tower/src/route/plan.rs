@@ -14,7 +14,7 @@ use mesh_core::{
     deadline::Deadline,
     retry,
     route::{
-        Action, Client, DirectResponse, Fault, Forward, Found, Head, HeaderChanges, Hosts,
+        Action, Client, DirectResponse, Fault, Forward, Found, Head, HeaderChanges, Hosts, Match,
         PathRewrite, Redirect, Rewriter, Rule, Share, Split, Table, VirtualHost,
     },
 };
@@ -133,10 +133,7 @@ impl<S> Route<S> {
     ) -> Result<Self, InvalidConfig> {
         let mut rewriter = |path: Option<&PathRewrite>| {
             let compile = |path: &PathRewrite| {
-                for one in rule.matches() {
-                    path.check(one.path())?;
-                }
-                check_path(path)?;
+                check_rewrite(path, rule.matches())?;
                 Rewriter::new(path.clone(), &mut |text| regexes.get(text))
             };
             path.map(compile).transpose()
@@ -154,23 +151,25 @@ impl<S> Route<S> {
                 body: Bytes::copy_from_slice(response.body()),
                 response: response.clone(),
             },
-            _ => return Err(InvalidConfig::new("action", rule.name(), "one that is known here")),
         };
         Ok(Self { fault: rule.fault().clone(), action })
     }
 }
 
-/// What is written in a rewrite can be a path.
-fn check_path(path: &PathRewrite) -> Result<(), InvalidConfig> {
+/// What is written in a rewrite can be a path, and fits the matches.
+pub(crate) fn check_rewrite(path: &PathRewrite, matches: &[Match]) -> Result<(), InvalidConfig> {
+    for one in matches {
+        path.check(one.path())?;
+    }
     let text = match path {
         PathRewrite::Prefix(text) | PathRewrite::Segments(text) | PathRewrite::Whole(text) => text,
-        _ => return Ok(()),
+        PathRewrite::Regex { .. } => {
+            return Rewriter::new(path.clone(), &mut Regex::new).map(drop);
+        }
     };
     let is_path = text.is_empty() || PathAndQuery::try_from(text.as_str()).is_ok();
-    if !is_path
-        || text.contains('#')
-        || (matches!(path, PathRewrite::Whole(_)) && !text.starts_with('/'))
-    {
+    let is_whole = !matches!(path, PathRewrite::Whole(_)) || text.starts_with('/');
+    if !is_path || !is_whole || text.contains('#') {
         return Err(InvalidConfig::new("rewrite", format!("{text:?}"), "a path"));
     }
     Ok(())
@@ -218,7 +217,7 @@ impl<S> Way<S> {
         };
         let request = both(forward.request_headers(), share.request_headers());
         let response = both(forward.response_headers(), share.response_headers());
-        let authority = forward.authority().or(share.authority());
+        let authority = forward.authority().or_else(|| share.authority());
         Ok(Self {
             service: share.destination().map(service),
             authority: authority.map(parse_authority).transpose()?,

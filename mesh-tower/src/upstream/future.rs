@@ -14,7 +14,7 @@ use http_body::Body;
 use mesh_core::{
     Outcome, Timestamp,
     deadline::Deadline,
-    retry::{Answer, Decision, GiveUp, Granted, Session, Tried},
+    retry::{self, Answer, Decision, GiveUp, Granted, Session, Tried},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -69,6 +69,14 @@ struct Attempt {
     began: Timestamp,
     /// The attempt's own time limit.
     limit: Option<Timestamp>,
+    /// What the request's route says of retries, in place of the upstream's own word.
+    retry: Option<Arc<retry::Config>>,
+}
+
+impl Attempt {
+    fn retry<'a>(&'a self, of_upstream: &'a retry::Config) -> &'a retry::Config {
+        self.retry.as_deref().unwrap_or(of_upstream)
+    }
 }
 
 pin_project! {
@@ -157,10 +165,11 @@ fn begin_attempt<S: Clone>(
     if deadline.has_passed(now) {
         return Err(Reason::DeadlineExceeded.into());
     }
-    let retry = plan.config.retry();
-    let service = pick(cluster, chance, (&mut attempt.tried, retry.avoid_previous()), flight, now)?;
+    let avoid = attempt.retry(plan.config.retry()).avoid_previous();
+    let service = pick(cluster, chance, (&mut attempt.tried, avoid), flight, now)?;
     attempt.began = now;
-    let left = deadline.attempt_timeout(now, session.per_try_timeout(retry));
+    let per_try = session.per_try_timeout(attempt.retry(plan.config.retry()));
+    let left = deadline.attempt_timeout(now, per_try);
     attempt.limit = left.map(|left| now + left);
     Ok(service)
 }
@@ -261,7 +270,9 @@ where
         let config = &plan.config;
         let timeout =
             config.timeout().map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout));
-        this.request.read(now, timeout, config.retry().retries() > 0, config.replay_cap());
+        this.attempt.retry = this.request.route_retry();
+        let retries = this.attempt.retry(config.retry()).retries() > 0;
+        this.request.read(now, timeout, retries, config.replay_cap());
         let deadline = this.request.deadline;
         let flight = (this.flight, *this.importance);
         let begun = begin(&plan, &this.shared.chance, flight, this.attempt, deadline, now);
@@ -321,8 +332,9 @@ where
         flight.on_head(now, verdict.outcome());
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
-        let answer = with_reset_headers(&flight.subset().retry, verdict.answer(), &result);
-        match decide(this.request, flight, this.session, now, answer) {
+        let retry = this.attempt.retry(&flight.subset().retry);
+        let answer = with_reset_headers(retry, verdict.answer(), &result);
+        match decide(this.request, (flight, retry), this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
                 if let Some(retry) = retry {
@@ -387,7 +399,7 @@ where
 /// Asks the retry policy; `Some` is the end of the back-off, with what the retry holds.
 fn decide<B: Body<Data = Bytes> + Unpin>(
     request: &mut Outgoing<B>,
-    flight: &Flight,
+    (flight, retry): (&Flight, &retry::Config),
     session: &mut Session,
     now: Timestamp,
     answer: Answer,
@@ -396,12 +408,12 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
         return None;
     }
     let subset = flight.subset();
-    if request.may_go_again_unseen(session, &subset.retry, now, answer) {
+    if request.may_go_again_unseen(session, retry, now, answer) {
         return Some((now, None));
     }
     let counted = flight.counted();
     let decision = session.on_answer(
-        &subset.retry,
+        retry,
         &counted.budget,
         &counted.limits,
         now,
