@@ -11,7 +11,7 @@ use mesh_core::{
 use super::Machine;
 
 /// The check.
-pub const MACHINE: Machine = Machine {
+pub(super) const MACHINE: Machine = Machine {
     name: "route",
     faults: &[
         "takes the last route that matches",
