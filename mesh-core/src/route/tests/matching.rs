@@ -1,5 +1,7 @@
 //! What matching takes and what it does not.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Stands for a crate of regular expressions: `.*` at the end, and letters.
@@ -299,4 +301,84 @@ fn where_a_redirect_leads() {
     assert!(Redirect::new().with_status(304).is_err());
     assert_eq!(Redirect::new().with_status(308).unwrap().status(), 308);
     assert!(DirectResponse::new(200, vec![0; (1 << 20) + 1]).is_err());
+}
+
+/// What hosts promise, one name after the other: kind of the rule that takes it, and how much of it is written.
+fn rank(name: &str, authority: &str) -> Option<(u8, usize)> {
+    let (name, authority) = (name.to_ascii_lowercase(), authority.to_ascii_lowercase());
+    let bare = authority.split(':').next().unwrap_or_default();
+    let forms = if bare == authority { vec![bare] } else { vec![&*authority, bare] };
+    let ranked = forms.iter().zip([1, 0]).filter_map(|(form, with_port)| {
+        let longer = form.len() > name.len() - usize::from(name.contains('*'));
+        match (name.strip_prefix('*'), name.strip_suffix('*')) {
+            (Some(""), _) => Some((0, 0)),
+            (Some(suffix), _) => {
+                (longer && form.ends_with(suffix)).then_some((4 + with_port, suffix.len()))
+            }
+            (_, Some(prefix)) => {
+                (longer && form.starts_with(prefix)).then_some((2 + with_port, prefix.len()))
+            }
+            (None, None) => (*form == name).then_some((6 + with_port, name.len())),
+        }
+    });
+    ranked.max()
+}
+
+fn check_hosts(
+    names: &[String],
+    authority: &str,
+    find: impl Fn(&Hosts<usize>, &str) -> Option<usize>,
+) -> Result<(), String> {
+    let hosts = Hosts::new(names.iter().zip(0..)).map_err(|error| error.to_string())?;
+    let got = find(&hosts, authority).map(|at| rank(&names[at], authority));
+    let best = names.iter().map(|name| rank(name, authority)).max().flatten();
+    if got == best.map(Some) {
+        Ok(())
+    } else {
+        Err(format!("{names:?} {authority}: {got:?}, not {best:?}"))
+    }
+}
+
+fn any_host() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => "[aB.]{1,4}(:1)?",
+        4 => "\\*[aB.]{1,3}(:1)?",
+        3 => "[aB.]{1,3}\\*",
+        1 => Just("*".to_owned()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_best_host_is_found(
+        names in prop::collection::btree_map(any_host().prop_map(|name| name.to_ascii_lowercase()), any::<bool>(), 0..12),
+        authority in "[Ab.]{0,5}(:[12])?",
+    ) {
+        let written = |(name, upper): (String, bool)| if upper { name.to_ascii_uppercase() } else { name };
+        let names: Vec<_> = names.into_iter().map(written).collect();
+        let real = |hosts: &Hosts<usize>, authority: &str| hosts.find(authority).copied();
+        prop_assert_eq!(check_hosts(&names, &authority, real), Ok(()));
+    }
+}
+
+#[test]
+fn the_check_of_hosts_catches_each_broken_twin() {
+    let names = ["a", "*.b", "*.a.b", "c:1", "*"].map(str::to_owned);
+    let all = |find: &dyn Fn(&Hosts<usize>, &str) -> Option<usize>| {
+        let asked = ["a:1", "x.a.b", "c", "c:1", "C:1", "nobody"];
+        asked.iter().try_for_each(|authority| check_hosts(&names, authority, find))
+    };
+    assert_eq!(all(&|hosts, authority| hosts.find(authority).copied()), Ok(()));
+    let no_port =
+        |hosts: &Hosts<usize>, authority: &str| hosts.find(authority.split(':').next()?).copied();
+    assert!(all(&no_port).is_err(), "ignores the port where a name has it");
+    let no_wildcard = |hosts: &Hosts<usize>, authority: &str| {
+        hosts.find(authority).copied().filter(|at| *at != 4)
+    };
+    assert!(all(&no_wildcard).is_err(), "knows no host for all");
+    let shortest = |hosts: &Hosts<usize>, authority: &str| match hosts.find(authority).copied() {
+        Some(2) => Some(1),
+        found => found,
+    };
+    assert!(all(&shortest).is_err(), "takes the shorter wildcard");
 }
