@@ -1,4 +1,4 @@
-use super::{head::split_port, index::compare_folded};
+use super::{head::split_port, index::Folded};
 use crate::InvalidConfig;
 
 /// What belongs to which host: the virtual host of a request, by its authority. Case does not count.
@@ -84,17 +84,15 @@ impl<T> Hosts<T> {
     pub fn find(&self, authority: &str) -> Option<&T> {
         let bare = split_port(authority).0;
         let with_port = (bare.len() < authority.len()).then_some(authority);
-        let forms = || with_port.into_iter().chain([bare]).map(str::as_bytes);
+        let forms = || with_port.into_iter().chain([bare]).map(|form| Folded::new(form.as_bytes()));
+        let suffix = |form: Folded<'_>| {
+            self.suffixes.longest(form, |length| form.part(form.len() - length..))
+        };
+        let prefix = |form: Folded<'_>| self.prefixes.longest(form, |length| form.part(..length));
         forms()
             .find_map(|form| self.exact.get(form))
-            .or_else(|| {
-                forms().find_map(|form| {
-                    self.suffixes.longest(form, |length| &form[form.len() - length..])
-                })
-            })
-            .or_else(|| {
-                forms().find_map(|form| self.prefixes.longest(form, |length| &form[..length]))
-            })
+            .or_else(|| forms().find_map(suffix))
+            .or_else(|| forms().find_map(prefix))
             .or(self.any.as_ref())
     }
 }
@@ -111,15 +109,19 @@ impl<T> Names<T> {
         Ok(Self { names, lengths })
     }
 
-    fn get(&self, name: &[u8]) -> Option<&T> {
-        let found = |(known, _): &(Box<str>, T)| compare_folded(known.as_bytes(), name);
+    fn get(&self, name: Folded<'_>) -> Option<&T> {
+        let found = |(known, _): &(Box<str>, T)| name.compare(known.as_bytes());
         self.names.binary_search_by(found).ok().map(|at| &self.names[at].1)
     }
 
     /// The longest name that is the `part` of that length; one character at least is left to the wildcard.
-    fn longest<'a>(&self, host: &'a [u8], part: impl Fn(usize) -> &'a [u8]) -> Option<&T> {
+    fn longest<'a>(
+        &self,
+        host: Folded<'a>,
+        part: impl Fn(usize) -> Option<Folded<'a>>,
+    ) -> Option<&T> {
         let fitting = self.lengths.iter().filter(|length| **length < host.len());
-        { fitting }.find_map(|length| self.get(part(*length)))
+        { fitting }.find_map(|length| self.get(part(*length)?))
     }
 }
 

@@ -1,4 +1,4 @@
-use std::cmp::Ordering;
+use std::{cmp::Ordering, slice::SliceIndex};
 
 use super::path::Key;
 
@@ -39,8 +39,8 @@ impl Index {
 
     /// The entries that may match, as lists in the order of the table.
     pub(super) fn candidates<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a [u32]> {
-        let path = path.as_bytes();
-        let prefixes = self.lengths.iter().filter_map(move |length| path.get(..*length));
+        let path = Folded::new(path.as_bytes());
+        let prefixes = self.lengths.iter().filter_map(move |length| path.part(..*length));
         let prefixed = prefixes.map(|prefix| self.prefixes.get(prefix));
         std::iter::once(self.exact.get(path)).chain(prefixed)
     }
@@ -61,8 +61,8 @@ impl Keys {
         this
     }
 
-    fn get(&self, path: &[u8]) -> &[u32] {
-        let Ok(at) = self.keys.binary_search_by(|(key, _)| compare_folded(key, path)) else {
+    fn get(&self, path: Folded<'_>) -> &[u32] {
+        let Ok(at) = self.keys.binary_search_by(|(key, _)| path.compare(key)) else {
             return &[];
         };
         let start = at.checked_sub(1).map_or(0, |before| self.keys[before].1);
@@ -70,7 +70,32 @@ impl Keys {
     }
 }
 
-/// The order of a text in lower case and of any other, as if that were in lower case too.
-pub(super) fn compare_folded(lower: &[u8], other: &[u8]) -> Ordering {
-    lower.iter().copied().cmp(other.iter().map(u8::to_ascii_lowercase))
+/// A text that is compared as if its letters of ASCII were in lower case.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Folded<'a> {
+    text: &'a [u8],
+    /// Most are: then it is compared as it stands, and not letter by letter.
+    is_lower: bool,
+}
+
+impl<'a> Folded<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, is_lower: !text.iter().any(u8::is_ascii_uppercase) }
+    }
+
+    pub(super) fn part(self, range: impl SliceIndex<[u8], Output = [u8]>) -> Option<Self> {
+        Some(Self { text: self.text.get(range)?, ..self })
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.text.len()
+    }
+
+    /// The order of `lower`, which is in lower case, and this.
+    pub(super) fn compare(self, lower: &[u8]) -> Ordering {
+        match self.is_lower {
+            true => lower.cmp(self.text),
+            false => lower.iter().copied().cmp(self.text.iter().map(u8::to_ascii_lowercase)),
+        }
+    }
 }
