@@ -189,7 +189,7 @@ impl<B> Kept<B> {
     #[cfg(feature = "router")]
     pub(crate) fn poll_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Keep::Away(back) = &mut self.0 {
-            self.0 = match std::task::ready!(std::future::Future::poll(Pin::new(back), cx)) {
+            self.0 = match std::task::ready!(Pin::new(back).poll(cx)) {
                 Ok(record) => Keep::Here(record),
                 Err(_) => Keep::Never,
             };
