@@ -140,6 +140,14 @@ impl Head for PlainHead {
 }
 
 /// Host and port of an authority; an address of IPv6 stands in brackets.
+///
+/// ```
+/// use mesh_core::route::split_port;
+///
+/// assert_eq!(split_port("shop:8080"), ("shop", Some(8080)));
+/// assert_eq!(split_port("[::1]:80"), ("[::1]", Some(80)));
+/// assert_eq!(split_port("::1"), ("::1", None));
+/// ```
 pub fn split_port(authority: &str) -> (&str, Option<u16>) {
     let Some((host, port)) = authority.rsplit_once(':') else { return (authority, None) };
     let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());

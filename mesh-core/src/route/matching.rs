@@ -170,23 +170,6 @@ impl Match {
             && namespace.is_none_or(|namespace| namespace == client.namespace())
     }
 
-    /// Whether every request of a client that it is for matches.
-    pub fn is_any(&self) -> bool {
-        let path = match &self.path {
-            None => true,
-            Some(PathMatch::Prefix(path) | PathMatch::Segments(path)) => {
-                path.is_empty() || path == "/"
-            }
-            Some(PathMatch::Exact(_) | PathMatch::Regex(_)) => false,
-        };
-        let heads = [&self.scheme, &self.method, &self.authority];
-        path && heads.iter().all(|text| matches!(text, None | Some(TextMatch::Present)))
-            && self.headers.is_empty()
-            && self.without.is_empty()
-            && self.params.is_empty()
-            && self.port.is_none()
-    }
-
     /// Whether a table would take it, for whomever.
     ///
     /// # Errors

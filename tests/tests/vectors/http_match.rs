@@ -331,6 +331,7 @@ fn gateway_rules(case: &Case, request: &Request) -> Result<(), String> {
     equal("rule", rule, expect.rule.as_deref())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers build it where they say it")]
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> Result<(), String> {
     if actual == expected { Ok(()) } else { Err(format!("{what} is {actual:?}, expected {expected:?}")) }
 }
