@@ -73,10 +73,10 @@ use crate::{
 
 pub mod hash;
 
-pub mod subsetting;
 pub mod locality;
 pub mod priority;
 pub mod subset;
+pub mod subsetting;
 
 mod choice;
 mod config;

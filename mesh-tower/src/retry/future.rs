@@ -73,12 +73,11 @@ where
         request: Request<B>,
     ) -> Self {
         let now = Clock.now();
-        let config = &shared.config;
         let terms = Terms {
             deadline: Deadline::NONE,
-            retries: config.retries() > 0,
+            policy: Some(&shared.config),
             cap: shared.replay_cap,
-            wishes: shared.wishes.any().map(|wishes| (wishes, config)),
+            wishes: shared.wishes.any(),
         };
         let mut request = Outgoing::new(request);
         request.read(now, &terms);
@@ -163,7 +162,8 @@ where
             // The attempt lets go of the request's body, which a retry may need.
             this.state.set(State::Done);
             let answer = this.classify.classify(result.as_ref()).answer();
-            let answer = read_by_policy(&this.held.shared.config, answer, &result);
+            let retry = this.request.policy(&this.held.shared.config);
+            let answer = read_by_policy(retry, answer, &result);
             match this.held.decide(this.request, this.session, answer) {
                 Some(until) => this.state.set(State::Waiting { until }),
                 None => return Poll::Ready(result),

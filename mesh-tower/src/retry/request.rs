@@ -1,4 +1,4 @@
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use http_body::Body;
@@ -13,6 +13,7 @@ use crate::{
     body::{Kept, ReplayBody, Whole},
     classify::is_grpc,
     deadline,
+    route::RouteRetry,
     server::Inbound,
 };
 
@@ -28,19 +29,20 @@ pub(crate) struct Outgoing<B> {
     attempts: u32,
     /// How often it was sent again uncounted.
     resends: u8,
-    /// The policy that this request has asked for, in place of the one that holds for all.
-    own: Option<Box<Config>>,
+    /// The policy that this request or its route has asked for, in place of the one that holds for all.
+    own: Option<Arc<Config>>,
 }
 
 /// By what a request is [read](Outgoing::read).
 pub(crate) struct Terms<'a> {
     /// By when it must be over, if it does not say so itself.
     pub(crate) deadline: Deadline,
-    /// Whether it may be sent again, if no more than `cap` bytes of its body have to be kept for that.
-    pub(crate) retries: bool,
+    /// The retry policy that holds for all; without one it may be sent again in any case.
+    pub(crate) policy: Option<&'a Config>,
+    /// So many bytes of its body are kept to send it again.
     pub(crate) cap: u64,
-    /// What it may ask for, and the retry policy that this changes.
-    pub(crate) wishes: Option<(&'a Wishes, &'a Config)>,
+    /// What it may ask for.
+    pub(crate) wishes: Option<&'a Wishes>,
 }
 
 /// gRFC A6 has no bound for what never left the client. An endpoint that accepts connections and drops them would be asked
@@ -86,7 +88,7 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
     /// Learns from the request how long it may take and what it is.
     pub(crate) fn read(&mut self, now: Timestamp, terms: &Terms<'_>) {
         self.deadline = terms.deadline;
-        let (mut retries, mut attempt) = (terms.retries, 1);
+        let mut attempt = 1;
         let Some(head) = &mut self.head else { return };
         if !head.headers.is_empty() {
             attempt = attempt_of(&head.headers);
@@ -95,14 +97,17 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
                 self.deadline = self.deadline.earlier(Deadline::after(now, asked));
             }
         }
-        if let Some((wishes, config)) = terms.wishes {
-            let granted = wishes.grant(now, &mut head.headers, config);
+        if let (Some(wishes), Some(config)) = (terms.wishes, terms.policy) {
+            let route = head.extensions.get::<RouteRetry>().map(|route| &*route.0);
+            let granted = wishes.grant(now, &mut head.headers, route.unwrap_or(config));
             // The policy alone says which headers count.
             self.deadline = granted.deadline.unwrap_or(self.deadline);
-            self.own = granted.retry;
-            retries = self.own.as_deref().unwrap_or(config).retries() > 0;
+            self.own = granted.retry.map(Arc::from);
         }
         if !head.extensions.is_empty() {
+            if let (None, Some(route)) = (&self.own, head.extensions.get::<RouteRetry>()) {
+                self.own = Some(route.0.clone());
+            }
             if let Some(inbound) = head.extensions.get::<Inbound>() {
                 self.deadline = self.deadline.earlier(inbound.deadline());
                 attempt = attempt.max(inbound.attempt());
@@ -115,7 +120,11 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
         if self.is_retry {
             // An extension ends here: the service after the next must know as well.
             mark_retry(&mut head.headers, attempt, self.grpc);
-        } else if retries && let Stored::Fresh { cap: kept, .. } = &mut self.body {
+        } else if terms
+            .policy
+            .is_none_or(|config| self.own.as_deref().unwrap_or(config).retries() > 0)
+            && let Stored::Fresh { cap: kept, .. } = &mut self.body
+        {
             *kept = Some(terms.cap);
         }
     }

@@ -260,9 +260,9 @@ where
         let (timeout, retry) = (config.timeout(), config.retry());
         let terms = Terms {
             deadline: timeout.map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout)),
-            retries: retry.retries() > 0,
+            policy: Some(retry),
             cap: config.replay_cap(),
-            wishes: config.wishes().map(|wishes| (wishes, retry)),
+            wishes: config.wishes(),
         };
         this.request.read(now, &terms);
         let deadline = this.request.deadline;
@@ -326,7 +326,8 @@ where
         flight.on_head(now, &verdict);
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
-        let answer = read_by_policy(&flight.subset().retry, verdict.answer(), &result);
+        let retry = this.request.policy(&flight.subset().retry);
+        let answer = read_by_policy(retry, verdict.answer(), &result);
         match decide(this.request, flight, this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));

@@ -12,8 +12,12 @@ use mesh_core::{
     InvalidConfig, Ratio,
     deadline::header::{format_grpc_timeout, parse_grpc_timeout, parse_millis},
     retry::{GrpcCodes, RetryOn},
+    route::{Action, Client, Rule, VirtualHost},
 };
-use mesh_tower::istio::{self, Documents, Errors, MeshConfig, Problem, Unsupported};
+use mesh_tower::{
+    istio::{self, Documents, Errors, MeshConfig, Problem, Unsupported},
+    route::Router,
+};
 
 /// The check of one parser.
 #[derive(Clone, Copy, Debug)]
@@ -90,11 +94,34 @@ fn both_modes<T>(
     }
 }
 
-/// Asks for every upstream; whatever is refused must say why.
+/// Asks for every upstream and for the routes; whatever is refused must say why.
 fn resolve(documents: &Documents) -> Result<(), Errors> {
-    match documents.upstreams() {
-        Err(errors) if errors.problems().is_empty() => Err(errors),
-        _ => Ok(()),
+    let client = Client::default();
+    let routes = documents.routes(&client);
+    for refused in
+        [documents.upstreams().err(), routes.as_ref().err().cloned()].into_iter().flatten()
+    {
+        if refused.problems().is_empty() {
+            return Err(refused);
+        }
+    }
+    // Of what was read a router can be made, and each destination has its upstream.
+    if let Ok(routes) = routes {
+        let router = Router::new(routes.clone(), &client, |to| documents.destination(to));
+        let copies = routes.iter().flat_map(VirtualHost::rules).any(has_mirrors);
+        let Ok(router) = router else {
+            assert!(copies, "read and not to be carried out: {router:?}");
+            return Ok(());
+        };
+        router.destinations().into_iter().try_for_each(|(_, config)| config.map(drop))?;
+    }
+    Ok(())
+}
+
+fn has_mirrors<T>(rule: &Rule<T>) -> bool {
+    match rule.action() {
+        Action::Forward(forward) => !forward.mirrors().is_empty(),
+        Action::Redirect(_) | Action::Respond(_) => false,
     }
 }
 

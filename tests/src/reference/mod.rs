@@ -16,8 +16,9 @@ mod locality;
 mod outlier;
 mod priority;
 mod retry;
-mod subsetting;
+mod route;
 mod subset;
+mod subsetting;
 mod throttle;
 
 /// The check of one machine.
@@ -49,4 +50,5 @@ pub const MACHINES: &[Machine] = &[
     priority::MACHINE,
     locality::MACHINE,
     subset::MACHINE,
+    route::MACHINE,
 ];

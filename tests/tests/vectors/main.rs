@@ -50,6 +50,7 @@ adapters! {
     grpc_retry_policy
     grpc_retry_throttle
     istio_locality_failover
+    http_match
     istio_mapping
     linkerd_failure_accrual
     maglev
@@ -64,6 +65,7 @@ adapters! {
     subset_lb
     timeouts_deadline
     xxhash64
+    weighted_cluster
 }
 
 /// What came of one file.

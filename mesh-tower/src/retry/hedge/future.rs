@@ -95,7 +95,7 @@ where
         let now = Clock.now();
         let mut request = Outgoing::new(request);
         let terms =
-            Terms { deadline: Deadline::NONE, retries: true, cap: shared.replay_cap, wishes: None };
+            Terms { deadline: Deadline::NONE, policy: None, cap: shared.replay_cap, wishes: None };
         request.read(now, &terms);
         shared.budget.on_request(now);
         Self {
