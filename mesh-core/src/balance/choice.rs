@@ -1,12 +1,14 @@
-use super::{Candidate, Config, Strategy, Weighted};
+use super::{Candidate, Strategy, Weighted};
 use crate::{
     Rng, Timestamp,
     sync::{AtomicU64, Ordering},
 };
 
-/// One pick.
+/// One pick of a strategy without options.
 pub(super) struct Search<'a, C, A> {
-    pub(super) config: Config,
+    pub(super) strategy: Strategy,
+    /// Of the estimates, and the default round trip time; in nanoseconds.
+    pub(super) estimate: (u64, u64),
     pub(super) now: Timestamp,
     pub(super) candidates: &'a Weighted<C>,
     pub(super) avoid: A,
@@ -14,7 +16,7 @@ pub(super) struct Search<'a, C, A> {
 
 /// Draws, or turns, that may meet somebody unusable before all are searched. With half of the endpoints
 /// down, one pick in 256 gets that far.
-const DRAWS: usize = 8;
+pub(super) const DRAWS: usize = 8;
 
 impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     pub(super) fn next_in_turn(&self, turn: &AtomicU64, rng: &mut impl Rng) -> Option<usize> {
@@ -50,7 +52,7 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     }
 
     /// Whatever is available, wanted if possible: the rare case, O(n).
-    fn search_all(&self, rng: &mut impl Rng) -> Option<usize> {
+    pub(super) fn search_all(&self, rng: &mut impl Rng) -> Option<usize> {
         let n = self.candidates.len();
         let offset = rng.below(n as u64) as usize;
         let from_offset = || (0..n).map(|step| (offset + step) % n);
@@ -75,19 +77,22 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     }
 
     fn chosen(&self, first: usize, second: usize) -> usize {
-        match self.config.strategy {
-            Strategy::RoundRobin => first,
+        match self.strategy {
+            Strategy::RoundRobin | Strategy::Random | Strategy::Reported => first,
             Strategy::LeastRequest | Strategy::PeakEwma => self.better(first, second),
         }
     }
 
     fn better(&self, first: usize, second: usize) -> usize {
-        let second_is_better = match self.config.strategy {
+        let second_is_better = match self.strategy {
             Strategy::PeakEwma => {
-                let decay = self.config.decay;
+                let (decay, _) = self.estimate;
                 self.cost(second, first).is_below(self.cost(first, second), decay)
             }
-            Strategy::RoundRobin | Strategy::LeastRequest => {
+            Strategy::RoundRobin
+            | Strategy::Random
+            | Strategy::LeastRequest
+            | Strategy::Reported => {
                 // (active_b + 1) / weight_b ≤ active_a / weight_a, multiplied out.
                 let (busy, idle) = (self.active(first), self.active(second));
                 let (busy_share, idle_share) =
@@ -101,7 +106,7 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
 
     fn cost(&self, index: usize, other: usize) -> Cost {
         let load = self.candidates[index].load();
-        let (estimate, stamp) = load.estimate_at_stamp(&self.config, self.now);
+        let (estimate, stamp) = load.estimate_at_stamp(self.estimate.1, self.now);
         let relief = if self.candidates.is_weighted() {
             let share = self.candidates.share(index);
             share.min(self.candidates.share(other)) as f64 / share as f64
@@ -115,7 +120,7 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
         u64::from(self.candidates[index].load().active())
     }
 
-    fn is_wanted(&self, index: usize) -> bool {
+    pub(super) fn is_wanted(&self, index: usize) -> bool {
         self.is_available(index) && !(self.avoid)(&self.candidates[index])
     }
 

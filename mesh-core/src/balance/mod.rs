@@ -63,25 +63,39 @@
 //! assert_eq!(balancer.pick(now, &mut rng, &nobody, |_| false), None);
 //! ```
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
-use self::choice::Search;
+use self::{choice::Search, options::Options, settings::Shared};
 use crate::{
-    Rng, Timestamp, Weight,
-    sync::{AtomicU8, AtomicU64, Ordering},
+    Outcome, Rng, Timestamp, Weight,
+    sync::{AtomicU64, Mutex},
 };
 
 mod choice;
+mod choices;
 mod config;
+mod deadlines;
+mod ewma;
 mod load;
+mod options;
+pub mod report;
+mod settings;
+mod slow_start;
+mod stride;
 mod weighted;
 
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
 
-pub use config::{Config, Strategy};
+pub use choices::Choices;
+pub use config::{Config, Order, Peak, Strategy};
+pub use ewma::Ewma;
 pub use load::{Load, Started};
+pub use slow_start::{Since, SlowStart};
 pub use weighted::Weighted;
 
 /// What a balancer must know of an endpoint.
@@ -94,6 +108,16 @@ pub trait Candidate {
 
     /// Whether it may be picked at all: not ejected, its breaker not open.
     fn is_available(&self, now: Timestamp) -> bool;
+
+    /// Since when it has been in rotation, for [`SlowStart`]. `None`, the default: always.
+    fn available_since(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// What it says of itself, for [`Strategy::Reported`]. Default: nothing.
+    fn reported(&self) -> Option<&report::Reported> {
+        None
+    }
 }
 
 impl<C: Candidate + ?Sized> Candidate for Arc<C> {
@@ -108,16 +132,23 @@ impl<C: Candidate + ?Sized> Candidate for Arc<C> {
     fn is_available(&self, now: Timestamp) -> bool {
         (**self).is_available(now)
     }
+
+    fn available_since(&self) -> Option<Timestamp> {
+        (**self).available_since()
+    }
+
+    fn reported(&self) -> Option<&report::Reported> {
+        (**self).reported()
+    }
 }
 
 /// Picks an endpoint for each attempt: shared by all requests, without a lock and without an allocation.
 #[derive(Debug)]
 pub struct Balancer {
-    strategy: AtomicU8,
-    decay: AtomicU64,
-    default_rtt: AtomicU64,
-    failure_penalty: AtomicU64,
+    shared: Shared,
     turn: AtomicU64,
+    /// All of it, for those who ask; no pick does.
+    config: Mutex<Config>,
 }
 
 impl Balancer {
@@ -137,37 +168,29 @@ impl Balancer {
     /// ```
     pub fn starting_at(config: Config, turn: u64) -> Self {
         Self {
-            strategy: AtomicU8::new(strategy_to_u8(config.strategy)),
-            decay: AtomicU64::new(config.decay),
-            default_rtt: AtomicU64::new(config.default_rtt),
-            failure_penalty: AtomicU64::new(config.failure_penalty),
+            shared: Shared::new(&config),
             turn: AtomicU64::new(turn),
+            config: Mutex::new(config),
         }
     }
 
     /// Replaces the strategy. The rotation goes on where it was, and the loads belong to the endpoints.
     pub fn set_config(&self, config: &Config) {
-        self.strategy.store(strategy_to_u8(config.strategy), Ordering::Relaxed);
-        self.decay.store(config.decay, Ordering::Relaxed);
-        self.default_rtt.store(config.default_rtt, Ordering::Relaxed);
-        self.failure_penalty.store(config.failure_penalty, Ordering::Relaxed);
+        let mut whole = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        *whole = *config;
+        self.shared.set(config);
     }
 
-    /// The strategy in force.
+    /// The strategy in force. It takes a lock: on the way of a request, use [`Balancer::on_end`].
     pub fn config(&self) -> Config {
-        Config {
-            strategy: strategy_from_u8(self.strategy.load(Ordering::Relaxed)),
-            decay: self.decay.load(Ordering::Relaxed),
-            default_rtt: self.default_rtt.load(Ordering::Relaxed),
-            failure_penalty: self.failure_penalty.load(Ordering::Relaxed),
-        }
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The index of the candidate to use; `None` if none is available.
     ///
     /// `avoid` is a wish: an avoided candidate is picked if no other is available. Expected O(1) while a fair
-    /// part of the candidates is available, O(n) at worst. Nothing is counted: tell the candidate's
-    /// [`Load`] when the attempt begins.
+    /// part of the candidates is available, O(n) at worst, and always with [`Choices::ALL`]. Nothing is counted: tell
+    /// the candidate's [`Load`] when the attempt begins.
     pub fn pick<C: Candidate>(
         &self,
         now: Timestamp,
@@ -175,32 +198,32 @@ impl Balancer {
         candidates: &Weighted<C>,
         avoid: impl Fn(&C) -> bool,
     ) -> Option<usize> {
-        let search = Search { config: self.config(), now, candidates, avoid };
-        match search.config.strategy {
-            Strategy::RoundRobin => search.next_in_turn(&self.turn, rng),
-            Strategy::LeastRequest | Strategy::PeakEwma => search.better_of_two(rng),
+        let mode = self.shared.mode();
+        let (strategy, turn) = (mode.strategy(), &self.turn);
+        let search = |estimate| Search { strategy, estimate, now, candidates, avoid };
+        if !mode.is_plain() {
+            let search = search(self.shared.estimate());
+            return Options::new(mode, &self.shared, search, turn).pick(rng);
         }
+        match strategy {
+            Strategy::RoundRobin => search((0, 0)).next_in_turn(turn, rng),
+            Strategy::PeakEwma => search(self.shared.estimate()).better_of_two(rng),
+            Strategy::LeastRequest | Strategy::Random | Strategy::Reported => {
+                search((0, 0)).better_of_two(rng)
+            }
+        }
+    }
+
+    /// [`Load::on_end`] by the configuration in force.
+    pub fn on_end(&self, load: &Load, now: Timestamp, started: Started, outcome: Outcome) {
+        let mode = self.shared.mode();
+        let average = self.shared.average(mode);
+        load.end(mode.strategy(), average, now, started, outcome, Duration::ZERO);
     }
 }
 
 impl Default for Balancer {
     fn default() -> Self {
         Self::new(Config::default())
-    }
-}
-
-const fn strategy_to_u8(strategy: Strategy) -> u8 {
-    match strategy {
-        Strategy::RoundRobin => 0,
-        Strategy::LeastRequest => 1,
-        Strategy::PeakEwma => 2,
-    }
-}
-
-const fn strategy_from_u8(strategy: u8) -> Strategy {
-    match strategy {
-        0 => Strategy::RoundRobin,
-        1 => Strategy::LeastRequest,
-        _ => Strategy::PeakEwma,
     }
 }

@@ -43,13 +43,16 @@ adapters! {
     envoy_outlier_detection
     envoy_retry_decision
     finagle_failure_accrual
+    grpc_client_wrr_a58
     grpc_outlier_detection
     grpc_retry_policy
     grpc_retry_throttle
     istio_mapping
+    lb_weights_edf
     linkerd_failure_accrual
     netflix_limits
     other_breakers
+    peak_ewma
     resilience4j_circuit_breaker
     retry_budget_tokens
     timeouts_deadline
