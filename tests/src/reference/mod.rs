@@ -6,12 +6,15 @@
 
 mod adaptive;
 mod backoff;
+mod balance;
 mod breaker;
 mod budget;
 mod deadline;
 mod hedge;
 mod limit;
+mod load;
 mod outlier;
+mod reports;
 mod retry;
 mod throttle;
 
@@ -19,7 +22,7 @@ mod throttle;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Machine {
-    /// The name of its module in `mesh-core`, and of its corpus.
+    /// The name of its module in `mesh-core`, or of its part of one, and of its corpus.
     pub name: &'static str,
     /// What is wrong with each of its broken twins.
     pub faults: &'static [&'static str],
@@ -38,5 +41,8 @@ pub const MACHINES: &[Machine] = &[
     retry::MACHINE,
     hedge::MACHINE,
     backoff::MACHINE,
+    balance::MACHINE,
+    load::MACHINE,
+    reports::MACHINE,
     breaker::MACHINE,
 ];

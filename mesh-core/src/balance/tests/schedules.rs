@@ -52,7 +52,7 @@ proptest! {
         let turns = hosts.deadlines().unwrap_or(hosts.len());
         prop_assert!(picks(&hosts, DEADLINES(), turns) == envoys(&weights, turns));
         // Whole cycles: what begins anew has shared exactly.
-        prop_assert!(turns as u64 % hosts.cycle() == 0);
+        prop_assert!((turns as u64).is_multiple_of(hosts.cycle()));
         let sum: u32 = weights.iter().sum();
         for (index, weight) in weights.iter().enumerate() {
             let count = picks(&hosts, DEADLINES(), turns).iter().filter(|of| **of == index).count();
