@@ -1,4 +1,4 @@
-use super::{Candidate, Strategy, Weighted};
+use super::{Candidate, Strategy, Weighted, settings::Shared};
 use crate::{
     Rng, Timestamp,
     sync::{AtomicU64, Ordering},
@@ -7,8 +7,7 @@ use crate::{
 /// One pick of a strategy without options.
 pub(super) struct Search<'a, C, A> {
     pub(super) strategy: Strategy,
-    /// Of the estimates, and the default round trip time; in nanoseconds.
-    pub(super) estimate: (u64, u64),
+    pub(super) shared: &'a Shared,
     pub(super) now: Timestamp,
     pub(super) candidates: &'a Weighted<C>,
     pub(super) avoid: A,
@@ -52,6 +51,8 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     }
 
     /// Whatever is available, wanted if possible: the rare case, O(n).
+    #[cold]
+    #[inline(never)]
     pub(super) fn search_all(&self, rng: &mut impl Rng) -> Option<usize> {
         let n = self.candidates.len();
         let offset = rng.below(n as u64) as usize;
@@ -86,8 +87,9 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     fn better(&self, first: usize, second: usize) -> usize {
         let second_is_better = match self.strategy {
             Strategy::PeakEwma => {
-                let (decay, _) = self.estimate;
-                self.cost(second, first).is_below(self.cost(first, second), decay)
+                let (decay, default_rtt) = self.shared.estimate();
+                let cost = |index, other| self.cost(index, other, default_rtt);
+                cost(second, first).is_below(cost(first, second), decay)
             }
             Strategy::RoundRobin
             | Strategy::Random
@@ -104,9 +106,9 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
         if second_is_better { second } else { first }
     }
 
-    fn cost(&self, index: usize, other: usize) -> Cost {
+    fn cost(&self, index: usize, other: usize, default_rtt: u64) -> Cost {
         let load = self.candidates[index].load();
-        let (estimate, stamp) = load.estimate_at_stamp(self.estimate.1, self.now);
+        let (estimate, stamp) = load.estimate_at_stamp(default_rtt, self.now);
         let relief = if self.candidates.is_weighted() {
             let share = self.candidates.share(index);
             share.min(self.candidates.share(other)) as f64 / share as f64

@@ -66,13 +66,7 @@ pub struct Config {
     pub(super) choices: Choices,
     pub(super) active_request_bias: Option<Ratio>,
     pub(super) slow_start: Option<SlowStart>,
-    /// These three in nanoseconds.
-    pub(super) decay: u64,
-    pub(super) default_rtt: u64,
-    pub(super) failure_penalty: u64,
-    /// Both in nanoseconds.
-    pub(super) unanswered: Option<(u64, u64)>,
-    pub(super) peak: Peak,
+    pub(super) average: Average,
     pub(super) report: report::Config,
 }
 
@@ -109,11 +103,13 @@ impl Config {
             choices: Choices::TWO,
             active_request_bias: None,
             slow_start: None,
-            decay: 10_000_000_000,
-            default_rtt: 30_000_000,
-            failure_penalty: 5_000_000_000,
-            unanswered: None,
-            peak: Peak::Decayed,
+            average: Average {
+                decay: 10_000_000_000,
+                default_rtt: 30_000_000,
+                failure_penalty: 5_000_000_000,
+                unanswered: None,
+                peak: Peak::Decayed,
+            },
             report: report::Config::new(),
         }
     }
@@ -162,7 +158,7 @@ impl Config {
     #[must_use]
     pub const fn with_decay(mut self, decay: Duration) -> Self {
         let nanos = saturating_nanos(decay);
-        self.decay = if nanos < MIN_DECAY { MIN_DECAY } else { nanos };
+        self.average.decay = if nanos < MIN_DECAY { MIN_DECAY } else { nanos };
         self
     }
 
@@ -172,7 +168,7 @@ impl Config {
     /// every request that came in the meantime.
     #[must_use]
     pub const fn with_default_rtt(mut self, rtt: Duration) -> Self {
-        self.default_rtt = saturating_nanos(rtt);
+        self.average.default_rtt = saturating_nanos(rtt);
         self
     }
 
@@ -181,7 +177,7 @@ impl Config {
     /// Without it, an endpoint that fails in a millisecond is the fastest of all, and gets all the traffic.
     #[must_use]
     pub const fn with_failure_penalty(mut self, penalty: Duration) -> Self {
-        self.failure_penalty = saturating_nanos(penalty);
+        self.average.failure_penalty = saturating_nanos(penalty);
         self
     }
 
@@ -193,14 +189,14 @@ impl Config {
     /// 1 ns, with a default round trip time of 0. Envoy: 10⁶ ms and 1 ms.
     #[must_use]
     pub const fn with_unanswered_penalty(mut self, penalty: Duration, each: Duration) -> Self {
-        self.unanswered = Some((saturating_nanos(penalty), saturating_nanos(each)));
+        self.average.unanswered = Some((saturating_nanos(penalty), saturating_nanos(each)));
         self
     }
 
     /// Which latency counts as a peak. Default [`Peak::Decayed`].
     #[must_use]
     pub const fn with_peak(mut self, peak: Peak) -> Self {
-        self.peak = peak;
+        self.average.peak = peak;
         self
     }
 
@@ -238,28 +234,29 @@ impl Config {
 
     /// See [`Config::with_decay`].
     pub const fn decay(&self) -> Duration {
-        Duration::from_nanos(self.decay)
+        Duration::from_nanos(self.average.decay)
     }
 
     /// See [`Config::with_default_rtt`].
     pub const fn default_rtt(&self) -> Duration {
-        Duration::from_nanos(self.default_rtt)
+        Duration::from_nanos(self.average.default_rtt)
     }
 
     /// See [`Config::with_failure_penalty`].
     pub const fn failure_penalty(&self) -> Duration {
-        Duration::from_nanos(self.failure_penalty)
+        Duration::from_nanos(self.average.failure_penalty)
     }
 
     /// See [`Config::with_unanswered_penalty`]: the penalty, and what each request adds.
     pub fn unanswered_penalty(&self) -> Option<(Duration, Duration)> {
-        self.unanswered
+        self.average
+            .unanswered
             .map(|(penalty, each)| (Duration::from_nanos(penalty), Duration::from_nanos(each)))
     }
 
     /// See [`Config::with_peak`].
     pub const fn peak(&self) -> Peak {
-        self.peak
+        self.average.peak
     }
 
     /// See [`Config::with_report`].
@@ -272,16 +269,6 @@ impl Config {
     pub fn weight_under_load(&self, weight: Weight, active: u32) -> f64 {
         let bias = self.active_request_bias.unwrap_or_default();
         f64::from(weight.get()) * attraction(bias, active)
-    }
-
-    pub(super) const fn average(&self) -> Average {
-        Average {
-            decay: self.decay,
-            default_rtt: self.default_rtt,
-            failure_penalty: self.failure_penalty,
-            unanswered: self.unanswered,
-            peak: self.peak,
-        }
     }
 }
 

@@ -90,7 +90,10 @@ impl Load {
 
     /// The request is over. To be called once for each [`Load::on_start`], cancelled or not.
     pub fn on_end(&self, config: &Config, now: Timestamp, started: Started, outcome: Outcome) {
-        self.end(config.strategy, config.average(), now, started, outcome, Duration::ZERO);
+        self.active.fetch_sub(1, Ordering::Relaxed);
+        if config.strategy == Strategy::PeakEwma {
+            self.observe(&config.average, now, started.elapsed(now), outcome);
+        }
     }
 
     /// [`Load::on_end`] of a request that the endpoint asked to repeat only after that time: if it failed, its latency
@@ -114,28 +117,27 @@ impl Load {
         outcome: Outcome,
         retry_after: Duration,
     ) {
-        self.end(config.strategy, config.average(), now, started, outcome, retry_after);
+        let asked = saturating_nanos(retry_after).min(LONGEST_RETRY_AFTER);
+        let failure_penalty = config.average.failure_penalty.max(asked);
+        let average = Average { failure_penalty, ..config.average };
+        self.end(
+            Some(&average).filter(|_| config.strategy == Strategy::PeakEwma),
+            now,
+            started,
+            outcome,
+        );
     }
 
     pub(super) fn end(
         &self,
-        strategy: Strategy,
-        average: Average,
+        average: Option<&Average>,
         now: Timestamp,
         started: Started,
         outcome: Outcome,
-        retry_after: Duration,
     ) {
         self.active.fetch_sub(1, Ordering::Relaxed);
-        match strategy {
-            Strategy::RoundRobin
-            | Strategy::Random
-            | Strategy::LeastRequest
-            | Strategy::Reported => {}
-            Strategy::PeakEwma => {
-                let asked = saturating_nanos(retry_after).min(LONGEST_RETRY_AFTER);
-                self.observe(average, now, started.elapsed(now), outcome, asked);
-            }
+        if let Some(average) = average {
+            self.observe(average, now, started.elapsed(now), outcome);
         }
     }
 
@@ -146,7 +148,7 @@ impl Load {
 
     /// The latency to expect.
     pub fn estimate(&self, config: &Config, now: Timestamp) -> Duration {
-        Duration::from_nanos(self.estimate_nanos(config.average(), now).round() as u64)
+        Duration::from_nanos(self.estimate_nanos(&config.average, now).round() as u64)
     }
 
     /// What peak-EWMA compares, in nanoseconds, for a weight of one. With [`Peak::Stored`], a look that decays
@@ -167,11 +169,11 @@ impl Load {
     /// assert_eq!(load.cost(&wary, now), 3_600.001e9, "it has not answered yet");
     /// ```
     pub fn cost(&self, config: &Config, now: Timestamp) -> f64 {
-        self.relieved_cost(config.average(), now, 1.0)
+        self.relieved_cost(&config.average, now, 1.0)
     }
 
     /// The cost, if a request in flight counts for `relief`.
-    pub(super) fn relieved_cost(&self, average: Average, now: Timestamp, relief: f64) -> f64 {
+    pub(super) fn relieved_cost(&self, average: &Average, now: Timestamp, relief: f64) -> f64 {
         if average.peak == Peak::Stored {
             self.settle(average, now);
         }
@@ -190,7 +192,7 @@ impl Load {
         matches!(self.estimate.load(Ordering::Relaxed), NO_SAMPLE | NOTHING)
     }
 
-    fn estimate_nanos(&self, average: Average, now: Timestamp) -> f64 {
+    fn estimate_nanos(&self, average: &Average, now: Timestamp) -> f64 {
         let (estimate, stamp) = self.estimate_at_stamp(average.default_rtt, now);
         estimate * weight(now.as_nanos() - stamp, average.decay)
     }
@@ -203,7 +205,7 @@ impl Load {
     }
 
     /// Stores what the estimate has decayed to.
-    fn settle(&self, average: Average, now: Timestamp) {
+    fn settle(&self, average: &Average, now: Timestamp) {
         // A default that is stored is a sample: nobody could tell any more that nothing is known.
         if average.unanswered.is_some() && self.is_unknown() {
             return;
@@ -231,14 +233,7 @@ impl Load {
         }
     }
 
-    fn observe(
-        &self,
-        average: Average,
-        now: Timestamp,
-        measured: u64,
-        outcome: Outcome,
-        asked: u64,
-    ) {
+    fn observe(&self, average: &Average, now: Timestamp, measured: u64, outcome: Outcome) {
         let sample = match outcome {
             Outcome::Success => Sample::Exactly(measured),
             Outcome::Cancelled => Sample::AtLeast(measured),
@@ -247,7 +242,7 @@ impl Load {
             | Outcome::GatewayError
             | Outcome::ConnectFailed
             | Outcome::Timeout
-            | Outcome::Reset => Sample::Exactly(measured.max(average.failure_penalty).max(asked)),
+            | Outcome::Reset => Sample::Exactly(measured.max(average.failure_penalty)),
         };
         if let Sample::AtLeast(so_far) = sample
             && so_far as f64 <= self.estimate_nanos(average, now)
@@ -257,6 +252,20 @@ impl Load {
         let elapsed = self.claim_elapsed(now);
         let w = weight(elapsed, average.decay);
         let rtt = sample.nanos() as f64;
+        if average.peak == Peak::Stored || average.unanswered.is_some() {
+            return self.step_by_options(average, rtt, w);
+        }
+        let step = |bits| {
+            let decayed = estimate_of(bits, average.default_rtt) * w;
+            let next = if rtt > decayed { rtt } else { decayed + rtt * (1.0 - w) };
+            Some(next.to_bits())
+        };
+        // Cannot fail: `step` always answers.
+        let _ = self.estimate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+    }
+
+    #[inline(never)]
+    fn step_by_options(&self, average: &Average, rtt: f64, w: f64) {
         let step = |bits| {
             let stored = estimate_of(bits, average.default_rtt);
             let threshold = match average.peak {
@@ -340,7 +349,7 @@ const NOTHING: u64 = 0;
 const LONGEST_RETRY_AFTER: u64 = 300_000_000_000;
 
 /// How the average is made: what a [`Load`] must know of a [`Config`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Average {
     /// All in nanoseconds.
     pub(super) decay: u64,

@@ -92,12 +92,13 @@
 //! assert_eq!(balancer.pick(now, &mut rng, &nobody, |_| false), None);
 //! ```
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError};
 
-use self::{choice::Search, options::Options, settings::Shared};
+use self::{
+    choice::Search,
+    options::Options,
+    settings::{Mode, Shared},
+};
 use crate::{
     Outcome, Rng, Timestamp, Weight,
     sync::{AtomicU64, Mutex},
@@ -115,6 +116,10 @@ mod settings;
 mod slow_start;
 mod stride;
 mod weighted;
+
+#[cfg(test)]
+#[cfg(loom)]
+mod loom_tests;
 
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -228,26 +233,38 @@ impl Balancer {
         avoid: impl Fn(&C) -> bool,
     ) -> Option<usize> {
         let mode = self.shared.mode();
-        let (strategy, turn) = (mode.strategy(), &self.turn);
-        let search = |estimate| Search { strategy, estimate, now, candidates, avoid };
-        if !mode.is_plain() {
-            let search = search(self.shared.estimate());
-            return Options::new(mode, &self.shared, search, turn).pick(rng);
-        }
-        match strategy {
-            Strategy::RoundRobin => search((0, 0)).next_in_turn(turn, rng),
-            Strategy::PeakEwma => search(self.shared.estimate()).better_of_two(rng),
-            Strategy::LeastRequest | Strategy::Random | Strategy::Reported => {
-                search((0, 0)).better_of_two(rng)
+        let shared = &self.shared;
+        let search = |strategy| Search { strategy, shared, now, candidates, avoid };
+        match mode.plain() {
+            Some(Strategy::RoundRobin) => {
+                search(Strategy::RoundRobin).next_in_turn(&self.turn, rng)
+            }
+            Some(strategy @ (Strategy::LeastRequest | Strategy::PeakEwma)) => {
+                search(strategy).better_of_two(rng)
+            }
+            Some(Strategy::Random | Strategy::Reported) | None => {
+                self.pick_by_options(mode, search(mode.strategy()), rng)
             }
         }
+    }
+
+    /// Apart, so that the short paths do not pay for what it needs.
+    #[inline(never)]
+    fn pick_by_options<C: Candidate>(
+        &self,
+        mode: Mode,
+        search: Search<'_, C, impl Fn(&C) -> bool>,
+        rng: &mut impl Rng,
+    ) -> Option<usize> {
+        Options::new(mode, &self.shared, search, &self.turn).pick(rng)
     }
 
     /// [`Load::on_end`] by the configuration in force.
     pub fn on_end(&self, load: &Load, now: Timestamp, started: Started, outcome: Outcome) {
         let mode = self.shared.mode();
-        let average = self.shared.average(mode);
-        load.end(mode.strategy(), average, now, started, outcome, Duration::ZERO);
+        let is_measured = mode.strategy() == Strategy::PeakEwma;
+        let average = is_measured.then(|| self.shared.average(mode));
+        load.end(average.as_ref(), now, started, outcome);
     }
 }
 

@@ -180,7 +180,7 @@ impl<'a, C: Candidate, A: Fn(&C) -> bool> Options<'a, C, A> {
 
     fn cost(&self, index: usize, relief: f64) -> f64 {
         let load = self.search.candidates[index].load();
-        load.relieved_cost(self.average, self.search.now, relief)
+        load.relieved_cost(&self.average, self.search.now, relief)
     }
 
     fn attraction(&self, index: usize) -> f64 {

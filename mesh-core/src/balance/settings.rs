@@ -39,10 +39,10 @@ impl Shared {
 
     pub(super) fn set(&self, config: &Config) {
         let store = |word: &AtomicU64, value| word.store(value, Ordering::Relaxed);
-        let (penalty, each) = config.unanswered.unwrap_or_default();
-        store(&self.decay, config.decay);
-        store(&self.default_rtt, config.default_rtt);
-        store(&self.failure_penalty, config.failure_penalty);
+        let (penalty, each) = config.average.unanswered.unwrap_or_default();
+        store(&self.decay, config.average.decay);
+        store(&self.default_rtt, config.average.default_rtt);
+        store(&self.failure_penalty, config.average.failure_penalty);
         store(&self.penalty, penalty);
         store(&self.each, each);
         if let Some(slow_start) = config.slow_start {
@@ -99,9 +99,6 @@ const UNANSWERED: u64 = 1 << 18;
 const STORED: u64 = 1 << 19;
 const SLOW_START: u64 = 1 << 20;
 
-/// The number of strategies that have a short path, from 0 on.
-const PLAIN: u64 = 3;
-
 impl Mode {
     fn of(config: &Config) -> Self {
         let flag = |flag, is_set| if is_set { flag } else { 0 };
@@ -114,8 +111,8 @@ impl Mode {
             }
             Strategy::PeakEwma => {
                 choices
-                    | flag(UNANSWERED, config.unanswered.is_some())
-                    | flag(STORED, config.peak == Peak::Stored)
+                    | flag(UNANSWERED, config.average.unanswered.is_some())
+                    | flag(STORED, config.average.peak == Peak::Stored)
             }
             Strategy::Random | Strategy::Reported => 0,
         };
@@ -129,9 +126,14 @@ impl Mode {
         Self(strategy | options | flag(SLOW_START, config.slow_start.is_some()))
     }
 
-    /// Whether the strategy is one of the first three, without options.
-    pub(super) fn is_plain(self) -> bool {
-        self.0 < PLAIN
+    /// The strategy, if it is one of the first three, without options.
+    pub(super) fn plain(self) -> Option<Strategy> {
+        match self.0 {
+            0 => Some(Strategy::RoundRobin),
+            1 => Some(Strategy::LeastRequest),
+            2 => Some(Strategy::PeakEwma),
+            _ => None,
+        }
     }
 
     pub(super) fn strategy(self) -> Strategy {

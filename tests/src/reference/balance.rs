@@ -113,7 +113,7 @@ fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(),
 
 impl Settings {
     fn is_even(self) -> bool {
-        self.strategy % 6 == 0
+        self.strategy.is_multiple_of(6)
     }
 
     fn is_deadline(self) -> bool {

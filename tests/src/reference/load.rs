@@ -78,13 +78,11 @@ fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(),
                 let outcome = OUTCOMES[usize::from(outcome) % OUTCOMES.len()];
                 let asked = Duration::from_millis(u64::from(asked) * 100);
                 model.end(settings, begin, outcome, asked.as_millis() as u64);
-                let told = match outcome {
-                    Outcome::Cancelled if is(1) => Outcome::Success,
-                    Outcome::ServerError | Outcome::Throttled if is(2) => Outcome::Success,
-                    outcome => outcome,
-                };
+                let is_cancelled = outcome == Outcome::Cancelled;
+                let is_hidden = if is_cancelled { is(1) } else { is(2) };
+                let told = if is_hidden { Outcome::Success } else { outcome };
                 let asked = if is(3) { Duration::ZERO } else { asked };
-                if outcome == Outcome::Cancelled && is(0) {
+                if is_cancelled && is(0) {
                     // Counted out, and not recorded.
                     load.on_end(&Config::least_request(), at(model.millis), started, told);
                 } else {
@@ -153,7 +151,7 @@ impl Model {
     }
 
     fn stored(&self, settings: Settings) -> f64 {
-        self.estimate.unwrap_or(f64::from(settings.default))
+        self.estimate.unwrap_or_else(|| f64::from(settings.default))
     }
 
     fn end(&mut self, settings: Settings, begin: u64, outcome: Outcome, asked: u64) {

@@ -91,7 +91,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     let counts: Vec<usize> = (0..fleet.len()).map(count).collect();
     same("picks", expect.picks.as_ref(), Some(&picks))?;
     same("counts", expect.counts.as_ref(), Some(&counts))?;
-    same("picked", expect.picked, picked)?;
+    same("picked", expect.picked.as_ref(), picked.as_ref())?;
     match (expect.effective_weight, weight) {
         (Some(wanted), Some(weight)) if (weight - wanted).abs() <= wanted.abs() * 1e-9 => Ok(()),
         (None, _) => Ok(()),
@@ -101,8 +101,8 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
 
 fn same<T: PartialEq + std::fmt::Debug>(
     what: &str,
-    wanted: Option<T>,
-    found: Option<T>,
+    wanted: Option<&T>,
+    found: Option<&T>,
 ) -> Result<(), String> {
     if wanted.is_none() || wanted == found {
         return Ok(());

@@ -31,7 +31,10 @@ enum Step {
     End { at_ms: u64, req: u64 },
     Add { at_ms: u64, value: f64 },
     AddPeak { at_ms: u64, value: f64 },
-    Get { at_ms: u64 },
+    Get {
+        #[serde(rename = "at_ms")]
+        _at_ms: u64,
+    },
     GetAt { at_ms: u64 },
     Cost { at_ms: u64, ewma_rtt_ms: Option<f64>, active: u32 },
 }

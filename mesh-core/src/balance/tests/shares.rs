@@ -99,6 +99,30 @@ fn weights_become_shares() {
     }
 }
 
+/// Nobody gets less than half of what its weight is due to, in an idle fleet.
+fn check_starvation(weights: &[u32], counts: &[u32]) -> Result<(), String> {
+    let (sum, picks) = (weights.iter().sum::<u32>(), counts.iter().sum::<u32>());
+    let starves = |(weight, count): (&u32, &u32)| count * sum * 2 < picks * weight;
+    let found = weights.iter().zip(counts).any(starves);
+    if found { Err(format!("{weights:?}: {counts:?}")) } else { Ok(()) }
+}
+
+#[test]
+fn nobody_starves() {
+    let weights = [5, 1, 3, 1, 1, 9];
+    for config in ALL.map(|config| config()) {
+        for choices in [config.choices(), Choices::ALL] {
+            let config = config.with_choices(choices);
+            let counts = tally(config, &hosts(weights), 10_000);
+            assert_eq!(check_starvation(&weights, &counts), Ok(()), "{config:?}");
+        }
+    }
+    // The broken twin: the first of the least loaded.
+    let mut first = [0; 6];
+    first[0] = 10_000;
+    assert!(check_starvation(&weights, &first).is_err());
+}
+
 /// The broken twin: two distinct draws, with the weights only in the comparison. It sends 66 % where 99 % are due.
 #[test]
 fn the_check_catches_weights_that_only_scale_the_load() {
