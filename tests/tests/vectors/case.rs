@@ -118,7 +118,7 @@ const STATEMENTS: [&str; 6] =
 const INPUTS: [&str; 4] = ["at_ms", "event", "origin", "host"];
 
 /// Keys of `expect` that state nothing: words, and how exactly a figure must be met.
-const REMARKS: [&str; 3] = ["note", "tolerance", "estimate_tolerance"];
+const REMARKS: [&str; 4] = ["note", "tolerance", "estimate_tolerance", "relative_tolerance"];
 
 struct Path {
     text: String,

@@ -46,18 +46,21 @@ adapters! {
     envoy_outlier_detection
     envoy_retry_decision
     finagle_failure_accrual
+    grpc_client_wrr_a58
     grpc_outlier_detection
     grpc_retry_policy
     grpc_retry_throttle
     istio_locality_failover
     http_match
     istio_mapping
+    lb_weights_edf
     linkerd_failure_accrual
     maglev
     locality_weights
     netflix_limits
     other_breakers
     priority_panic
+    peak_ewma
     resilience4j_circuit_breaker
     retry_budget_tokens
     ring_hash
