@@ -16,7 +16,6 @@ mod limit;
 mod load;
 mod locality;
 mod outlier;
-mod outlier;
 mod priority;
 mod reports;
 mod retry;
