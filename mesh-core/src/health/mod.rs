@@ -155,6 +155,7 @@ impl Checker {
     }
 
     /// A check has ended. One that has timed out before says nothing any more.
+    #[expect(clippy::needless_pass_by_value, reason = "a check ends once")]
     pub fn on_verdict(
         &mut self,
         config: &Config,
@@ -163,8 +164,7 @@ impl Checker {
         check: Check,
         verdict: Verdict,
     ) -> Option<Transition> {
-        let Check(number) = check;
-        if !self.under_way || number != self.number {
+        if !self.under_way || check.0 != self.number {
             return None;
         }
         self.under_way = false;
