@@ -40,6 +40,8 @@ pub mod breaker;
 
 pub mod outlier;
 
+pub mod health;
+
 pub mod pool;
 
 pub mod server;

@@ -71,15 +71,7 @@ impl<C> Connector<C> {
 
 impl<C, B> Connect<B> for Connector<C>
 where
-    C: Service<
-            Uri,
-            Response: Read + Write + Connection + Unpin + Send + 'static,
-            Error: Into<BoxError>,
-            Future: Send,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
+    C: MakeConnection,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     fn start(&self, dialing: Dialing<B>, runtime: &Handle) {
@@ -93,11 +85,7 @@ where
 /// The life of a connection.
 async fn run<C, B>(connector: C, dialing: Dialing<B>)
 where
-    C: Service<
-            Uri,
-            Response: Read + Write + Connection + Unpin + Send + 'static,
-            Error: Into<BoxError>,
-        >,
+    C: MakeConnection,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     let Some(uri) = dialing.pool().uri().cloned() else {
@@ -148,11 +136,7 @@ async fn establish<C, B>(
     keep_alive: Option<Http2KeepAlive>,
 ) -> Result<Established<Http1<C::Response, B>, Http2<C::Response, B>>, BoxError>
 where
-    C: Service<
-            Uri,
-            Response: Read + Write + Connection + Unpin + Send + 'static,
-            Error: Into<BoxError>,
-        >,
+    C: MakeConnection,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     std::future::poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;

@@ -108,15 +108,7 @@ impl<C, B> HttpEndpoints<C, B> {
     /// The connections to one endpoint. `upstream` names the host of requests that name none.
     pub fn pool(&self, upstream: &Arc<str>, endpoint: &Endpoint, group: &Group) -> Pool<B>
     where
-        C: Service<
-                Uri,
-                Response: Read + Write + Connection + Unpin + Send + 'static,
-                Error: Into<BoxError>,
-                Future: Send,
-            > + Clone
-            + Send
-            + Sync
-            + 'static,
+        C: MakeConnection,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         Pool::new(Shared::new(
@@ -131,15 +123,7 @@ impl<C, B> HttpEndpoints<C, B> {
 
 impl<C, B> MakeEndpoint for HttpEndpoints<C, B>
 where
-    C: Service<
-            Uri,
-            Response: Read + Write + Connection + Unpin + Send + 'static,
-            Error: Into<BoxError>,
-            Future: Send,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
+    C: MakeConnection,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     type Service = Pool<B>;
