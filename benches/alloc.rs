@@ -1,12 +1,14 @@
-//! In steady state a request allocates nothing, and neither does a decision of a machine.
+//! In steady state a request allocates nothing, and neither does a decision of a machine; and what a machine holds does
+//! not grow.
 //!
 //! The heap is dhat's, which counts for the whole process: hence one thread and no test harness.
 
 use dhat::{HeapStats, Profiler};
 use http::Request;
 use mesh_benches::{
-    Case, machines,
+    Case, decisions, machines,
     stack::{self, Client, Noop, answer, bare},
+    windows::{self, FILLS, Windowed},
 };
 use mesh_core::retry;
 use tower_service::Service;
@@ -19,9 +21,11 @@ const CALLS: u64 = 1_000;
 fn main() {
     let profiler = Profiler::builder().testing().build();
     the_counter_counts();
-    for case in machines::cases().iter().chain(&machines::picks()) {
+    let cases = [decisions::cases(), machines::cases(), machines::picks()];
+    for case in cases.iter().flatten() {
         expect_none(case.name(), |calls| case.run(calls));
     }
+    memory_is_constant();
     let full = stack::build(stack::builder());
     expect_none("full client stack", |calls| request(&full, bare, calls));
     let none = stack::build(stack::builder().retry(retry::Config::none()));
@@ -39,6 +43,25 @@ fn the_counter_counts() {
         (0..calls).for_each(|call| drop(std::hint::black_box(Box::new(call))));
     });
     assert_eq!(allocations(|| boxes.run(CALLS)), CALLS);
+}
+
+/// What a machine holds does not grow with what it has seen. The broken twin is a list, which does.
+fn memory_is_constant() {
+    let held = |windowed: &Windowed| {
+        FILLS.map(|records| {
+            let before = HeapStats::get().curr_bytes;
+            let filled = windowed.filled(records);
+            let held = HeapStats::get().curr_bytes - before;
+            drop(filled);
+            held
+        })
+    };
+    for windowed in windows::machines() {
+        let [few, more, many] = held(&windowed);
+        assert!(few == more && more == many, "{windowed:?}: {few}, {more}, {many} bytes");
+    }
+    let [few, more, many] = held(&windows::naive());
+    assert!(few < more && more < many, "a list holds {few}, {more}, {many} bytes");
 }
 
 fn expect_none(what: &str, run: impl Fn(u64)) {

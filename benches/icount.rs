@@ -69,24 +69,25 @@ mod counted {
         client
     }
 
-    #[library_benchmark(config = limit(210))]
-    #[bench::consecutive(machines::consecutive())]
-    fn breaker(breaker: Breaker) -> Breaker {
+    // In a box: to move a machine into the bench and out of it would cost more than its decision.
+    #[library_benchmark(config = limit(100))]
+    #[bench::consecutive(Box::new(machines::consecutive()))]
+    fn breaker(breaker: Box<Breaker>) -> Box<Breaker> {
         machines::succeed(&breaker, black_box(1));
         breaker
     }
 
-    #[library_benchmark(config = limit(60))]
-    #[bench::success(machines::detection())]
-    fn outlier(state: (Detection, Host)) -> (Detection, Host) {
+    #[library_benchmark(config = limit(30))]
+    #[bench::success(Box::new(machines::detection()))]
+    fn outlier(state: Box<(Detection, Host)>) -> Box<(Detection, Host)> {
         machines::record(&state, black_box(1));
         state
     }
 
-    #[library_benchmark(config = limit(370))]
-    #[bench::of_10(machines::fleet(10))]
-    #[bench::of_1_000(machines::fleet(1_000))]
-    #[bench::of_10_000(machines::fleet(10_000))]
+    #[library_benchmark(config = limit(340))]
+    #[bench::of_10(machines::fleet(10, |_| 1))]
+    #[bench::of_1_000(machines::fleet(1_000, |_| 1))]
+    #[bench::of_10_000(machines::fleet(10_000, |_| 1))]
     fn pick(fleet: Weighted<machines::Candidacy>) -> Weighted<machines::Candidacy> {
         machines::pick(&Balancer::new(Config::peak_ewma()), &fleet, black_box(1));
         fleet

@@ -35,6 +35,22 @@ pub struct Count {
 ///
 /// In words, if valgrind is not there or does not do what is asked: the report goes on without.
 pub fn measure(cases: &[Case]) -> Result<Vec<Count>, String> {
+    let parts = profile(CHILD, 3 * cases.len())?;
+    let each = |short: u64, long: u64| long.saturating_sub(short) as f64 / CALLS as f64;
+    let count = |case: &[Part]| Count {
+        instructions: each(case[1].instructions, case[2].instructions),
+        allocations: each(case[1].allocations, case[2].allocations),
+    };
+    Ok(parts.chunks_exact(3).map(count).collect())
+}
+
+/// Starts this program once more under callgrind, with that argument, and reads the profiles that it wrote: one for
+/// each call of [`begin_a_new_part`], which are so many.
+///
+/// # Errors
+///
+/// As [`measure`].
+pub fn profile(argument: &str, parts: usize) -> Result<Vec<Part>, String> {
     let directory = Scratch::new().map_err(|error| format!("no directory to count in: {error}"))?;
     let out = directory.0.join("out");
     let child = env::current_exe().map_err(|error| error.to_string())?;
@@ -43,7 +59,7 @@ pub fn measure(cases: &[Case]) -> Result<Vec<Count>, String> {
         .arg("--dump-before=*begin_a_new_part*")
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(child)
-        .arg(CHILD)
+        .arg(argument)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
@@ -52,17 +68,7 @@ pub fn measure(cases: &[Case]) -> Result<Vec<Count>, String> {
         Ok(status) => return Err(format!("valgrind failed: {status}")),
         Err(error) => return Err(format!("valgrind cannot be started: {error}")),
     }
-    (0..cases.len())
-        .map(|case| {
-            let part = |part: usize| read(&out.with_extension(part.to_string()));
-            let (short, long) = (part(3 * case + 2)?, part(3 * case + 3)?);
-            let each = |short: u64, long: u64| long.saturating_sub(short) as f64 / CALLS as f64;
-            Ok(Count {
-                instructions: each(short.instructions, long.instructions),
-                allocations: each(short.allocations, long.allocations),
-            })
-        })
-        .collect()
+    (1..=parts).map(|part| read(&out.with_extension(part.to_string()))).collect()
 }
 
 /// What runs under callgrind.
@@ -80,14 +86,18 @@ pub fn child(cases: &[Case]) {
 
 /// Where callgrind writes down what it has counted and begins anew: it knows this function by its name.
 #[inline(never)]
-fn begin_a_new_part(part: u32) {
+pub fn begin_a_new_part(part: u32) {
     std::hint::black_box(part);
 }
 
-#[derive(Debug, PartialEq)]
-struct Part {
-    instructions: u64,
-    allocations: u64,
+/// What happened between two of these moments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Part {
+    /// Instructions, in user space.
+    pub instructions: u64,
+    /// Allocations.
+    pub allocations: u64,
 }
 
 fn read(path: &Path) -> Result<Part, String> {

@@ -1,4 +1,4 @@
-//! One decision of one machine at a time, with a clock that costs nothing.
+//! The machines that stand in more than one table, with a clock that costs nothing.
 
 use std::hint::black_box;
 
@@ -6,20 +6,18 @@ use mesh_core::{
     Outcome, Ratio, Rng, SplitMix64, Timestamp, Weight,
     balance::{self, Balancer, Candidate, Load, Weighted},
     breaker::{self, Breaker, Window},
-    budget::{self, Budget},
-    limit::{Limits, Resource},
     outlier::{self, Detection, Host},
 };
 use mesh_tower::Clock;
 
 use crate::Case;
 
-const START: Timestamp = Timestamp::from_secs(1_000);
+pub(crate) const START: Timestamp = Timestamp::from_secs(1_000);
 
 /// A request each quarter of a microsecond: slices end and averages decay as under full load.
 const STEP: u64 = 250;
 
-fn moments(calls: u64) -> impl Iterator<Item = Timestamp> {
+pub(crate) fn moments(calls: u64) -> impl Iterator<Item = Timestamp> {
     (0..calls).map(|call| Timestamp::from_nanos(START.as_nanos() + call * STEP))
 }
 
@@ -64,23 +62,9 @@ pub fn record((detection, host): &(Detection, Host), calls: u64) {
     }
 }
 
-/// The decisions that a request meets.
+/// What each attempt meets, together.
 pub fn cases() -> Vec<Case> {
     vec![
-        Case::shared("breaker, consecutive: admit and record", consecutive(), succeed),
-        Case::shared("breaker, last 100 calls", windowed(Window::Count(100)), succeed),
-        Case::shared(
-            "breaker, last 10 s",
-            windowed(Window::Time(std::time::Duration::from_secs(10))),
-            succeed,
-        ),
-        Case::shared("breaker, open: refuse", opened(), |breaker, calls| {
-            let rng = &mut rng();
-            for now in moments(calls) {
-                black_box(breaker.try_acquire(now, rng)).expect_err("it is open");
-            }
-        }),
-        Case::shared("outlier: record a success", detection(), record),
         Case::shared(
             "breaker + outlier, and two looks at the clock",
             (consecutive(), detection()),
@@ -95,38 +79,17 @@ pub fn cases() -> Vec<Case> {
             },
         ),
         Case::shared(
-            "budget: begin and end a request",
-            Budget::new(budget::Config::default(), START),
-            |budget, calls| {
+            "breaker + outlier, no clock",
+            (consecutive(), detection()),
+            |(breaker, (detection, host)), calls| {
+                let rng = &mut rng();
                 for now in moments(calls) {
-                    budget.on_request(now);
-                    budget.on_request_end();
+                    let permit = breaker.try_acquire(now, rng).expect("it is closed");
+                    black_box(breaker.on_outcome(now, rng, permit, Outcome::Success));
+                    black_box(detection.on_outcome(now, rng, host, Outcome::Success));
                 }
             },
         ),
-        Case::shared(
-            "budget: grant and end a retry",
-            Budget::new(budget::Config::unlimited(), START),
-            |budget, calls| {
-                for now in moments(calls) {
-                    let withdrawal = budget.try_withdraw(now).expect("there is no limit");
-                    budget.on_retry_end(withdrawal);
-                }
-            },
-        ),
-        Case::shared("limit: take and give back", Limits::default(), |limits, calls| {
-            for _ in 0..calls {
-                let permit = limits.try_acquire(Resource::Requests).expect("two are not 1,024");
-                limits.release(permit);
-            }
-        }),
-        Case::shared("load, peak-EWMA: begin and end", Load::new(), |load, calls| {
-            let config = balance::Config::peak_ewma();
-            for now in moments(calls) {
-                let started = load.on_start(now);
-                load.on_end(&config, now, started, Outcome::Success);
-            }
-        }),
         Case::shared("look at the clock", Clock, |clock, calls| {
             (0..calls).for_each(|_| _ = black_box(clock.now()));
         }),
@@ -138,7 +101,7 @@ pub fn picks() -> Vec<Case> {
     [10, 1_000, 10_000]
         .into_iter()
         .map(|endpoints| {
-            let state = (Balancer::new(balance::Config::peak_ewma()), fleet(endpoints));
+            let state = (Balancer::new(balance::Config::peak_ewma()), fleet(endpoints, |_| 1));
             Case::shared(
                 format!("pick, {endpoints} endpoints"),
                 state,
@@ -158,12 +121,13 @@ pub fn pick(balancer: &Balancer, fleet: &Weighted<Candidacy>, calls: u64) {
     }
 }
 
-/// So many endpoints, all with some load.
-pub fn fleet(endpoints: u32) -> Weighted<Candidacy> {
+/// So many endpoints, all with some load; each with the weight that its number has.
+pub fn fleet(endpoints: u32, weight: impl Fn(u32) -> u32) -> Weighted<Candidacy> {
     (0..endpoints)
         .map(|index| {
+            let weight = Weight::new(weight(index)).expect("no weight is zero");
             let candidate =
-                Candidacy { load: Load::new(), host: Host::new(), breaker: consecutive() };
+                Candidacy { load: Load::new(), weight, host: Host::new(), breaker: consecutive() };
             let took = std::time::Duration::from_micros(u64::from(index % 97));
             let config = balance::Config::peak_ewma();
             let started = candidate.load.on_start(START);
@@ -177,6 +141,7 @@ pub fn fleet(endpoints: u32) -> Weighted<Candidacy> {
 #[derive(Debug)]
 pub struct Candidacy {
     load: Load,
+    weight: Weight,
     host: Host,
     breaker: Breaker,
 }
@@ -187,16 +152,10 @@ impl Candidate for Candidacy {
     }
 
     fn weight(&self) -> Weight {
-        Weight::default()
+        self.weight
     }
 
     fn is_available(&self, now: Timestamp) -> bool {
         !self.host.is_ejected() && self.breaker.would_admit(now)
     }
-}
-
-fn opened() -> Breaker {
-    let breaker = consecutive();
-    _ = breaker.force_open();
-    breaker
 }

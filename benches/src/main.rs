@@ -1,4 +1,4 @@
-//! Prints what the mesh costs, as a markdown table: `cargo run -p mesh-benches --release [part of a case's name]`.
+//! Prints what the mesh costs, as a markdown table: `cargo run -p mesh-benches --release [part of a case's name or section]`.
 
 use std::time::Duration;
 

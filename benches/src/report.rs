@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     Case,
     count::{self, Count},
-    machines, peers, stack,
+    decisions, machines, peers, stack,
     time::{self, Times},
 };
 
@@ -41,7 +41,7 @@ enum Figure {
 }
 
 /// What must hold. The sources are the project's own goals.
-const BARS: [Bar; 13] = [
+const BARS: [Bar; 14] = [
     bar("full client stack", Figure::Instructions, 1_200.0),
     bar("full client stack", Figure::InstructionsBeyond(ALONE), 1_200.0),
     bar("full client stack", Figure::InstructionsOf(PEERS), 0.2),
@@ -50,6 +50,7 @@ const BARS: [Bar; 13] = [
     bar("full client stack", Figure::NanosBeyond(ALONE), 250.0),
     bar("full client stack", Figure::Ratio, 1.5),
     bar("full client stack", Figure::NanosOf(PEERS), 0.2),
+    bar("breaker + outlier, no clock", Figure::Nanos, 60.0),
     bar("breaker + outlier, and two looks at the clock", Figure::Nanos, 60.0),
     bar("breaker + outlier, layers", Figure::Nanos, 60.0),
     bar("breaker + outlier, layers", Figure::NanosOf("tower-resilience breaker + outlier"), 0.2),
@@ -67,15 +68,17 @@ const fn bar(case: &'static str, figure: Figure, limit: f64) -> Bar {
 
 fn sections() -> Vec<Section> {
     let section = |title, cases| Section { title, cases };
-    vec![
+    let mut sections = vec![
         section("Client stack around a service that does nothing", stack::cases()),
         section("Peers: the same from tower's parts", peers::stacks()),
-        section("Decisions of the machines", machines::cases()),
+        section("Breaker and outlier detection together", machines::cases()),
         section("Breaker and outlier detection as layers", vec![stack::layers()]),
         section("Peers: breakers and outlier detection", peers::breakers()),
         section("Pick", machines::picks()),
         section("Peers: pick", peers::picks()),
-    ]
+    ];
+    sections.extend(decisions::groups().into_iter().map(|(title, cases)| section(title, cases)));
+    sections
 }
 
 /// What one case cost.
@@ -84,7 +87,7 @@ struct Row {
     count: Option<Count>,
 }
 
-/// Measures everything and prints it as markdown. With `only`, the cases whose name contains it.
+/// Measures everything and prints it as markdown. With `only`, the cases whose name, or whose section's title, contains it.
 ///
 /// `repetitions` of about `span` each are made for every case on one thread, and as many on two.
 pub fn print(only: Option<&str>, repetitions: usize, span: Duration) {
@@ -92,8 +95,11 @@ pub fn print(only: Option<&str>, repetitions: usize, span: Duration) {
     let titles: Vec<_> = sections.iter().map(|s| (s.title, s.cases.len())).collect();
     let cases: Vec<Case> = sections.into_iter().flat_map(|section| section.cases).collect();
     let counts = count::measure(&cases);
-    let wanted: Vec<bool> =
-        cases.iter().map(|case| only.is_none_or(|only| case.name().contains(only))).collect();
+    let titled = titles.iter().flat_map(|&(title, length)| std::iter::repeat_n(title, length));
+    let is_wanted = |(title, case): (&str, &Case)| {
+        only.is_none_or(|only| title.contains(only) || case.name().contains(only))
+    };
+    let wanted: Vec<bool> = titled.zip(&cases).map(is_wanted).collect();
     let (mut names, mut timed) = (Vec::new(), Vec::new());
     for (case, &wanted) in cases.into_iter().zip(&wanted) {
         names.push(case.name().to_owned());

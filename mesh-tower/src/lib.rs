@@ -17,7 +17,8 @@
 //! | --- | --- | --- |
 //! | `client` | yes | the connection pool on hyper |
 //! | `metrics` | yes | golden metrics through the `metrics` facade |
-//! | `istio` | no | reads Istio documents into the configurations of this crate |
+//! | `router` | no | routes by host, path, headers and query to several destinations |
+//! | `istio` | no | reads Istio documents into the configurations of this crate, and their rules into routes |
 //! | `reqwest` | no | `reqwest::Client` as the transport of an upstream's endpoints |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

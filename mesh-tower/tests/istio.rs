@@ -8,6 +8,7 @@ mod istio {
     mod lenient;
     mod mtls;
     mod refusals;
+    mod routes;
     mod rules;
     mod seeds;
     mod services;

@@ -20,14 +20,18 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use mesh_core::{
-    Ratio, Timestamp,
+    Endpoint, Ratio, Timestamp,
     budget::{self, Budget},
     deadline::Deadline,
     limit::{self, Limits, Resource},
-    retry::hedge::Config,
+    retry::{self, hedge::Config},
 };
 use mesh_tower::{
-    BoxError, Clock, MeshError, body::ReplayBody, error::Reason, retry::hedge::HedgeLayer,
+    BoxError, Clock, MeshError,
+    body::ReplayBody,
+    error::Reason,
+    retry::hedge::HedgeLayer,
+    upstream::{Origin, Upstream},
 };
 use support::{Script, Strict};
 use tokio::time::{sleep, timeout};
@@ -313,4 +317,56 @@ async fn without_a_bound_all_are_sent() {
     let layer = HedgeLayer::new(config(5)).with_budget(free);
     layer.layer(script(seen.clone(), &[(1_000, 200)])).oneshot(request()).await.unwrap();
     assert_eq!(seen.calls.load(Relaxed), 5);
+}
+
+/// Envoy's hedging on a per-try timeout, over an upstream: the slow attempt stays, and may still win.
+#[tokio::test(start_paused = true)]
+async fn by_a_retry_policy_over_an_upstream_a_slow_attempt_is_hedged_and_not_dropped() {
+    let retry = retry::Config::envoy()
+        .with_retry_on("5xx".parse().unwrap())
+        .with_per_try_timeout(Some(MS(250)))
+        .with_hedge_on_per_try_timeout(true);
+    // The times of the first attempt and of the hedge; what comes, when, after how many attempts.
+    for (times, expected) in [
+        (&[(300, 200), (500, 201)], (200, 300, 2)),
+        (&[(900, 200), (100, 201)], (201, 350, 2)),
+        (&[(100, 200), (100, 201)], (200, 100, 1)),
+        // An error that a retry would be worth is not the last word while another attempt flies.
+        (&[(300, 503), (200, 201)], (201, 450, 2)),
+    ] {
+        let seen = Seen::default();
+        let calls = seen.clone();
+        let times: &'static [(u64, u16)] = times;
+        let upstream = Upstream::builder("shop")
+            .endpoints([Endpoint::new("a:1")])
+            .retry(retry::Config::none())
+            .build_undriven(move |_: &Origin<'_>| node(calls.clone(), times))
+            .unwrap();
+        let start = Clock.now();
+        let service = HedgeLayer::envoy(&retry).unwrap().layer(upstream);
+        let code = service.oneshot(request()).await.unwrap().status().as_u16();
+        let after = Clock.now().since(start).as_millis();
+        assert_eq!((code, after, seen.calls.load(Relaxed)), expected, "{times:?}");
+    }
+    let refused = HedgeLayer::envoy(&retry.with_retries(0)).unwrap_err();
+    assert_eq!(refused.field(), "max_attempts");
+}
+
+/// An endpoint whose n-th call answers with its status after its time.
+fn node<B: Send + 'static>(
+    seen: Seen,
+    calls: &'static [(u64, u16)],
+) -> impl Service<
+    Request<B>,
+    Response = Response<Full<Bytes>>,
+    Error = BoxError,
+    Future = impl Future<Output = Result<Response<Full<Bytes>>, BoxError>>,
+> + Clone {
+    service_fn(move |_: Request<B>| {
+        let (time, code) = calls[seen.calls.fetch_add(1, Relaxed).min(calls.len() - 1)];
+        async move {
+            sleep(MS(time)).await;
+            Ok(Response::builder().status(code).body(Full::default()).unwrap())
+        }
+    })
 }

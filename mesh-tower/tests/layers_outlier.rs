@@ -270,6 +270,24 @@ async fn http_answers_count_by_their_status() {
     }
 }
 
+/// By gRPC's rules a refusal counts against the endpoint, and the ejection begins when it happens.
+#[tokio::test(start_paused = true)]
+async fn where_throttling_ejects_it_ejects_for_the_whole_time() {
+    let config = Config::grpc().with_consecutive_5xx(1).with_max_ejection_percent(Ratio::ONE);
+    let set = OutlierSet::new(config.unwrap());
+    let (other, ..) = endpoint(&set, "two");
+    let layer = set.layer("one");
+    let handler = |_: http::Request<()>| http::Response::builder().status(429).body(());
+    let service = layer.layer(Strict::new(Script::default(), handler).0);
+    service.clone().oneshot(http::Request::new(())).await.unwrap();
+    tokio::time::advance(OUT - SECOND).await;
+    other.clone().oneshot(1).await.unwrap();
+    assert!(layer.is_ejected());
+    tokio::time::advance(SECOND * 2).await;
+    other.clone().oneshot(1).await.unwrap();
+    assert!(!layer.is_ejected());
+}
+
 #[tokio::test(start_paused = true)]
 async fn dropped_anywhere_it_leaves_nothing() {
     let (inner, counts) = Strict::new(

@@ -194,16 +194,50 @@ async fn what_nobody_has_seen_is_sent_again_uncounted() {
     let codes = "UNAVAILABLE".parse().unwrap();
     let grpc = Config::grpc(2, mesh_core::backoff::Config::default(), codes).unwrap();
     let none = Arc::new(Budget::new(budget::Config::concurrent(Ratio::ZERO, 0), Timestamp::ZERO));
-    for (config, expected) in [(grpc, vec![None, None]), (config(1), vec![None])] {
+    let again = |times| vec![None; times];
+    for (config, reason, expected) in [
+        (grpc.clone(), Reason::RefusedStream, again(2)),
+        (config(1), Reason::RefusedStream, again(1)),
+        // What never left is sent more often, but not for ever.
+        (grpc, Reason::Unsent, again(9)),
+        (config(1), Reason::Unsent, again(1)),
+    ] {
         let marks = Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = marks.clone();
         let inner = service_fn(move |request: Attempt| {
             seen.lock().unwrap().push(request.headers().get("x-envoy-attempt-count").cloned());
-            async { Err::<Response<()>, BoxError>(MeshError::new(Reason::Unsent).into()) }
+            async move { Err::<Response<()>, BoxError>(MeshError::new(reason).into()) }
         });
         let layer = RetryLayer::new(config).with_budget(none.clone());
         layer.layer(inner).oneshot(request()).await.unwrap_err();
         assert_eq!(*marks.lock().unwrap(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_rate_limit_refused_is_sent_again_only_on_request() {
+    use mesh_core::retry::RetryOn;
+    for (on, header, expected) in [
+        ("5xx", None, 2),
+        ("5xx", Some("x-envoy-ratelimited"), 1),
+        ("5xx,envoy-ratelimited", Some("x-envoy-ratelimited"), 2),
+        ("envoy-ratelimited", None, 1),
+    ] {
+        let calls = Arc::new(AtomicU32::new(0));
+        let seen = calls.clone();
+        let inner = service_fn(move |_: Attempt| {
+            seen.fetch_add(1, Relaxed);
+            async move {
+                let mut response = Response::builder().status(503);
+                if let Some(name) = header {
+                    response = response.header(name, "true");
+                }
+                Ok::<_, BoxError>(response.body(()).unwrap())
+            }
+        });
+        let config = config(1).with_retry_on(on.parse::<RetryOn>().unwrap());
+        RetryLayer::new(config).layer(inner).oneshot(request()).await.unwrap();
+        assert_eq!(calls.load(Relaxed), expected, "{on} {header:?}");
     }
 }
 

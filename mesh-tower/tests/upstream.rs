@@ -22,6 +22,7 @@ use mesh_tower::{
     BoxError, Chance, Clock, MeshError,
     body::{MeshBody, ReplayBody},
     error::Reason,
+    route::RouteRetry,
     upstream::{Builder, Driver, Origin, Upstream},
 };
 use tower::{Service, ServiceExt};
@@ -665,4 +666,29 @@ fn it_describes_itself_in_the_order_of_a_request() {
         order,
         ["route", "deadline", "retry", "budget", "limit", "balance", "breaker", "outlier"]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_says_how_its_requests_are_retried() {
+    let world = World::new(|_| Act::Status(503));
+    let builder = Upstream::builder("shop")
+        .endpoints(endpoints(&["a:1"]))
+        .outlier(outlier::Config::off())
+        .budget(budget::Config::unlimited())
+        .retry(retry(4));
+    let (upstream, _driver) = build(builder, &world);
+    let attempts = async |own: Option<retry::Config>| {
+        let before = world.count("a:1");
+        let mut request = request();
+        if let Some(own) = own {
+            request.extensions_mut().insert(RouteRetry::new(own));
+        }
+        assert_eq!(upstream.clone().oneshot(request).await.unwrap().status(), 503);
+        world.count("a:1") - before
+    };
+    assert_eq!(attempts(None).await, 5, "the upstream's own");
+    assert_eq!(attempts(Some(retry::Config::none())).await, 1);
+    assert_eq!(attempts(Some(retry(1))).await, 2);
+    let other = retry(1).with_retry_on("reset".parse().unwrap());
+    assert_eq!(attempts(Some(other)).await, 1, "not on this");
 }

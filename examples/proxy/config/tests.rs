@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use mesh_core::{Rng, SplitMix64};
 use mesh_tower::istio::MtlsMode;
 
 use super::*;
@@ -69,4 +70,67 @@ maxConnections: 0
     {
         assert!(text.contains(&format!("proxy.yaml: {path}: ")), "{path} in\n{text}");
     }
+}
+
+/// The sample, with the parts that are only remarks there.
+fn sample() -> [(&'static str, String); 5] {
+    [
+        ("proxy.yaml", include_str!("../sample/proxy.yaml")),
+        ("endpoints.yaml", include_str!("../sample/endpoints.yaml")),
+        ("breaker.yaml", include_str!("../sample/payment-circuit-breaker.yaml")),
+        ("versions.yaml", include_str!("../sample/payment-versions.yaml")),
+        ("peers.yaml", include_str!("../sample/peer-authentication.yaml")),
+    ]
+    .map(|(name, text)| {
+        let text = text.replace("\n#   ", "\n  ");
+        (name, text.replace("\n# identity:", "\nidentity:").replace("\n# inbound:", "\ninbound:"))
+    })
+}
+
+/// What is put in: signs that mean something in YAML, and a byte that is no text.
+const SIGNS: &[u8] = b" :-{}[]\"'\n019smh&*|>\xff";
+
+/// Some bytes of the text removed, doubled or put in.
+fn damage(text: &mut String, rng: &mut SplitMix64) {
+    let mut bytes = std::mem::take(text).into_bytes();
+    for _ in 0..=rng.below(3) {
+        let at = rng.below(bytes.len() as u64 + 1) as usize;
+        let end = (at + rng.below(24) as usize).min(bytes.len());
+        match rng.below(3) {
+            0 => drop(bytes.drain(at..end)),
+            1 => {
+                let part = bytes[at..end].to_vec();
+                bytes.splice(at..at, part);
+            }
+            _ => bytes.insert(at, SIGNS[rng.below(SIGNS.len() as u64) as usize]),
+        }
+    }
+    *text = String::from_utf8_lossy(&bytes).into_owned();
+}
+
+/// How many of the damaged samples were read, and how many were refused; a refusal names a file.
+fn damaged(seeds: u64, damage: impl Fn(&mut String, &mut SplitMix64)) -> [u32; 2] {
+    let mut counts = [0; 2];
+    for seed in 0..seeds {
+        let rng = &mut SplitMix64::new(seed);
+        let mut files = sample();
+        damage(&mut files[rng.below(5) as usize].1, rng);
+        match read(files.each_ref().map(|(name, text)| (*name, text.as_str()))) {
+            Ok(_) => counts[0] += 1,
+            Err(error) => {
+                let text = error.to_string();
+                let named = |line: &str| files.iter().any(|(name, _)| line.contains(name));
+                assert!(text.lines().next().is_some_and(named), "seed {seed}: {text}");
+                counts[1] += 1;
+            }
+        }
+    }
+    counts
+}
+
+#[test]
+fn a_damaged_file_is_read_or_named() {
+    let [read, refused] = damaged(300, damage);
+    assert!(read > 50 && refused > 50, "{read} read, {refused} refused: the damage is of some use");
+    assert_eq!(damaged(5, |_, _| {}), [5, 0], "it was the damage");
 }

@@ -1,12 +1,13 @@
-use super::{Candidate, Config, Strategy, Weighted};
+use super::{Candidate, Strategy, Weighted, settings::Shared};
 use crate::{
     Rng, Timestamp,
     sync::{AtomicU64, Ordering},
 };
 
-/// One pick.
+/// One pick of a strategy without options.
 pub(super) struct Search<'a, C, A> {
-    pub(super) config: Config,
+    pub(super) strategy: Strategy,
+    pub(super) shared: &'a Shared,
     pub(super) now: Timestamp,
     pub(super) candidates: &'a Weighted<C>,
     pub(super) avoid: A,
@@ -14,7 +15,7 @@ pub(super) struct Search<'a, C, A> {
 
 /// Draws, or turns, that may meet somebody unusable before all are searched. With half of the endpoints
 /// down, one pick in 256 gets that far.
-const DRAWS: usize = 8;
+pub(super) const DRAWS: usize = 8;
 
 impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     pub(super) fn next_in_turn(&self, turn: &AtomicU64, rng: &mut impl Rng) -> Option<usize> {
@@ -50,7 +51,9 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     }
 
     /// Whatever is available, wanted if possible: the rare case, O(n).
-    fn search_all(&self, rng: &mut impl Rng) -> Option<usize> {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn search_all(&self, rng: &mut impl Rng) -> Option<usize> {
         let n = self.candidates.len();
         let offset = rng.below(n as u64) as usize;
         let from_offset = || (0..n).map(|step| (offset + step) % n);
@@ -75,19 +78,23 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     }
 
     fn chosen(&self, first: usize, second: usize) -> usize {
-        match self.config.strategy {
-            Strategy::RoundRobin => first,
+        match self.strategy {
+            Strategy::RoundRobin | Strategy::Random | Strategy::Reported => first,
             Strategy::LeastRequest | Strategy::PeakEwma => self.better(first, second),
         }
     }
 
     fn better(&self, first: usize, second: usize) -> usize {
-        let second_is_better = match self.config.strategy {
+        let second_is_better = match self.strategy {
             Strategy::PeakEwma => {
-                let decay = self.config.decay;
-                self.cost(second, first).is_below(self.cost(first, second), decay)
+                let (decay, default_rtt) = self.shared.estimate();
+                let cost = |index, other| self.cost(index, other, default_rtt);
+                cost(second, first).is_below(cost(first, second), decay)
             }
-            Strategy::RoundRobin | Strategy::LeastRequest => {
+            Strategy::RoundRobin
+            | Strategy::Random
+            | Strategy::LeastRequest
+            | Strategy::Reported => {
                 // (active_b + 1) / weight_b ≤ active_a / weight_a, multiplied out.
                 let (busy, idle) = (self.active(first), self.active(second));
                 let (busy_share, idle_share) =
@@ -99,9 +106,9 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
         if second_is_better { second } else { first }
     }
 
-    fn cost(&self, index: usize, other: usize) -> Cost {
+    fn cost(&self, index: usize, other: usize, default_rtt: u64) -> Cost {
         let load = self.candidates[index].load();
-        let (estimate, stamp) = load.estimate_at_stamp(&self.config, self.now);
+        let (estimate, stamp) = load.estimate_at_stamp(default_rtt, self.now);
         let relief = if self.candidates.is_weighted() {
             let share = self.candidates.share(index);
             share.min(self.candidates.share(other)) as f64 / share as f64
@@ -115,7 +122,7 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
         u64::from(self.candidates[index].load().active())
     }
 
-    fn is_wanted(&self, index: usize) -> bool {
+    pub(super) fn is_wanted(&self, index: usize) -> bool {
         self.is_available(index) && !(self.avoid)(&self.candidates[index])
     }
 

@@ -4,11 +4,14 @@ use std::{
 };
 
 use super::*;
-use crate::{Outcome, Rng, SplitMix64};
+use crate::{Outcome, Ratio, Rng, SplitMix64};
 
 mod load;
+mod options;
 mod rotation;
+mod schedules;
 mod shares;
+mod slow_start;
 
 /// An endpoint that counts how often it was looked at.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ struct Host {
     weight: Weight,
     down: AtomicBool,
     looks: AtomicU32,
+    since: Since,
+    reported: report::Reported,
 }
 
 impl Candidate for Host {
@@ -32,15 +37,47 @@ impl Candidate for Host {
         self.looks.fetch_add(1, Ordering::Relaxed);
         !self.down.load(Ordering::Relaxed)
     }
+
+    fn available_since(&self) -> Option<Timestamp> {
+        self.since.get()
+    }
+
+    fn reported(&self) -> Option<&report::Reported> {
+        Some(&self.reported)
+    }
 }
 
 const START: Timestamp = Timestamp::from_secs(1);
 
-const ALL: [fn() -> Config; 3] = [Config::round_robin, Config::least_request, Config::peak_ewma];
+const ALL: [fn() -> Config; 12] = [
+    Config::round_robin,
+    Config::random,
+    Config::least_request,
+    Config::peak_ewma,
+    Config::reported,
+    || Config::round_robin().with_order(Order::Deadline),
+    || Config::round_robin().with_slow_start(Some(minute())),
+    || Config::least_request().with_slow_start(Some(minute())),
+    || Config::least_request().with_choices(Choices::drawn(2).unwrap()),
+    || Config::least_request().with_active_request_bias(Some(Ratio::ONE)),
+    || Config::peak_ewma().with_choices(Choices::drawn(2).unwrap()),
+    || Config::peak_ewma().with_peak(Peak::Stored),
+];
+
+fn minute() -> SlowStart {
+    SlowStart::new(Duration::from_secs(60)).unwrap()
+}
 
 fn host(weight: u32) -> Host {
     let weight = Weight::new(weight).unwrap();
-    Host { load: Load::new(), weight, down: AtomicBool::new(false), looks: AtomicU32::new(0) }
+    Host {
+        load: Load::new(),
+        weight,
+        down: AtomicBool::new(false),
+        looks: AtomicU32::new(0),
+        since: Since::always(),
+        reported: report::Reported::new(),
+    }
 }
 
 fn hosts(weights: impl IntoIterator<Item = u32>) -> Weighted<Host> {

@@ -1,7 +1,10 @@
 use std::ops::Deref;
 
-use super::Candidate;
-use crate::Rng;
+use super::{Candidate, Config, Order, Strategy, deadlines::Deadlines, stride::Stride};
+use crate::{
+    Rng, Timestamp,
+    sync::{AtomicU64, Ordering},
+};
 
 /// Candidates and the table of their weights: built once for each change of the endpoints, read by every pick.
 ///
@@ -26,10 +29,43 @@ use crate::Rng;
 /// assert_eq!(hosts.cycle(), 4);
 /// assert_eq!(Weighted::new(vec![host(7), host(7)]).cycle(), 2);
 /// ```
+///
+/// # Schedules
+///
+/// Two orders are written down beside the table, for configurations that ask for them ([`Weighted::scheduled`]):
+///
+/// | configuration | schedule | built from | cost to build, and size |
+/// | --- | --- | --- | --- |
+/// | [`Order::Deadline`] | Envoy's order, in whole cycles | the weights | O(turns × log n); 4 bytes a turn, at most 256 KiB |
+/// | [`Strategy::Reported`] | gRPC's static stride | the reports as of then | O(n); 2 bytes for each candidate |
+///
+/// *Envoy's order*: each candidate has a deadline, at first `1 / weight`; the earliest is served, and gets one that is
+/// `1 / weight` later; of two at the same time, the one that was put in first. As many cycles are written down as
+/// make 2,048 turns, and one at least. The deadlines are sums of rounded numbers, as in Envoy, so that ties fall as
+/// there. It differs from Envoy in three points: after the last turn the order begins anew, where Envoy's
+/// roundings go on; who is not available is passed over, where Envoy builds an order of the others; and a cycle of
+/// more than 65,536 turns (weights without a common divisor that sum up to more) is not written down: such weights
+/// are served in [`Order::Even`], whose shares are the same.
+///
+/// Without a schedule, every strategy works by the weights alone. With 10,000 candidates of weights 1 to 7 the table takes
+/// 0.3 ms to build, and the order of deadlines 3 ms (40,000 turns).
 #[derive(Clone, Debug)]
 pub struct Weighted<C> {
     candidates: Vec<C>,
     table: Option<Table>,
+    pub(super) schedule: Option<Schedule>,
+    /// Since when the candidate was there that was there first.
+    /// `None` if one was always there.
+    oldest: Option<Timestamp>,
+    stale_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Schedule {
+    Deadlines(Deadlines),
+    Stride(Stride),
+    /// Where the stride would pass over too many: the same weights, evenly.
+    Sparse(Stride, Table),
 }
 
 impl<C> Weighted<C> {
@@ -38,13 +74,90 @@ impl<C> Weighted<C> {
     where
         C: Candidate,
     {
-        let table = Table::new(&candidates);
-        Self { candidates, table }
+        let weight = |candidate: &C| u64::from(candidate.weight().get());
+        let table = Table::new(|| candidates.iter().map(weight));
+        // None is less than any time.
+        let oldest = candidates.iter().map(C::available_since).min().flatten();
+        Self { candidates, table, schedule: None, oldest, stale_at: None }
+    }
+
+    /// The same with the schedule that `config` asks for, if it asks for one.
+    ///
+    /// ```
+    /// # use mesh_core::{SplitMix64, Timestamp, Weight, balance::{Candidate, Load}};
+    /// # struct Host { load: Load, weight: Weight }
+    /// # impl Candidate for Host {
+    /// #     fn load(&self) -> &Load { &self.load }
+    /// #     fn weight(&self) -> Weight { self.weight }
+    /// #     fn is_available(&self, _: Timestamp) -> bool { true }
+    /// # }
+    /// # let host = |weight| Host { load: Load::new(), weight: Weight::new(weight).unwrap() };
+    /// use mesh_core::balance::{Balancer, Config, Order, Weighted};
+    ///
+    /// let config = Config::round_robin().with_order(Order::Deadline);
+    /// let (now, rng) = (Timestamp::ZERO, &mut SplitMix64::new(1));
+    /// let hosts = Weighted::scheduled(vec![host(1), host(2), host(3)], &config, now);
+    /// let balancer = Balancer::new(config);
+    /// let picks = [(); 6].map(|()| balancer.pick(now, rng, &hosts, |_| false).unwrap());
+    /// assert_eq!(picks, [2, 1, 2, 0, 1, 2]);
+    /// ```
+    pub fn scheduled(candidates: Vec<C>, config: &Config, now: Timestamp) -> Self
+    where
+        C: Candidate,
+    {
+        let mut weighted = Self::new(candidates);
+        match config.strategy {
+            Strategy::RoundRobin if config.order == Order::Deadline && weighted.is_weighted() => {
+                let deadlines = Deadlines::new(&weighted, |candidate| candidate.weight().get());
+                weighted.schedule = deadlines.map(Schedule::Deadlines);
+            }
+            Strategy::Reported => {
+                let known = |candidate: &C| {
+                    candidate.reported().and_then(|of| of.weight(&config.report, now))
+                };
+                let known: Vec<f64> =
+                    weighted.iter().map(|candidate| known(candidate).unwrap_or(0.0)).collect();
+                weighted.schedule = Stride::new(&known).map(Schedule::by_reports);
+                weighted.stale_at = Some(now + config.report.weight_update_period());
+            }
+            Strategy::RoundRobin
+            | Strategy::Random
+            | Strategy::LeastRequest
+            | Strategy::PeakEwma => {}
+        }
+        weighted
+    }
+
+    /// When the schedule should be built anew, from reports that have come since; `None` if it depends on nothing that
+    /// changes with time.
+    pub fn stale_at(&self) -> Option<Timestamp> {
+        self.stale_at
+    }
+
+    /// Turns after which the order that was written down begins anew; `None` if there is none.
+    pub fn deadlines(&self) -> Option<usize> {
+        match &self.schedule {
+            Some(Schedule::Deadlines(deadlines)) => Some(deadlines.len()),
+            Some(Schedule::Stride(_) | Schedule::Sparse(..)) | None => None,
+        }
+    }
+
+    /// The weights of the reports, scaled: 65,535 is the greatest. `None` if fewer than two are known.
+    pub fn reported_weights(&self) -> Option<&[u16]> {
+        match &self.schedule {
+            Some(Schedule::Stride(stride) | Schedule::Sparse(stride, _)) => Some(stride.weights()),
+            Some(Schedule::Deadlines(_)) | None => None,
+        }
     }
 
     /// The candidates, in their order.
     pub fn as_slice(&self) -> &[C] {
         &self.candidates
+    }
+
+    /// The candidates, for another build.
+    pub fn into_candidates(self) -> Vec<C> {
+        self.candidates
     }
 
     /// Picks of round robin after which each candidate has had exactly its share: the sum of the weights over
@@ -61,6 +174,22 @@ impl<C> Weighted<C> {
     /// The weight that its share is in proportion to.
     pub(super) fn share(&self, index: usize) -> u64 {
         self.table.as_ref().map_or(1, |table| table.share(index))
+    }
+
+    /// Since when the candidate was there that was there first, as of the build.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.oldest
+    }
+
+    /// The next in the order of the schedule, or of the plain rotation. There must be candidates.
+    pub(super) fn follow(&self, turn: &AtomicU64) -> usize {
+        let next = || turn.fetch_add(1, Ordering::Relaxed);
+        match &self.schedule {
+            Some(Schedule::Deadlines(deadlines)) => deadlines.turn(next()),
+            Some(Schedule::Stride(stride)) => stride.next(turn),
+            Some(Schedule::Sparse(_, table)) => table.find(table.point(next())),
+            None => self.rotate(next()),
+        }
     }
 
     /// Draws an index in proportion to the weights. There must be candidates.
@@ -80,6 +209,17 @@ impl<C> Weighted<C> {
     }
 }
 
+impl Schedule {
+    fn by_reports(stride: Stride) -> Self {
+        let weights = || stride.weights().iter().map(|weight| u64::from(*weight));
+        let table = if stride.is_sparse() { Table::new(weights) } else { None };
+        match table {
+            Some(table) => Self::Sparse(stride, table),
+            None => Self::Stride(stride),
+        }
+    }
+}
+
 impl<C> Deref for Weighted<C> {
     type Target = [C];
 
@@ -95,7 +235,7 @@ impl<C: Candidate> FromIterator<C> for Weighted<C> {
 }
 
 #[derive(Clone, Debug)]
-struct Table {
+pub(super) struct Table {
     /// Where each candidate's range on the line ends.
     ends: Vec<u64>,
     /// For each part of the line, 2^`shift` long, the candidate at its begin: a shift finds the part, where parts
@@ -109,8 +249,7 @@ struct Table {
 
 impl Table {
     /// `None` if all weights are equal.
-    fn new<C: Candidate>(candidates: &[C]) -> Option<Self> {
-        let weights = || candidates.iter().map(|candidate| u64::from(candidate.weight().get()));
+    fn new<I: Iterator<Item = u64>>(weights: impl Fn() -> I) -> Option<Self> {
         let first = weights().next()?;
         if weights().all(|weight| weight == first) {
             return None;

@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use super::{Waits, Window};
+use super::Waits;
 use crate::{InvalidConfig, Ratio};
 
 /// A rule of Finagle's failure accrual: what marks an endpoint dead, and for how long.
@@ -107,7 +107,7 @@ impl Accrual {
                 invalid(&requests, "1 to 1000000 requests")
             }
             AccrualRule::SuccessRateWithin { window, .. } => {
-                if !(Duration::from_millis(10)..=Window::LONGEST).contains(&window) {
+                if !(Duration::from_millis(10)..=Duration::from_secs(3_600)).contains(&window) {
                     return invalid(&format_args!("{window:?}"), "10 ms to 1 h");
                 }
                 Ok(())

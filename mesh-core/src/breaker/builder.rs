@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{InvalidConfig, Ratio};
 
-/// The most probes of one half-open phase.
-const MAX_PERMITS: u32 = 100;
+/// The most probes of one half-open phase: each of them looks at all.
+const MAX_PERMITS: u32 = 1_000;
 
 /// Collects the settings of a [`Config`]; [`Builder::build`] checks them together.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,8 @@ impl Builder {
     /// A share of failures of at least `threshold` opens the breaker, once `window` holds `minimum_calls`.
     ///
     /// As in Polly, it is a failed (or slow) call that opens; a good one never does, even if it is the one that
-    /// completes the minimum. As in resilience4j, a minimum beyond a count window means the whole window.
+    /// completes the minimum. As in resilience4j, a minimum beyond a count window means the whole window. A threshold of
+    /// 0 % is any failure beyond the minimum (Polly), or any snapshot (Hystrix); where good calls are judged it is refused.
     pub fn with_failure_ratio(
         mut self,
         threshold: Ratio,
@@ -48,7 +49,7 @@ impl Builder {
 
     /// A share of successes below `required` opens the breaker, once `window` holds `minimum_calls` (Linkerd). The same
     /// window as that of [`with_failure_ratio`](Self::with_failure_ratio), which this replaces; the two differ
-    /// where the ratio is met exactly, and a minimum of 0 reads as 1.
+    /// where the ratio is met exactly, and a minimum of 0 reads as 1. Nothing is below 0 %, so that never opens.
     pub fn with_success_rate(
         mut self,
         required: Ratio,
@@ -151,7 +152,7 @@ impl Builder {
         self
     }
 
-    /// Half-open admits exactly so many probes; 1 to 100.
+    /// Half-open admits exactly so many probes; 1 to 1,000.
     pub fn with_half_open_permits(mut self, permits: u32) -> Self {
         self.config.half_open_permits = permits;
         self
@@ -173,7 +174,7 @@ impl Builder {
 
     /// # Errors
     ///
-    /// Zero failures, a zero or too large ratio, a window or number of permits out of its range, more successes
+    /// Zero failures, a zero ratio where good calls are judged, a too large one, a window or number of permits out of its range, more successes
     /// than permits, slow calls or a verdict by ratios without a window, a wait, interval or deadline of zero, a bound
     /// below the first wait, a growth below 100 %, a jitter beyond 10,000 %, an accrual out of its bounds.
     pub fn build(self) -> Result<Config, InvalidConfig> {
@@ -190,19 +191,25 @@ impl Builder {
 
 impl Config {
     fn check_rules(&self) -> Result<(), InvalidConfig> {
-        let share = |field, ratio: Ratio| {
-            if ratio == Ratio::ZERO || ratio > Ratio::ONE {
-                return Err(InvalidConfig::new(field, ratio, "more than 0%, at most 100%"));
-            }
-            Ok(())
+        let at_most_all = |field, ratio: Ratio| match ratio <= Ratio::ONE {
+            true => Ok(()),
+            false => Err(InvalidConfig::new(field, ratio, "at most 100%")),
         };
+        let share = |field, ratio: Ratio| match ratio {
+            Ratio::ZERO => Err(InvalidConfig::new(field, ratio, "more than 0%, at most 100%")),
+            _ => at_most_all(field, ratio),
+        };
+        // Without a failure it would open, and never close.
+        let by_success =
+            self.evaluation == Evaluation::OnEveryCall || self.verdict == Verdict::Ratios;
         if self.consecutive_failures == Some(0) {
             return Err(InvalidConfig::new("consecutive_failures", 0, "at least 1, or none"));
         }
         if let Some(rule) = self.ratio {
             match rule.bound {
-                Bound::Failures(threshold) => share("failure_ratio", threshold)?,
-                Bound::Successes(required) => share("success_rate", required)?,
+                Bound::Failures(threshold) if by_success => share("failure_ratio", threshold)?,
+                Bound::Failures(threshold) => at_most_all("failure_ratio", threshold)?,
+                Bound::Successes(required) => at_most_all("success_rate", required)?,
             }
             rule.window.check()?;
             if rule.minimum_calls == 0 {
@@ -248,7 +255,7 @@ impl Config {
             return Err(InvalidConfig::new(
                 "half_open_permits",
                 self.half_open_permits,
-                "1 to 100",
+                "1 to 1000",
             ));
         }
         if !(1..=self.half_open_permits).contains(&self.half_open_successes) {

@@ -19,10 +19,29 @@ impl Breaker {
         outcome: Outcome,
     ) -> Option<Transition> {
         let flags = self.rules.flags();
-        if outcome == Outcome::Success && word.count() == 0 && !flags.has(Flags::COUNTS) {
-            return None;
+        if outcome == Outcome::Success && word.count() == 0 {
+            if !flags.has(Flags::COUNTS) {
+                return None;
+            }
+            if !flags.has(Flags::ACCRUAL) && word.phase() != Phase::Sampled {
+                return self.record_good(now, rng, word, start, flags);
+            }
         }
         self.record_all(now, rng, word, start, outcome, flags)
+    }
+
+    /// What is left of [`record_all`](Self::record_all) for a success that ends no run: only the window hears of it.
+    #[inline(never)]
+    fn record_good(
+        &self,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        word: Word,
+        start: Timestamp,
+        flags: Flags,
+    ) -> Option<Transition> {
+        let reason = self.count(now, word, start, false, flags)?;
+        self.on_met(now, rng, word.generation(), Met::BASE, reason)
     }
 
     /// Apart from the path above, which is to stay short.

@@ -117,6 +117,7 @@ mod ema;
 mod permit;
 mod presets;
 mod probes;
+mod rates;
 mod reading;
 mod rules;
 mod settings;
@@ -144,6 +145,7 @@ pub use self::{
     builder::Builder,
     config::Config,
     permit::{Permit, Rejected},
+    rates::Rates,
     reading::Reading,
     settings::{Evaluation, Expiry, Throttled, Trip, Verdict, Window},
     state::{Counts, Reason, State, Transition},
@@ -167,7 +169,7 @@ use crate::{
 /// A circuit breaker for one endpoint or one upstream. See the [module](self) for how it decides.
 ///
 /// * getters: [`state`](Self::state), [`would_admit`](Self::would_admit), [`config`](Self::config),
-///   [`counts`](Self::counts), [`rule_met`](Self::rule_met);
+///   [`counts`](Self::counts), [`rates`](Self::rates), [`rule_met`](Self::rule_met);
 /// * facts: [`on_outcome`](Self::on_outcome), [`on_drop`](Self::on_drop);
 /// * questions: [`try_acquire`](Self::try_acquire);
 /// * timers, optional: [`poll_timeout`](Self::poll_timeout), [`on_timeout`](Self::on_timeout) make a hanging probe or
@@ -285,6 +287,12 @@ impl Breaker {
     #[inline]
     pub fn would_admit(&self, now: Timestamp) -> bool {
         let word = self.word();
+        // Nearly every breaker, nearly always; a balancer asks two for each pick.
+        word.phase() == Phase::Closed || self.would_admit_in(now, word)
+    }
+
+    #[inline(never)]
+    fn would_admit_in(&self, now: Timestamp, word: Word) -> bool {
         match word.phase() {
             Phase::Closed | Phase::ForcedClosed | Phase::MetricsOnly => true,
             Phase::Sampled => {

@@ -327,9 +327,20 @@ fn what_cannot_work_is_refused_with_the_name_of_the_field() {
         (within(Ratio::from_percent(101), 10), "accrual"),
         (within(half, 9), "accrual"),
         (within(half, 3_600_001), "accrual"),
-        (Config::builder().with_success_rate(Ratio::ZERO, 1, Window::Count(1)), "success_rate"),
+        (
+            Config::builder().with_success_rate(Ratio::from_percent(101), 1, Window::Count(1)),
+            "success_rate",
+        ),
+        (
+            Config::resilience4j().to_builder().with_failure_ratio(
+                Ratio::ZERO,
+                1,
+                Window::Count(1),
+            ),
+            "failure_ratio",
+        ),
         (Config::builder().with_success_rate(half, 1, Window::Seconds(0)), "window"),
-        (Config::builder().with_success_rate(half, 1, Window::Seconds(301)), "window"),
+        (Config::builder().with_success_rate(half, 1, Window::Seconds(3_601)), "window"),
         (Config::builder().with_evaluation(Evaluation::Snapshots(Duration::ZERO)), "evaluation"),
         (Config::builder().with_verdict(Verdict::Ratios), "verdict"),
         (

@@ -42,7 +42,8 @@ impl Config {
     /// `minimum_calls` of the last `window`, looked at with every call.
     ///
     /// A 429 or `RESOURCE_EXHAUSTED` counts against the rate and fails a probe, but is no failure in a row: it ends
-    /// the run. Failures in a row are looked at first.
+    /// the run. Failures in a row are looked at first. A window of less than 10 ms is one of 10 ms, and below a rate of 0 %
+    /// is nobody.
     ///
     /// ```
     /// use mesh_core::{Ratio, breaker::{Config, Window}};
@@ -54,6 +55,10 @@ impl Config {
     /// # Ok::<(), mesh_core::InvalidConfig>(())
     /// ```
     pub fn linkerd_unified(required: Ratio, minimum_calls: u32, window: Window) -> Builder {
+        let window = match window {
+            Window::Time(span) => Window::Time(span.max(Window::SHORTEST)),
+            Window::Count(_) | Window::Seconds(_) => window,
+        };
         Self::linkerd()
             .to_builder()
             .with_success_rate(required, minimum_calls, window)
@@ -93,7 +98,8 @@ impl Config {
     ///
     /// What differs from resilience4j: an answer that was admitted in another state than the present one is not
     /// counted (there it falls into the present window, so that late answers may decide over probes), and ratios are
-    /// exact (there they are 32-bit floats).
+    /// exact (there they are 32-bit floats). There a window may hold any number of calls or seconds, and half-open may
+    /// permit any number of probes; here 10,000 calls, 3,600 seconds and 1,000 probes are the most.
     ///
     /// ```
     /// use mesh_core::{Ratio, breaker::{Config, Window}};

@@ -163,9 +163,13 @@ impl Rules {
         now.as_nanos().saturating_sub(start.as_nanos()) > self.slower_than.load(Relaxed)
     }
 
+    pub(super) fn minimum_calls(&self) -> u64 {
+        u64::from(self.minimum_calls.load(Relaxed))
+    }
+
     /// The ratio that `tally` reaches, if any: failures before slow calls.
     pub(super) fn judge(&self, tally: Tally) -> Option<Reason> {
-        self.judge_from(tally, u64::from(self.minimum_calls.load(Relaxed)))
+        self.judge_from(tally, self.minimum_calls())
     }
 
     /// The same for the answers of `permits` probes; `None` if there are not enough of them.

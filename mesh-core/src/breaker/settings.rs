@@ -13,19 +13,19 @@ use crate::{
     reason = "calls or time: there is no third way to bound a window"
 )]
 pub enum Window {
-    /// The last calls; 1 to 1,024.
+    /// The last calls; 1 to 10,000.
     Count(u32),
-    /// The last stretch of time; 10 ms to 1 h. Kept in ten parts that begin when the breaker closes, so a result counts
+    /// The last stretch of time; 10 ms to a day. Kept in ten parts that begin when the breaker closes, so a result counts
     /// for nine to ten tenths of it (Linkerd, Polly, Hystrix).
     Time(Duration),
-    /// The second of the clock that has begun, and those before it; 1 to 300 in all (resilience4j `TIME_BASED`). One
+    /// The second of the clock that has begun, and those before it; 1 to 3,600 in all (resilience4j `TIME_BASED`). One
     /// part for each second: a call that is judged adds them up.
     Seconds(u32),
 }
 
 impl Window {
-    const SHORTEST: Duration = Duration::from_millis(10);
-    pub(super) const LONGEST: Duration = Duration::from_secs(3_600);
+    pub(super) const SHORTEST: Duration = Duration::from_millis(10);
+    pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
 
     pub(super) fn shape(self) -> Shape {
         match self {
@@ -38,13 +38,13 @@ impl Window {
     pub(super) fn check(self) -> Result<(), InvalidConfig> {
         match self {
             Self::Count(calls) if !(1..=MAX_CALLS).contains(&calls) => {
-                Err(InvalidConfig::new("window", calls, "1 to 1024 calls, or a time"))
+                Err(InvalidConfig::new("window", calls, "1 to 10000 calls, or a time"))
             }
             Self::Time(span) if !(Self::SHORTEST..=Self::LONGEST).contains(&span) => {
-                Err(InvalidConfig::new("window", format_args!("{span:?}"), "10 ms to 1 h"))
+                Err(InvalidConfig::new("window", format_args!("{span:?}"), "10 ms to 1 day"))
             }
             Self::Seconds(seconds) if !(1..=MAX_BUCKETS).contains(&u64::from(seconds)) => {
-                Err(InvalidConfig::new("window", seconds, "1 to 300 whole seconds"))
+                Err(InvalidConfig::new("window", seconds, "1 to 3600 whole seconds"))
             }
             Self::Count(_) | Self::Time(_) | Self::Seconds(_) => Ok(()),
         }

@@ -673,13 +673,12 @@ fn what_cannot_work_is_refused_with_the_name_of_the_field() {
     let window = |window| by_ratio(50, 1, window);
     let cases = [
         (in_a_row(0), "consecutive_failures"),
-        (ratio(0), "failure_ratio"),
         (ratio(101), "failure_ratio"),
         (by_ratio(50, 0, Window::Count(1)), "minimum_calls"),
         (window(Window::Count(0)), "window"),
-        (window(Window::Count(1_025)), "window"),
+        (window(Window::Count(10_001)), "window"),
         (window(Window::Time(Duration::from_micros(9_999))), "window"),
-        (window(Window::Time(Duration::from_secs(3_601))), "window"),
+        (window(Window::Time(Duration::from_secs(86_401))), "window"),
         (steady().with_slow_calls(SECOND, Ratio::ONE), "slow_calls"),
         (ratio(50).with_slow_calls(SECOND, Ratio::ZERO), "slow_calls"),
         (steady().with_open_for(Duration::ZERO), "open_for"),
@@ -687,7 +686,7 @@ fn what_cannot_work_is_refused_with_the_name_of_the_field() {
         (steady().with_open_growth(Ratio::from_percent(99)), "open_growth"),
         (steady().with_jitter(Ratio::from_percent(10_001)), "jitter"),
         (steady().with_half_open_permits(0), "half_open_permits"),
-        (steady().with_half_open_permits(101), "half_open_permits"),
+        (steady().with_half_open_permits(1_001), "half_open_permits"),
         (steady().with_half_open_successes(0), "half_open_successes"),
         (steady().with_half_open_successes(2), "half_open_successes"),
         (steady().with_probe_deadline(Duration::ZERO), "probe_deadline"),
@@ -696,7 +695,7 @@ fn what_cannot_work_is_refused_with_the_name_of_the_field() {
         let error: InvalidConfig = builder.build().unwrap_err();
         assert_eq!(error.field(), field, "{error}");
     }
-    for window in [Window::Count(1_024), Window::Time(Duration::from_millis(10))] {
+    for window in [Window::Count(10_000), Window::Time(Duration::from_millis(10))] {
         assert!(by_ratio(100, 1, window).build().is_ok());
     }
 }

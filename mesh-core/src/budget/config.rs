@@ -182,11 +182,34 @@ impl Config {
         if !(1..=1_000).contains(&max_tokens) {
             return Err(InvalidConfig::new("max_tokens", max_tokens, "1 to 1000"));
         }
+        Self::throttle_thousandths(max_tokens * 1_000, token_ratio)
+    }
+
+    /// [`Config::throttle`] with its maximum in thousandths of a token: A6 allows fractions, of which three decimals count.
+    ///
+    /// # Errors
+    ///
+    /// `max_tokens` outside 1 to 1,000,000 thousandths, or a `token_ratio` below 0.001.
+    ///
+    /// ```
+    /// use mesh_core::{Ratio, budget::Config};
+    ///
+    /// assert_eq!(Config::throttle_thousandths(10_000, Ratio::from_percent(10))?, Config::grpc());
+    /// assert!(Config::throttle_thousandths(500, Ratio::from_percent(10)).is_ok(), "half a token");
+    /// # Ok::<(), mesh_core::InvalidConfig>(())
+    /// ```
+    pub fn throttle_thousandths(
+        max_tokens: u32,
+        token_ratio: Ratio,
+    ) -> Result<Self, InvalidConfig> {
+        if !(1..=1_000_000).contains(&max_tokens) {
+            return Err(InvalidConfig::new("max_tokens", max_tokens, "1 to 1000000 thousandths"));
+        }
         let ratio = token_ratio.as_ppm() / PPM_PER_MILLI;
         if ratio == 0 {
             return Err(InvalidConfig::new("token_ratio", token_ratio, "at least 0.001"));
         }
-        Ok(Self(Rule::Throttle { max: max_tokens * 1_000, ratio }))
+        Ok(Self(Rule::Throttle { max: max_tokens, ratio }))
     }
 
     /// Every retry is granted. They are still counted.
@@ -293,7 +316,7 @@ impl fmt::Display for Config {
             }
             Rule::Throttle { max, ratio } => {
                 let (whole, rest) = (ratio / 1_000, ratio % 1_000);
-                let max = max / 1_000;
+                let max = f64::from(max) / 1e3;
                 write!(f, "more than half of {max} tokens, {whole}.{rest:03} back for a success")
             }
             Rule::Unlimited => f.write_str("unlimited"),

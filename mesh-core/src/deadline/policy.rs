@@ -132,6 +132,16 @@ impl Policy {
         self.max_grpc
     }
 
+    /// See [`Policy::with_per_try_timeout`].
+    pub fn per_try_timeout(&self) -> Option<Duration> {
+        self.per_try
+    }
+
+    /// See [`Policy::with_hedging`].
+    pub fn is_hedging(&self) -> bool {
+        self.hedging
+    }
+
     /// The time limits of one request. A header that cannot be read is as if absent.
     pub fn resolve(&self, asked: &Asked<'_>) -> Timeouts {
         let by_grpc = self.max_grpc.filter(|_| asked.is_grpc);

@@ -407,6 +407,22 @@ fn grpc_counts_a_new_interval_from_the_last_sweep() {
 }
 
 #[test]
+fn an_interval_ends_when_its_timer_fires_however_early() {
+    let mut rig = Rig::new(shares(FailurePercentage::default()), 5);
+    rig.traffic(100, 90);
+    assert_eq!(rig.sweep_after(SECOND * 5), [], "not due");
+    let Rig { detection, hosts, now, rng } = &mut rig;
+    let mut ejected = Vec::new();
+    detection.on_interval(*now, rng, &*hosts, |index, _| ejected.push(index));
+    assert_eq!(ejected, [4]);
+    assert_eq!(detection.poll_timeout(), Some(START + SECOND * 15), "the next begins now");
+    // The next one has seen nothing yet.
+    let finding = detection.finding(&hosts[0], Detector::FailurePercentage);
+    detection.on_interval(*now, rng, &*hosts, |_, _| {});
+    assert_ne!(detection.finding(&hosts[0], Detector::FailurePercentage), finding);
+}
+
+#[test]
 fn grpc_reads_a_bound_below_the_base_as_the_base_and_blames_for_throttling() {
     let config = grpc(5, 100).detection.config().with_max_ejection_time(SECOND).unwrap();
     assert_eq!(config.max_ejection_time(), SECOND * 30);

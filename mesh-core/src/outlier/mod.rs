@@ -52,6 +52,7 @@
 //! | failure percentage | `≥ threshold` | `> threshold` |
 //! | back | when the time is over | strictly later |
 //! | multiplier | stops growing near the bound | grows for ever (the time is bounded) |
+//! | volume of 0 | a host without a request is not counted | it makes up the minimum of hosts, and has no rate |
 //! | max ejection time below the base | refused | reads as the base |
 //! | `Throttled` | good | bad: any status but OK |
 //! | no detector on | who is out serves its time | all come back, multipliers are zero |
@@ -162,7 +163,7 @@ use crate::{
 ///   [`on_health_check_passed`](Self::on_health_check_passed), [`set_hosts`](Self::set_hosts),
 ///   [`on_host_removed`](Self::on_host_removed), [`set_config`](Self::set_config);
 /// * by hand: [`uneject`](Self::uneject);
-/// * timers: [`poll_timeout`](Self::poll_timeout), [`sweep`](Self::sweep).
+/// * timers: [`poll_timeout`](Self::poll_timeout), [`sweep`](Self::sweep), [`on_interval`](Self::on_interval).
 ///
 /// An outcome is O(1): two loads for a success of a clean host, and one addition if hosts are compared (as much again
 /// in split mode); one compare-and-swap more for a failure; a lock only for a detection. A sweep is O(hosts). About 300

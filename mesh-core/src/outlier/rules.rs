@@ -77,6 +77,11 @@ impl Rules {
         self == Self::Envoy
     }
 
+    /// Whether a host without a request makes up the minimum of hosts, where no requests are asked of it.
+    pub(super) fn counts_idle(self) -> bool {
+        self == Self::Grpc
+    }
+
     /// Whether it is only a comparison if the set as a whole is large enough.
     pub(super) fn counts_hosts_first(self) -> bool {
         self == Self::Envoy

@@ -1,7 +1,8 @@
 //! What happens between outcomes: returns, comparisons, and the ejection times that shrink.
 
 use super::{
-    Comparison, Config, Detection, Detector, Event, Host, Origin, SuccessRate, SuccessRates,
+    Comparison, Config, Detection, Detector, Event, Host, Origin, Settings, SuccessRate,
+    SuccessRates,
     tally::{Mark, Tally},
 };
 use crate::{
@@ -22,18 +23,46 @@ impl Detection {
         now: Timestamp,
         rng: &mut impl Rng,
         hosts: H,
-        mut on_event: impl FnMut(usize, Event),
+        on_event: impl FnMut(usize, Event),
     ) where
         H: IntoIterator<Item = &'a Host>,
         H::IntoIter: Clone,
     {
-        let (config, interval_is_over) = self.claim_interval(now);
-        if !interval_is_over && now.as_nanos() < self.next_return.load(Acquire) {
-            return;
+        let (config, is_over) = self.claim_interval(now);
+        if is_over || now.as_nanos() >= self.next_return.load(Acquire) {
+            self.sweep_all(&config, is_over, now, rng, hosts.into_iter(), on_event);
         }
+    }
+
+    /// The interval's timer has fired: a [`sweep`](Self::sweep) that does not ask whether it is due. The interval that runs
+    /// is over, however long it was, and the next begins now.
+    ///
+    /// For a driver with a timer of its own, which as in Envoy fires when it likes.
+    pub fn on_interval<'a, H>(
+        &self,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        hosts: H,
+        on_event: impl FnMut(usize, Event),
+    ) where
+        H: IntoIterator<Item = &'a Host>,
+        H::IntoIter: Clone,
+    {
+        let config = self.begin_interval(&mut self.lock(), now);
+        self.sweep_all(&config, true, now, rng, hosts.into_iter(), on_event);
+    }
+
+    fn sweep_all<'a>(
+        &self,
+        config: &Config,
+        interval_is_over: bool,
+        now: Timestamp,
+        rng: &mut impl Rng,
+        hosts: impl Iterator<Item = &'a Host> + Clone,
+        mut on_event: impl FnMut(usize, Event),
+    ) {
         // From here on each ejection lowers it again; those from before have set their flag, and are met below.
         self.next_return.swap(u64::MAX, AcqRel);
-        let hosts = hosts.into_iter();
         if config.is_off() && config.rules().off_forgives() {
             for (index, host) in hosts.enumerate() {
                 if let Some(event) = self.uneject(now, host) {
@@ -52,7 +81,7 @@ impl Detection {
         } else if interval_is_over {
             hosts.clone().for_each(|host| host.tallies().swap());
             for origin in Origin::ALL {
-                let sweep = Sweep { detection: self, config: &config, origin, now };
+                let sweep = Sweep { detection: self, config, origin, now };
                 let comparison = sweep.compare(rng, hosts.clone(), &mut on_event);
                 self.lock().comparisons[origin.index()] = comparison;
             }
@@ -61,7 +90,7 @@ impl Detection {
             self.bring_back(now, hosts.clone(), &mut on_event);
         }
         if interval_is_over {
-            hosts.for_each(|host| host.decay(&config, now));
+            hosts.for_each(|host| host.decay(config, now));
         }
     }
 
@@ -84,13 +113,17 @@ impl Detection {
     /// True for the one caller that sweeps at the end of this interval.
     fn claim_interval(&self, now: Timestamp) -> (Config, bool) {
         let mut settings = self.lock();
-        let interval = settings.config.interval();
-        let is_over = now >= settings.interval_began + interval;
+        let is_over = now >= settings.interval_began + settings.config.interval();
         if is_over {
-            settings.interval_began = now;
-            self.next_interval.store((now + interval).as_nanos(), Release);
+            self.begin_interval(&mut settings, now);
         }
         (settings.config, is_over)
+    }
+
+    fn begin_interval(&self, settings: &mut Settings, now: Timestamp) -> Config {
+        settings.interval_began = now;
+        self.next_interval.store((now + settings.config.interval()).as_nanos(), Release);
+        settings.config
     }
 }
 
@@ -122,8 +155,18 @@ impl Sweep<'_> {
             !self.config.rules().counts_hosts_first() || hosts.clone().count() >= minimum;
 
         let mut sum = 0.0;
+        // They have no rate, but the minimum counts them (A50: at least `requestVolume` requests, which may be 0).
+        let mut idle = 0u32;
+        let is_zero = |volume: Option<u32>| u32::from(volume == Some(0));
         for host in hosts.clone() {
-            let Some(tally) = self.candidate(host, is_compared) else { continue };
+            let Some(tally) = self.candidate(host, is_compared) else {
+                if self.config.rules().counts_idle() {
+                    idle = idle.saturating_add(is_zero(rate.map(|rate| rate.request_volume())));
+                    let judged = is_zero(share.map(|share| share.request_volume()));
+                    comparison.judged = comparison.judged.saturating_add(judged);
+                }
+                continue;
+            };
             if is_rated(rate, tally) {
                 comparison.rated = comparison.rated.saturating_add(1);
                 sum += tally.rate();
@@ -133,7 +176,8 @@ impl Sweep<'_> {
         }
 
         if let Some(rate) = rate
-            && comparison.rated >= rate.minimum_hosts().max(1)
+            && comparison.rated >= 1
+            && comparison.rated.saturating_add(idle) >= rate.minimum_hosts()
         {
             let mean = sum / f64::from(comparison.rated);
             let rated = hosts.clone().filter_map(|host| self.tally(host));

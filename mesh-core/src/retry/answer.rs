@@ -124,12 +124,8 @@ impl Answer {
     pub const fn unseen(&self) -> Option<Unseen> {
         match self.kind {
             Kind::Reset(Reset::RefusedStream) => Some(Unseen::ByServer),
-            Kind::Reset(
-                Reset::Overflow
-                | Reset::ConnectFailure
-                | Reset::BeforeRequest
-                | Reset::AfterRequest,
-            )
+            Kind::Reset(Reset::BeforeRequest) => Some(Unseen::ByAnyone),
+            Kind::Reset(Reset::Overflow | Reset::ConnectFailure | Reset::AfterRequest)
             | Kind::Status { .. }
             | Kind::Grpc { .. } => None,
         }

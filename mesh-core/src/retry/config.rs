@@ -168,7 +168,7 @@ impl Config {
 
     /// Whether an attempt whose per-try timeout is over stays in flight while another is sent, whatever the conditions
     /// are (Envoy `hedge_on_per_try_timeout`). Default false. It decides [`Session::on_per_try_timeout`] only: the
-    /// stacks of mesh-tower drop an attempt whose time is over, and hedge in a layer of its own.
+    /// stacks of mesh-tower drop an attempt whose time is over, and hedge in a layer of its own; its upstream refuses it.
     ///
     /// [`Session::on_per_try_timeout`]: super::Session::on_per_try_timeout
     #[must_use]
@@ -183,6 +183,11 @@ impl Config {
     pub fn with_transparent(mut self, transparent: bool) -> Self {
         self.transparent = transparent;
         self
+    }
+
+    /// See [`with_transparent`](Self::with_transparent).
+    pub const fn transparent(&self) -> bool {
+        self.transparent
     }
 
     /// How many bytes of a request are kept to send it again; a larger one is sent once. Default 64 KiB (Linkerd): ten

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::SplitMix64;
+use crate::{Labels, Ratio, SplitMix64};
+
+mod matching;
 
 fn names(split: &Split<&'static str>) -> Vec<(&'static str, u32)> {
     split.weights().map(|(name, weight)| (*name, weight)).collect()

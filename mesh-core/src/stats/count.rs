@@ -99,7 +99,7 @@ impl Slot {
 
     /// Counts this call in and `evicted` out, and gives the new total. `None` if it is a newer generation's.
     fn move_total(self, totals: &AtomicU64, evicted: Self) -> Option<Tally> {
-        let ours = self.generation();
+        let ours = self.generation() & Totals::GENERATION;
         let mut old = Totals(totals.load(Relaxed));
         loop {
             let base = if old.0 == Totals::UNUSED.0 {
@@ -120,7 +120,7 @@ impl Slot {
     }
 }
 
-/// `[unused: 1][generation: 24][slow: 13][failures: 13][calls: 13]`
+/// `[unused: 1][generation: 21][slow: 14][failures: 14][calls: 14]`
 ///
 /// Each count starts at [`Totals::BIAS`]. A call that is lapped between its two steps is counted out before it is
 /// counted in, and without the bias that would borrow from the neighbouring count.
@@ -128,9 +128,9 @@ impl Slot {
 struct Totals(u64);
 
 impl Totals {
-    const BITS: u32 = 13;
+    const BITS: u32 = 14;
     const BIAS: u64 = 1 << 11;
-    const GENERATION: u64 = (1 << 24) - 1;
+    const GENERATION: u64 = (1 << 21) - 1;
     /// Of no generation: without a bias, no count is ever zero.
     const UNUSED: Self = Self(0);
 

@@ -27,10 +27,10 @@ use crate::Timestamp;
 pub(crate) const BUCKETS: u64 = 10;
 
 /// The most parts of a time window.
-pub(crate) const MAX_BUCKETS: u64 = 300;
+pub(crate) const MAX_BUCKETS: u64 = 3_600;
 
 /// The most calls of a count window.
-pub(crate) const MAX_CALLS: u32 = 1_024;
+pub(crate) const MAX_CALLS: u32 = 10_000;
 
 /// One result, as a window sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -68,7 +68,7 @@ fn generations_wrap_in_both_windows() {
 #[test]
 fn a_longer_count_window_gets_a_longer_ring() {
     let window = window(Shape::count(2));
-    for (generation, calls) in [(0, 2), (1, 100), (2, 1_024), (3, 3)] {
+    for (generation, calls) in [(0, 2), (1, 100), (2, 10_000), (3, 3)] {
         let shape = Shape::count(calls);
         window.prepare(shape);
         for _ in 0..2 * calls {
@@ -99,7 +99,7 @@ fn a_result_counts_for_nine_to_ten_tenths_of_a_time_window() {
 #[test]
 fn threads_lose_no_call() {
     let (threads, each) = (4u64, 2_000u64);
-    let shapes = [Shape::count(64), Shape::count(1_024), Shape::time(3_600_000_000_000)];
+    let shapes = [Shape::count(64), Shape::count(4_096), Shape::time(3_600_000_000_000)];
     for shape in shapes {
         let window = window(shape);
         std::thread::scope(|scope| {

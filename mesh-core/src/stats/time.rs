@@ -109,7 +109,8 @@ impl TimeWindow {
 #[derive(Debug)]
 struct Bucket {
     tag: AtomicU64,
-    /// `[failures: 32][calls: 32]`: the longest window is an hour, and no process makes 2³² calls in six minutes.
+    /// `[failures: 32][calls: 32]`: a part of the longest window is a tenth of a day, and no process makes 497,000 calls a
+    /// second through one machine for that long.
     results: AtomicU64,
     slow: AtomicU32,
 }

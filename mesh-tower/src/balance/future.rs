@@ -84,7 +84,7 @@ where
 impl Flight {
     fn end(&mut self, outcome: Outcome) {
         if let Some(started) = self.started.take() {
-            self.load.on_end(&self.balancer.config(), Clock.now(), started, outcome);
+            self.balancer.on_end(&self.load, Clock.now(), started, outcome);
         }
     }
 }

@@ -185,6 +185,18 @@ impl<B> Kept<B> {
 }
 
 impl<B> Kept<B> {
+    /// Waits until nobody holds the body, or it is clear that it does not come back.
+    #[cfg(feature = "router")]
+    pub(crate) fn poll_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Keep::Away(back) = &mut self.0 {
+            self.0 = match std::task::ready!(Pin::new(back).poll(cx)) {
+                Ok(record) => Keep::Here(record),
+                Err(_) => Keep::Never,
+            };
+        }
+        Poll::Ready(())
+    }
+
     /// All of the body, if it has been read to its end and nobody holds it.
     pub(crate) fn whole(&mut self) -> Option<Whole> {
         if !self.is_here() {

@@ -33,7 +33,15 @@ impl BreakerLayer {
 }
 
 impl<C> BreakerLayer<C> {
-    /// Lets `classify` decide what a failure is; [`Errors`](crate::classify::Errors) for services that are not HTTP.
+    /// Lets `classify` decide what a failure is; [`Errors`](crate::classify::Errors) for services that are not HTTP,
+    /// [`Reading`](policy::Reading) for a preset that is to decide as its peer does.
+    ///
+    /// ```
+    /// use mesh_core::breaker::{Config, Reading};
+    /// use mesh_tower::breaker::BreakerLayer;
+    ///
+    /// let layer = BreakerLayer::new(Config::linkerd()).with_classify(Reading::Linkerd);
+    /// ```
     #[must_use]
     pub fn with_classify<D>(self, classify: D) -> BreakerLayer<D> {
         BreakerLayer { shared: self.shared, classify, waits: self.waits }

@@ -23,7 +23,7 @@
 //! refused in `call`, also in waiting mode.
 //!
 //! What counts as a failure is decided by a [`Classify`](crate::classify::Classify); by default
-//! [`Standard`](crate::classify::Standard), for HTTP and gRPC. An attempt whose future is dropped gives its permit back
+//! [`Standard`](crate::classify::Standard), for HTTP and gRPC; [`Reading`](policy::Reading) reads as a peer does. An attempt whose future is dropped gives its permit back
 //! and says nothing. Latency counts from `call` to the response's head.
 //!
 //! All services that one layer makes, and all their clones, share one breaker: also where a framework applies the layer

@@ -45,7 +45,7 @@ pub fn end_of_stream(trailers: Option<&HeaderMap>) -> Outcome {
 }
 
 /// `grpc-status`; a value that is no code is `UNKNOWN`, as gRPC's HTTP/2 mapping asks.
-fn code(headers: &HeaderMap) -> Option<u8> {
+pub(super) fn code(headers: &HeaderMap) -> Option<u8> {
     let status = headers.get("grpc-status")?;
     Some(status.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(2))
 }

@@ -7,7 +7,7 @@
 //! | answer | outcome | for the retry |
 //! | --- | --- | --- |
 //! | HTTP 100–499 but 429 | [`Outcome::Success`] | the status |
-//! | HTTP 429 | [`Outcome::Throttled`] | the status, and `Retry-After` |
+//! | HTTP 429 | [`Outcome::Throttled`] | the status, `Retry-After`, and whether there is `x-envoy-ratelimited` |
 //! | HTTP 502, 503, 504 | [`Outcome::GatewayError`] | the same |
 //! | HTTP 500–599 otherwise | [`Outcome::ServerError`] | the same |
 //! | gRPC `UNAVAILABLE`, `DEADLINE_EXCEEDED` | [`Outcome::GatewayError`] | the code, and `grpc-retry-pushback-ms` |
@@ -20,9 +20,13 @@
 //!
 //! The gRPC codes follow Envoy's translation to HTTP, less `UNIMPLEMENTED` (501), which is the caller's mistake and
 //! no reason to eject an endpoint. A caller who drops the body is neither a success nor a failure.
+//!
+//! This is [`Standard`], the workspace's own reading. A peer's, for a layer or an upstream that is to decide as the
+//! peer's does, is [`Reading`](mesh_core::breaker::Reading): it is a [`Classify`] too.
 
 mod grpc;
 mod http_status;
+mod reading;
 
 use std::time::Duration;
 
@@ -61,27 +65,51 @@ pub trait Classify<Res> {
     fn classify(&self, result: Result<&Res, &BoxError>) -> Verdict;
 }
 
+/// Reads the outcome of a response whose body has ended from its trailers, or from there being none.
+pub type AtEnd = fn(Option<&HeaderMap>) -> Outcome;
+
 /// What the result of an attempt says of the endpoint, and to the retry policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
     outcome: Option<Outcome>,
+    at_end: AtEnd,
     answer: Answer,
 }
 
 impl Verdict {
     /// Decided now.
     pub fn now(outcome: Outcome, answer: Answer) -> Self {
-        Self { outcome: Some(outcome), answer }
+        Self { outcome: Some(outcome), at_end: end_of_stream, answer }
     }
 
-    /// Decided by the trailers at the end of the body.
+    /// Decided by the trailers at the end of the body, by [`end_of_stream`].
     pub fn later(answer: Answer) -> Self {
-        Self { outcome: None, answer }
+        Self::later_by(answer, end_of_stream)
+    }
+
+    /// Decided by the trailers at the end of the body, as `at_end` reads them. An upstream asks it once, and not where
+    /// the body fails ([`Outcome::Reset`]) or its reader leaves.
+    ///
+    /// ```
+    /// use mesh_core::{Outcome, retry::Answer};
+    /// use mesh_tower::classify::Verdict;
+    ///
+    /// // An answer without trailers is as good as one with.
+    /// let verdict = Verdict::later_by(Answer::status(200), |_| Outcome::Success);
+    /// assert_eq!((verdict.outcome(), verdict.at_end()(None)), (None, Outcome::Success));
+    /// ```
+    pub fn later_by(answer: Answer, at_end: AtEnd) -> Self {
+        Self { outcome: None, at_end, answer }
     }
 
     /// The outcome, or `None` if the end of the body decides.
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome
+    }
+
+    /// What reads the outcome from the end of the body, where that decides.
+    pub fn at_end(&self) -> AtEnd {
+        self.at_end
     }
 
     /// The facts for the retry policy.

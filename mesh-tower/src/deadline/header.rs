@@ -5,10 +5,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::policy::header::{format_grpc_timeout, granted};
 use crate::classify::is_grpc;
 
-static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(super) static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What Envoy tells an upstream: how long it is going to wait.
-static EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+pub(super) static EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// Tells the next hop how much time is left: `grpc-timeout` on a gRPC request, else `x-envoy-expected-rq-timeout-ms`.
 ///

@@ -1,8 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
+use mesh_core::InvalidConfig;
 use tower_layer::Layer;
 
-use super::{Deadline, Http, Plain};
+use super::{ByPolicy, Deadline, Http, Plain, policy::Policy};
 
 /// Makes [`Deadline`] services.
 ///
@@ -35,6 +36,43 @@ impl DeadlineLayer<Http> {
     /// No limit of its own: the deadline that the request brings.
     pub fn inherited() -> Self {
         Self { limit: None, carrier: Http, name: None }
+    }
+}
+
+impl DeadlineLayer<ByPolicy> {
+    /// HTTP: `policy` and the request's headers say how long it may take, as in Envoy's route (`grpc-timeout`,
+    /// `x-envoy-expected-rq-timeout-ms`, `x-envoy-upstream-rq-timeout-ms`), and a deadline that the request brings as an
+    /// extension still bounds that. The last of these headers is taken off: it concerns this hop alone.
+    ///
+    /// Whose headers may be believed is not decided here: put it where callers are trusted, as behind an edge that
+    /// removes such headers.
+    ///
+    /// # Errors
+    ///
+    /// A policy with a per-try timeout: this layer knows no attempts. Give it to a
+    /// [`RetryLayer`](crate::retry::RetryLayer::with_deadline_policy) or an
+    /// [`Upstream`](crate::upstream::Config::with_deadline_policy).
+    ///
+    /// ```
+    /// use mesh_core::deadline::Policy;
+    /// use mesh_tower::deadline::DeadlineLayer;
+    /// use std::time::Duration;
+    ///
+    /// // Fifteen seconds, or what the caller asks for; at most a minute to gRPC.
+    /// let minute = Duration::from_secs(60);
+    /// let policy = Policy::envoy().with_max_grpc_timeout(Some(minute));
+    /// assert!(DeadlineLayer::by_policy(policy).is_ok());
+    ///
+    /// let refused = DeadlineLayer::by_policy(policy.with_per_try_timeout(Some(minute))).unwrap_err();
+    /// assert_eq!(refused.field(), "per_try_timeout");
+    /// ```
+    pub fn by_policy(policy: Policy) -> Result<Self, InvalidConfig> {
+        if let Some(per_try) = policy.per_try_timeout() {
+            let expected =
+                "none: a deadline layer knows no attempts, a retry layer and an upstream do";
+            return Err(InvalidConfig::new("per_try_timeout", format!("{per_try:?}"), expected));
+        }
+        Ok(Self { limit: None, carrier: ByPolicy::new(policy), name: None })
     }
 }
 

@@ -17,6 +17,10 @@
 //! | passed before `call` | – | refused, and the inner service is not called |
 //! | sent on | nothing | the extension, and [`write_headers`] |
 //!
+//! [`ByPolicy`] is [`Http`], and the limit is what a [`Policy`](policy::Policy) makes of the request's headers: the
+//! callers may ask for more time or less, as Envoy lets them. It is off unless asked for
+//! ([`DeadlineLayer::by_policy`]), since headers come from callers.
+//!
 //! The inner service is polled first, so an answer that comes in the same moment as the end of the time wins. The
 //! timer is armed only when the answer is not there at once. The end is a
 //! [`MeshError`](crate::MeshError) with [`Reason::DeadlineExceeded`](crate::error::Reason::DeadlineExceeded), and the
@@ -47,13 +51,16 @@
 //! # }
 //! ```
 
+mod asked;
 mod carrier;
 pub mod future;
 mod header;
 mod layer;
 mod service;
 
-pub use carrier::{Carrier, Http, Plain};
+pub use asked::timeouts;
+pub(crate) use asked::{take_off_per_try_timeout, take_off_timeout};
+pub use carrier::{ByPolicy, Carrier, Http, Plain};
 pub use header::{from_headers, write_headers};
 pub use layer::DeadlineLayer;
 use mesh_core::deadline as policy;

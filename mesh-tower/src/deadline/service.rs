@@ -54,8 +54,8 @@ where
         if brought.has_passed(now) {
             return ResponseFuture::refused(exceeded(self.name.as_ref()));
         }
-        let own =
-            self.limit.map_or(policy::Deadline::NONE, |limit| policy::Deadline::after(now, limit));
+        let limit = self.carrier.limit(&mut request, self.limit);
+        let own = limit.map_or(policy::Deadline::NONE, |limit| policy::Deadline::after(now, limit));
         let deadline = own.earlier(brought);
         self.carrier.send(&mut request, now, deadline);
         ResponseFuture::new(self.inner.call(request), deadline.moment(), self.name.clone())

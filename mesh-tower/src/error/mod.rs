@@ -17,6 +17,7 @@
 //! | [`ConnectFailed`](Reason::ConnectFailed) | 503 | `UNAVAILABLE` 14 | `UF` | no |
 //! | [`ConnectTimeout`](Reason::ConnectTimeout) | 503 | `UNAVAILABLE` 14 | `UF` | no |
 //! | [`Unsent`](Reason::Unsent) | 503 | `UNAVAILABLE` 14 | `UC` | no |
+//! | [`RefusedStream`](Reason::RefusedStream) | 503 | `UNAVAILABLE` 14 | `UR` | no |
 //! | [`Reset`](Reason::Reset) | 503 | `UNAVAILABLE` 14 | `UC` | no |
 //! | [`InvalidRequest`](Reason::InvalidRequest) | 400 | `INTERNAL` 13 | `DPE` | no |
 //!
@@ -220,9 +221,10 @@ pub enum Reason {
     ConnectFailed,
     /// No connection to the endpoint was made in time.
     ConnectTimeout,
-    /// The connection was lost, or the endpoint refused the stream, before it took the request in hand: safe to
-    /// send again.
+    /// The connection was lost before anything of the request was written: safe to send again.
     Unsent,
+    /// The endpoint's HTTP/2 refused the request before any application saw it: safe to send again.
+    RefusedStream,
     /// The connection broke after the request was sent.
     Reset,
     /// The request cannot be sent as it is (a URI without a host, a body that failed).
@@ -254,6 +256,7 @@ impl Reason {
                 row(Http::SERVICE_UNAVAILABLE, 14, "UF", false)
             }
             Self::Unsent | Self::Reset => row(Http::SERVICE_UNAVAILABLE, 14, "UC", false),
+            Self::RefusedStream => row(Http::SERVICE_UNAVAILABLE, 14, "UR", false),
             Self::InvalidRequest => row(Http::BAD_REQUEST, 13, "DPE", false),
         }
     }
@@ -263,7 +266,7 @@ impl Reason {
         match self {
             Self::DeadlineExceeded | Self::AttemptTimeout => Outcome::Timeout,
             Self::ConnectFailed | Self::ConnectTimeout => Outcome::ConnectFailed,
-            Self::Unsent | Self::Reset => Outcome::Reset,
+            Self::Unsent | Self::RefusedStream | Self::Reset => Outcome::Reset,
             Self::Overflow(_)
             | Self::Throttled
             | Self::BreakerOpen
@@ -280,7 +283,8 @@ impl Reason {
     pub fn reset(self) -> Reset {
         match self {
             Self::ConnectFailed | Self::ConnectTimeout => Reset::ConnectFailure,
-            Self::Unsent => Reset::RefusedStream,
+            Self::Unsent => Reset::BeforeRequest,
+            Self::RefusedStream => Reset::RefusedStream,
             Self::AttemptTimeout | Self::Reset => Reset::AfterRequest,
             Self::Overflow(_)
             | Self::Throttled
@@ -315,7 +319,10 @@ impl fmt::Display for Reason {
             Self::AttemptTimeout => "the attempt timed out",
             Self::ConnectFailed => "no connection could be made",
             Self::ConnectTimeout => "no connection was made in time",
-            Self::Unsent => "the connection was lost before the request was taken in hand",
+            Self::Unsent => "the connection was lost before the request was written",
+            Self::RefusedStream => {
+                "the endpoint refused the stream before it looked at the request"
+            }
             Self::Reset => "the connection broke before the answer came",
             Self::InvalidRequest => "the request cannot be sent as it is",
         })

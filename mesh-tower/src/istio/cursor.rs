@@ -20,11 +20,13 @@ pub(super) struct Report<'a> {
     mode: Unsupported,
     problems: &'a mut Vec<Problem>,
     errors: usize,
+    /// What only routes carry out, where that is an error.
+    routed: Vec<Problem>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(origin: Origin, mode: Unsupported, problems: &'a mut Vec<Problem>) -> Self {
-        Self { origin, mode, problems, errors: 0 }
+        Self { origin, mode, problems, errors: 0, routed: Vec::new() }
     }
 
     pub(super) fn origin(&self) -> &Origin {
@@ -44,6 +46,21 @@ impl<'a> Report<'a> {
             Unsupported::Error => problem,
             Unsupported::Warn => problem.into_warning(),
         });
+    }
+
+    /// Something that routes carry out and an upstream alone does not: an error for whoever asks for the upstream, or a
+    /// warning now.
+    pub(super) fn routed(&mut self, place: Place, path: &str, message: impl Into<String>) {
+        let problem =
+            Problem::new(self.origin.clone(), place, path, Cause::Unsupported, message.into());
+        match self.mode {
+            Unsupported::Error => push(&mut self.routed, problem),
+            Unsupported::Warn => self.push(problem.into_warning()),
+        }
+    }
+
+    pub(super) fn take_routed(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.routed)
     }
 
     pub(super) fn invalid(&mut self, place: Place, path: &str, message: impl Into<String>) {
@@ -126,6 +143,19 @@ impl<'n> Fields<'n> {
         Some(field)
     }
 
+    /// Takes a field that only routes carry out, with what becomes of it elsewhere. `None` if it is not there.
+    pub(super) fn route(
+        &mut self,
+        name: &'static str,
+        why: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Field<'n>> {
+        let place = self.left.iter().find(|(key, _)| key.name == name).map(|(key, _)| key.place);
+        let field = self.take(name)?;
+        report.routed(place.unwrap_or_default(), &field.path, why);
+        Some(field)
+    }
+
     /// Whether anything was not asked for.
     pub(super) fn is_empty(&self) -> bool {
         self.left.is_empty()
@@ -199,6 +229,11 @@ impl<'n> Field<'n> {
     /// Reports that the value `is not …`.
     pub(super) fn invalid(&self, why: impl std::fmt::Display, report: &mut Report<'_>) {
         report.invalid(self.place(), &self.path, format!("{} {why}", self.node.value));
+    }
+
+    /// Reports a mistake in words of its own.
+    pub(super) fn report(&self, report: &mut Report<'_>, why: &str) {
+        report.invalid(self.place(), &self.path, why);
     }
 
     pub(super) fn unsupported(&self, why: impl std::fmt::Display, report: &mut Report<'_>) {

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_core::{InvalidConfig, Labels};
 
 use super::{
-    DestinationRule, EffectivePolicy, Errors, MeshConfig, PeerAuthentication, VirtualService,
-    WHOLE,
+    Destination, DestinationRule, EffectivePolicy, Errors, MeshConfig, PeerAuthentication, Retries,
+    VirtualService, WHOLE,
     host::is_asked,
     problem::{Cause, Origin, Problem},
     traffic_policy::{Blocks, TrafficPolicy},
@@ -25,11 +25,11 @@ pub struct Documents {
 }
 
 /// What the documents say of one host.
-struct View<'a> {
+pub(super) struct View<'a> {
     service: Option<&'a VirtualService>,
     /// The rule of the service that every request takes.
     route: Option<&'a Rule>,
-    rules: Vec<&'a DestinationRule>,
+    pub(super) rules: Vec<&'a DestinationRule>,
     policy: Option<&'a TrafficPolicy>,
     mesh: &'a MeshConfig,
     port: Option<u16>,
@@ -126,9 +126,17 @@ impl Documents {
     /// ```
     pub fn upstream(&self, host: &str) -> Result<upstream::Config, Errors> {
         let view = self.view(host)?;
+        if let Some(service) = view.service {
+            Errors::refuse(service.routed.clone())?;
+        }
+        self.config(host, &view)
+    }
+
+    /// The configuration that follows from what is said of one host.
+    pub(super) fn config(&self, name: &str, view: &View<'_>) -> Result<upstream::Config, Errors> {
         let baseline = &self.mesh.baseline;
         let whole = view.blocks(None).unwrap_or_default();
-        let mut config = upstream::Config::new(host)
+        let mut config = upstream::Config::new(name)
             .with_timeout(view.route.and_then(|route| route.timeout))
             .with_policy(whole.to_policy(baseline));
         let mut names: Vec<&str> = Vec::new();
@@ -144,8 +152,7 @@ impl Documents {
             let policy = own.map(|own| own.to_policy(baseline));
             config = config.with_subset(&subset.name, subset.labels.clone(), policy);
         }
-        let retries = view.route.and_then(|route| route.retries.as_ref());
-        let retries = retries.or(self.mesh.retries.as_ref()).cloned().unwrap_or_default();
+        let retries = self.retries(view.route.and_then(|route| route.retries.as_ref()));
         config = config.with_retry(retries.to_config(is_hashed));
         if let (Some(service), Some(route)) = (view.service, view.route) {
             config = split(config, service, route, &names)?;
@@ -195,15 +202,24 @@ impl Documents {
         let route = service.and_then(|service| service.rule.as_ref());
         let destination =
             route.and_then(|route| route.host.as_ref()).map_or(full.as_str(), |host| &host.full);
-        let rules =
-            most_specific(&self.destination_rules, |rule| rule.host.specificity(destination));
-        if service.is_none() && rules.is_empty() {
+        let view = self.view_of(destination, route.and_then(|route| route.port).or(port));
+        if service.is_none() && view.rules.is_empty() {
             return Err(self.unknown(host));
         }
+        Ok(View { service, route, ..view })
+    }
+
+    /// What the rules say of a host, whatever its virtual service says.
+    pub(super) fn view_of(&self, full: &str, port: Option<u16>) -> View<'_> {
+        let rules = most_specific(&self.destination_rules, |rule| rule.host.specificity(full));
         let mut policies = rules.iter().filter_map(|rule| rule.policy.as_ref());
         let policy = policies.clone().find(|policy| !policy.is_empty()).or_else(|| policies.next());
-        let port = route.and_then(|route| route.port).or(port);
-        Ok(View { service, route, rules, policy, mesh: &self.mesh, port })
+        View { service: None, route: None, rules, policy, mesh: &self.mesh, port }
+    }
+
+    /// What a rule says of retries, else the mesh, else Istio.
+    pub(super) fn retries(&self, of_rule: Option<&Retries>) -> Retries {
+        of_rule.or(self.mesh.retries.as_ref()).cloned().unwrap_or_default()
     }
 
     /// The configurations of all hosts of the documents, wildcards apart, by host as it is written first. A host with
@@ -339,14 +355,14 @@ impl Default for Documents {
 
 impl View<'_> {
     /// The blocks in force for a subset's policy, or for the host as a whole.
-    fn blocks(&self, subset: Option<&TrafficPolicy>) -> Option<Blocks> {
+    pub(super) fn blocks(&self, subset: Option<&TrafficPolicy>) -> Option<Blocks> {
         TrafficPolicy::merge(self.mesh.policy.as_ref(), self.policy, subset, self.port)
     }
 
     /// Whether the route sends requests to that subset.
     fn leads_to(&self, subset: &str) -> bool {
         let mut destinations = self.route.iter().flat_map(|route| &route.destinations);
-        destinations.any(|destination| destination.subset.as_deref() == Some(subset))
+        destinations.any(|(destination, _)| destination.subset() == Some(subset))
     }
 }
 
@@ -371,33 +387,37 @@ fn split(
     rule: &Rule,
     subsets: &[&str],
 ) -> Result<upstream::Config, Errors> {
-    let unknown = rule.destinations.iter().filter_map(|destination| {
-        let name = destination.subset.as_deref()?;
-        let host = rule.host.as_ref().map_or("", |host| host.written.as_str());
-        (!subsets.contains(&name)).then(|| {
-            let name = shorten(name, 60);
-            let message = format!("\"{name}\" is no subset of a DestinationRule for {host}");
-            Problem::new(
-                service.origin.clone(),
-                destination.place,
-                &destination.path,
-                Cause::Unresolved,
-                message,
-            )
-        })
-    });
-    Errors::refuse(unknown.collect())?;
-    if rule.destinations.iter().all(|destination| destination.subset.is_none()) {
+    let destinations = rule.destinations.iter().map(|(destination, _)| destination);
+    Errors::refuse(unknown_subsets(destinations, &service.origin, subsets))?;
+    if rule.destinations.iter().all(|(destination, _)| destination.subset.is_none()) {
         // All of it to the host as a whole.
         return Ok(config);
     }
-    if rule.destinations.iter().any(|destination| destination.subset.is_none()) {
+    if rule.destinations.iter().any(|(destination, _)| destination.subset.is_none()) {
         config = config.with_subset(WHOLE, Labels::default(), None);
     }
-    let share = |destination: &super::virtual_service::Destination| {
-        (destination.subset.as_deref().unwrap_or(WHOLE).to_owned(), destination.weight)
+    let share = |(destination, weight): &(Destination, u32)| {
+        (destination.subset().unwrap_or(WHOLE).to_owned(), *weight)
     };
     Ok(config.with_split(rule.destinations.iter().map(share).collect()))
+}
+
+/// The destinations whose subset no rule defines.
+pub(super) fn unknown_subsets<'a>(
+    destinations: impl Iterator<Item = &'a Destination>,
+    origin: &Origin,
+    subsets: &[&str],
+) -> Vec<Problem> {
+    let unknown = destinations.filter_map(|destination| {
+        let name = destination.subset()?;
+        (!subsets.contains(&name)).then(|| {
+            let (name, host) = (shorten(name, 60), destination.host());
+            let message = format!("\"{name}\" is no subset of a DestinationRule for {host}");
+            let (place, path) = (destination.place, &destination.path);
+            Problem::new(origin.clone(), place, path, Cause::Unresolved, message)
+        })
+    });
+    unknown.collect()
 }
 
 fn unusable(service: Option<&VirtualService>, error: &InvalidConfig) -> Errors {

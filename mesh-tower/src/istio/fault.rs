@@ -1,186 +1,89 @@
-//! `fault` and `mirror` of a VirtualService's rule: read in full, and left to others to carry out.
+//! `fault` and `mirror` of a VirtualService's rule.
 
-use std::time::Duration;
-
-use mesh_core::Ratio;
+use mesh_core::{
+    Ratio,
+    route::{Abort, AbortStatus, Delay, Fault, Mirror},
+};
 
 use super::{
     cursor::{Field, Fields, Report},
-    host::Host,
+    virtual_service::{Destination, read_destination},
 };
 
-/// What a rule asks to go wrong, and how often.
-///
 /// Shares are whole millionths, cut as in Istio, and none where nothing is said: an `abort` without a `percentage` aborts
 /// nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    abort: Option<Abort>,
-    delay: Option<Delay>,
+pub(super) fn read_fault(field: &Field<'_>, report: &mut Report<'_>) -> Option<Fault> {
+    let mut fields = field.fields(report)?;
+    let abort = fields.take("abort").map(|abort| read_abort(&abort, report));
+    let delay = fields.take("delay").map(|delay| read_delay(&delay, report));
+    fields.finish(report);
+    // What could not be read has been reported.
+    Some(Fault::none().with_abort(abort.flatten()).with_delay(delay.flatten()))
 }
 
-impl Fault {
-    /// Requests that are answered by an error.
-    pub fn abort(&self) -> Option<&Abort> {
-        self.abort.as_ref()
-    }
-
-    /// Requests that are held back.
-    pub fn delay(&self) -> Option<&Delay> {
-        self.delay.as_ref()
-    }
-
-    pub(super) fn read(field: &Field<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let mut fields = field.fields(report)?;
-        let abort = fields.take("abort").and_then(|abort| Abort::read(&abort, report));
-        let delay = fields.take("delay").and_then(|delay| Delay::read(&delay, report));
-        fields.finish(report);
-        Some(Self { abort, delay })
-    }
-}
-
-/// Requests that are answered by an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Abort {
-    status: AbortStatus,
-    share: Ratio,
-}
-
-/// The error that a request is answered by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AbortStatus {
-    /// `httpStatus`, from 200 to 600.
-    Http(u16),
-    /// `grpcStatus`, such as `UNAVAILABLE`.
-    Grpc(String),
-}
-
-impl Abort {
-    /// The error.
-    pub fn status(&self) -> &AbortStatus {
-        &self.status
-    }
-
-    /// The share of the requests. Default none.
-    pub fn share(&self) -> Ratio {
-        self.share
-    }
-
-    fn read(field: &Field<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let mut fields = field.fields(report)?;
-        let share = read_share(&mut fields, "percentage", Ratio::ZERO, report);
-        let (http, grpc) = (fields.take("httpStatus"), fields.take("grpcStatus"));
-        fields.finish(report);
-        let status = match (http, grpc) {
-            (Some(status), None) => {
-                let code = status.number(600, report)?;
-                let code = u16::try_from(code).ok().filter(|code| *code >= 200);
-                if code.is_none() {
-                    status.invalid("is not allowed, expected 200 to 600", report);
-                }
-                AbortStatus::Http(code?)
-            }
-            (None, Some(status)) => AbortStatus::Grpc(status.text(report)?.to_owned()),
-            (Some(_), Some(_)) | (None, None) => {
-                field.invalid("needs either httpStatus or grpcStatus", report);
-                return None;
-            }
-        };
-        Some(Self { status, share: share? })
-    }
-}
-
-/// Requests that are held back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delay {
-    fixed: Duration,
-    share: Ratio,
-}
-
-impl Delay {
-    /// How long.
-    pub fn fixed(&self) -> Duration {
-        self.fixed
-    }
-
-    /// The share of the requests. Default none.
-    pub fn share(&self) -> Ratio {
-        self.share
-    }
-
-    fn read(field: &Field<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let mut fields = field.fields(report)?;
-        let share = read_share(&mut fields, "percentage", Ratio::ZERO, report);
-        let fixed = fields.require("fixedDelay", report).and_then(|field| field.duration(report));
-        fields.finish(report);
-        Some(Self { fixed: fixed?, share: share? })
-    }
-}
-
-/// A host that gets copies of requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirror {
-    host: Host,
-    subset: Option<String>,
-    share: Ratio,
-}
-
-impl Mirror {
-    /// The host, as it was written.
-    pub fn host(&self) -> &str {
-        &self.host.written
-    }
-
-    /// The subset of that host.
-    pub fn subset(&self) -> Option<&str> {
-        self.subset.as_deref()
-    }
-
-    /// The share of the requests. Default all; whoever writes 0 gets none.
-    pub fn share(&self) -> Ratio {
-        self.share
-    }
-
-    fn read(
-        destination: &Field<'_>,
-        share: Option<Ratio>,
-        namespace: &str,
-        report: &mut Report<'_>,
-    ) -> Option<Self> {
-        let mut fields = destination.fields(report)?;
-        let host = fields.require("host", report);
-        let host = host.and_then(|host| Host::read(&host, namespace, report));
-        let subset = fields.take("subset").and_then(|subset| subset.text(report));
-        if let Some(port) = fields.take("port") {
-            super::traffic_policy::read_port(&port, report);
+fn read_abort(field: &Field<'_>, report: &mut Report<'_>) -> Option<Abort> {
+    let mut fields = field.fields(report)?;
+    let share = read_share(&mut fields, "percentage", Ratio::ZERO, report);
+    let (http, grpc) = (fields.take("httpStatus"), fields.take("grpcStatus"));
+    fields.finish(report);
+    let (made, field) = match (http, grpc) {
+        (Some(status), None) => {
+            let code = u16::try_from(status.number(600, report)?).unwrap_or_default();
+            (AbortStatus::http(code), status)
         }
-        fields.finish(report);
-        Some(Self { host: host?, subset: subset.map(str::to_owned), share: share? })
-    }
+        (None, Some(status)) => (AbortStatus::grpc(status.text(report)?), status),
+        (Some(_), Some(_)) | (None, None) => {
+            field.invalid("needs either httpStatus or grpcStatus", report);
+            return None;
+        }
+    };
+    let refused = |error: mesh_core::InvalidConfig| {
+        let why = format!("is not allowed, expected {}", error.expected());
+        field.invalid(why, report);
+    };
+    Some(Abort::new(made.map_err(refused).ok()?, share?))
 }
 
-/// `mirror` with its `mirrorPercentage`, and `mirrors`, each with its own.
+fn read_delay(field: &Field<'_>, report: &mut Report<'_>) -> Option<Delay> {
+    let mut fields = field.fields(report)?;
+    let share = read_share(&mut fields, "percentage", Ratio::ZERO, report);
+    let fixed = fields.require("fixedDelay", report).and_then(|field| field.duration(report));
+    fields.finish(report);
+    Some(Delay::new(fixed?, share?))
+}
+
+/// `mirror` with its `mirrorPercentage`, and `mirrors`, each with its own. Default all; whoever writes 0 gets none.
 pub(super) fn read_mirrors(
     fields: &mut Fields<'_>,
     namespace: &str,
     report: &mut Report<'_>,
-) -> Vec<Mirror> {
+) -> Vec<Mirror<Destination>> {
     let mut mirrors = Vec::new();
+    let why = "is not carried out by an upstream alone";
     let share = read_share(fields, "mirrorPercentage", Ratio::ONE, report);
-    if let Some(mirror) = fields.refuse("mirror", "is not supported", report) {
-        mirrors.extend(Mirror::read(&mirror, share, namespace, report));
+    if let Some(mirror) = fields.route("mirror", why, report) {
+        mirrors.extend(read_mirror(&mirror, share, namespace, report));
     }
-    let list = fields.refuse("mirrors", "is not supported", report);
+    let list = fields.route("mirrors", why, report);
     for item in list.and_then(|list| list.list(report)).into_iter().flatten() {
         let Some(mut fields) = item.fields(report) else { continue };
         let share = read_share(&mut fields, "percentage", Ratio::ONE, report);
         if let Some(destination) = fields.require("destination", report) {
-            mirrors.extend(Mirror::read(&destination, share, namespace, report));
+            mirrors.extend(read_mirror(&destination, share, namespace, report));
         }
         fields.finish(report);
     }
     mirrors
+}
+
+fn read_mirror(
+    field: &Field<'_>,
+    share: Option<Ratio>,
+    namespace: &str,
+    report: &mut Report<'_>,
+) -> Option<Mirror<Destination>> {
+    let destination = read_destination(field, namespace, report);
+    Some(Mirror::new(destination?, share?))
 }
 
 fn read_share(

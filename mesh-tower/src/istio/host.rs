@@ -2,7 +2,7 @@
 
 use super::cursor::{Field, Report};
 
-const CLUSTER: &str = ".svc.cluster.local";
+pub(super) const CLUSTER: &str = ".svc.cluster.local";
 
 /// A host as it was written, and in full.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@
 //! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `LEAST_CONN`, `UNSPECIFIED` |
 //! | … `retryBudget` | `percent`, `minRetryConcurrency` |
 //! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`) |
+//! | … by [`Documents::routes`] alone | `http[]` with `match[]` (`uri`, `ignoreUriCase`, `scheme`, `method`, `authority`, `headers`, `withoutHeaders`, `queryParams`, `port`, `sourceLabels`, `sourceNamespace`, `gateways`), `rewrite` (`uri`, `uriRegexRewrite`, `authority`), `headers`, also of a destination (`request`, `response`: `set`, `add`, `remove`), `fault` (`delay`, `abort`), `mirror`, `mirrorPercentage`, `mirrors[]`, `redirect`, `directResponse`; shares of several hosts |
 //! | `PeerAuthentication` (`security.istio.io/v1`, `v1beta1`) | `selector.matchLabels`, `mtls.mode`, `portLevelMtls` |
 //! | `List` (`v1`) | `items[]`, each a document: what `kubectl get -o yaml` prints |
 //!
@@ -24,9 +25,15 @@
 //! is off; retries that are absent are 2, `attempts: 0` is none; a timeout that is absent is none. Metadata and `status`
 //! are not judged.
 //!
-//! Read and not carried out: `fault` ([`VirtualService::fault`]), `mirror` and `mirrors` ([`VirtualService::mirrors`]),
-//! `retryRemoteLocalities` ([`Retries::previous_priorities`]), words of `retryOn` that are no conditions. They are
-//! reported, and with [`Unsupported::Warn`] whoever carries them out by other means finds them there.
+//! # An upstream, or routes
+//!
+//! A [`Router`](crate::route::Router) of [`Documents::routes`] carries out whole virtual services; each destination's
+//! upstream is [`Documents::destination`]. An upstream alone ([`Documents::upstream`]) is less: one host, one rule. What it
+//! would leave out of a virtual service is an error there; with [`Unsupported::Warn`] it is a warning when the text is read,
+//! and left out: a rule with a `match` as a whole, of others what an upstream cannot do.
+//!
+//! Read and not carried out by either: `retryRemoteLocalities` ([`Retries::previous_priorities`]), words of `retryOn` that are
+//! no conditions. They are reported, and with [`Unsupported::Warn`] whoever carries them out by other means finds them there.
 //!
 //! # Which policy is in force
 //!
@@ -48,8 +55,9 @@
 //! * A wrong value is an error, where Istio's data plane takes some of them in silence. An unknown word in `retryOn`
 //!   is one that [`Unsupported::Warn`] lets pass, without effect, as Envoy does.
 //! * A budget that is not named stands beside `maxRetries`. A `retryBudget` that is named takes its place, as in Envoy.
-//! * A document is for every client: who asks (`sourceLabels`, `workloadSelector`, `exportTo` of some namespaces) is
-//!   not considered, and is reported.
+//! * A document is for every client: `workloadSelector` and `exportTo` of some namespaces are not considered, and are
+//!   reported. Who asks (`sourceLabels`, `sourceNamespace`, `gateways` of a match) is said to [`Documents::routes`].
+//! * A value of a header is sent as it stands. What Envoy would replace in it (`%REQ(…)%`) is reported.
 //! * `retries` needs `attempts`, and `attempts: 0` allows no other field.
 //! * `consistentHash` is not carried out; with [`Unsupported::Warn`] it only has the effect that it has on retries, which do
 //!   not avoid the endpoint that was tried.
@@ -85,17 +93,21 @@
 
 mod connection_pool;
 mod cursor;
+mod destination;
 mod destination_rule;
 mod documents;
 mod duration;
 mod effective;
 mod fault;
 mod host;
+mod http_action;
+mod http_match;
 mod mesh_config;
 mod mtls;
 mod outlier;
 mod problem;
 mod retries;
+mod routes;
 mod traffic_policy;
 mod virtual_service;
 mod yaml;
@@ -103,10 +115,10 @@ mod yaml;
 use std::sync::Arc;
 
 use cursor::{Field, Fields, Report};
+pub use destination::Destination;
 pub use destination_rule::DestinationRule;
 pub use documents::Documents;
 pub use effective::EffectivePolicy;
-pub use fault::{Abort, AbortStatus, Delay, Fault, Mirror};
 pub use mesh_config::MeshConfig;
 use mtls::Metadata;
 pub use mtls::{MtlsMode, PeerAuthentication};

@@ -65,6 +65,13 @@ fn read_counts(
     {
         config = config.with_consecutive_gateway_errors(count);
     }
+    if let Some(field) = fields.take("consecutiveErrors") {
+        report.advise(
+            field.place(),
+            &field.path,
+            "is deprecated and without effect, here as in Istio: use consecutive5xxErrors",
+        );
+    }
     let split = fields.take("splitExternalLocalOriginErrors");
     let split = split.and_then(|field| field.boolean(report)).unwrap_or(false);
     config = config.with_split_local_origin(split);

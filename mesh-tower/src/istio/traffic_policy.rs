@@ -272,7 +272,18 @@ fn read_budget(block: &Field<'_>, report: &mut Report<'_>) -> Option<budget::Con
     let percent =
         fields.take("percent").map_or(Some(Ratio::from_percent(20)), |field| field.percent(report));
     let least = fields.take("minRetryConcurrency").and_then(|field| field.number(u32::MAX, report));
+    let interval =
+        fields.take("budgetInterval").map(|field| (field.duration_or_zero(report), field));
     fields.finish(report);
     // 0 reads as Envoy's default.
-    Some(budget::Config::concurrent(percent?, least.filter(|least| *least > 0).unwrap_or(3)))
+    let least = least.filter(|least| *least > 0).unwrap_or(3);
+    let budget = budget::Config::concurrent(percent?, least);
+    let Some((interval, field)) = interval else { return Some(budget) };
+    match budget.with_interval(interval?) {
+        Ok(budget) => Some(budget),
+        Err(error) => {
+            field.invalid(format_args!("is not allowed, expected {}", error.expected()), report);
+            None
+        }
+    }
 }

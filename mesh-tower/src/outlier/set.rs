@@ -137,7 +137,7 @@ impl Shared {
     /// An attempt at `record`'s endpoint ended.
     pub(super) fn on_outcome(&self, record: &Record, chance: &Chance, outcome: Outcome) {
         let due = self.due.load(Ordering::Relaxed);
-        let silent = matches!(outcome, Outcome::Success | Outcome::Throttled | Outcome::Cancelled);
+        let silent = matches!(outcome, Outcome::Success | Outcome::Cancelled);
         // Only an ejection needs to know the time.
         let now = if silent && due == QUIET { Timestamp::ZERO } else { Clock.now() };
         let events = self.detection.on_outcome(now, &mut chance.rng(), &record.host, outcome);

@@ -9,7 +9,7 @@ use crate::error::{BoxError, Reason, find_cause};
 /// | hyper, h2 | reason |
 /// | --- | --- |
 /// | the request's body failed, its headers contradict each other | `InvalidRequest` |
-/// | `RST_STREAM(REFUSED_STREAM)`; a `GOAWAY` whose last stream is older | `Unsent` (RFC 9113 §8.7) |
+/// | `RST_STREAM(REFUSED_STREAM)`; a `GOAWAY` whose last stream is older | `RefusedStream` (RFC 9113 §8.7) |
 /// | everything else | `Reset`: the endpoint may have seen it |
 pub(super) fn of_request(error: &hyper::Error) -> Reason {
     let Some(stream) = find_cause::<h2::Error>(error) else {
@@ -19,7 +19,7 @@ pub(super) fn of_request(error: &hyper::Error) -> Reason {
     if stream.is_remote() && (refused || stream.is_go_away()) {
         // A stream that the endpoint has in hand outlives a GOAWAY; only those that it will never look at get the
         // GOAWAY itself as their error.
-        Reason::Unsent
+        Reason::RefusedStream
     } else if stream.is_reset() && !stream.is_remote() && !stream.is_library() {
         // We reset a stream ourselves when the body of its request fails.
         Reason::InvalidRequest

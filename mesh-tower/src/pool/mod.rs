@@ -46,8 +46,8 @@
 //! # What becomes of a request
 //!
 //! One whose connection turns out to have been closed before anything of it was written goes out again, on another
-//! connection. If that cannot be, and also if the endpoint refused the stream or named it as not processed in its
-//! `GOAWAY`, the error is [`Reason::Unsent`]: a retry is safe. After that it is [`Reason::Reset`].
+//! connection. If that cannot be, the error is [`Reason::Unsent`]; if the endpoint refused the stream or named it as not
+//! processed in its `GOAWAY` it is [`Reason::RefusedStream`]: a retry is safe. After that it is [`Reason::Reset`].
 //!
 //! # What it does not do
 //!
@@ -81,6 +81,7 @@
 //! [`Reason::Overflow`]: crate::error::Reason::Overflow
 //! [`Reason::ConnectTimeout`]: crate::error::Reason::ConnectTimeout
 //! [`Reason::Unsent`]: crate::error::Reason::Unsent
+//! [`Reason::RefusedStream`]: crate::error::Reason::RefusedStream
 //! [`Reason::Reset`]: crate::error::Reason::Reset
 #![cfg_attr(
     not(feature = "client"),

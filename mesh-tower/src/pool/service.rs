@@ -19,7 +19,8 @@ use crate::error::BoxError;
 /// # Errors
 ///
 /// A [`MeshError`](crate::MeshError) that names upstream and endpoint, of one of these
-/// [`Reason`](crate::error::Reason)s: `Overflow(Pending)`, `ConnectFailed`, `ConnectTimeout`, `Unsent`, `Reset`,
+/// [`Reason`](crate::error::Reason)s: `Overflow(Pending)`, `ConnectFailed`, `ConnectTimeout`, `Unsent`, `RefusedStream`,
+/// `Reset`,
 /// `InvalidRequest`. What lies beneath is its source.
 ///
 /// # Cancel safety

@@ -19,7 +19,7 @@ use mesh_core::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Outgoing, layer::Shared, reset::with_reset_headers};
+use super::{Outgoing, Terms, layer::Shared, reset::read_by_policy};
 use crate::{
     BoxError, Clock, MeshError, body::ReplayBody, classify::Classify, error::Reason, timer::Timer,
 };
@@ -73,10 +73,14 @@ where
         request: Request<B>,
     ) -> Self {
         let now = Clock.now();
-        let config = &shared.config;
-        let limit = Deadline::NONE;
+        let terms = Terms {
+            deadline: Deadline::NONE,
+            policy: Some(&shared.config),
+            cap: shared.replay_cap,
+            wishes: shared.wishes.any(),
+        };
         let mut request = Outgoing::new(request);
-        request.read(now, limit, config.retries() > 0, shared.replay_cap);
+        request.read(now, &terms);
         let session = Session::new();
         let limit = attempt_limit(&request, &shared, &session, now);
         let state = match request.next(None) {
@@ -103,7 +107,7 @@ fn attempt_limit<B>(
     session: &Session,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let per_try = session.per_try_timeout(&shared.config);
+    let per_try = session.per_try_timeout(request.policy(&shared.config));
     let left = request.deadline.attempt_timeout(now, per_try)?;
     Some(now + left)
 }
@@ -158,7 +162,8 @@ where
             // The attempt lets go of the request's body, which a retry may need.
             this.state.set(State::Done);
             let answer = this.classify.classify(result.as_ref()).answer();
-            let answer = with_reset_headers(&this.held.shared.config, answer, &result);
+            let retry = this.request.policy(&this.held.shared.config);
+            let answer = read_by_policy(retry, answer, &result);
             match this.held.decide(this.request, this.session, answer) {
                 Some(until) => this.state.set(State::Waiting { until }),
                 None => return Poll::Ready(result),
@@ -185,15 +190,16 @@ impl Held {
         if request.may_go_again_unseen(session, &shared.config, now, answer) {
             return Some(now);
         }
+        let replayable = request.is_replayable();
         let decision = session.on_answer(
-            &shared.config,
+            request.policy(&shared.config),
             &shared.budget,
             &shared.limits,
             now,
             request.deadline,
             &mut shared.chance.rng(),
             answer,
-            request.is_replayable(),
+            replayable,
         );
         match decision {
             Decision::Retry(granted) => {

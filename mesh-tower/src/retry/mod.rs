@@ -11,6 +11,10 @@
 //! * Each attempt has its own time limit ([`per_try_timeout`](mesh_core::retry::Config::per_try_timeout)) within the
 //!   request's deadline.
 //!
+//! * A request may have wishes of its own, in Envoy's headers: how often and on what it is retried
+//!   ([`with_overrides`](RetryLayer::with_overrides)), and how long it and each attempt may take
+//!   ([`with_deadline_policy`](RetryLayer::with_deadline_policy)). Neither is heard by default: headers come from callers.
+//!
 //! Sending again before an attempt has failed is [`hedge`]'s.
 //!
 //! An [`Upstream`](crate::upstream::Upstream) does all of this itself, and sends a retry to another endpoint. This layer
@@ -46,8 +50,10 @@ mod layer;
 mod request;
 mod reset;
 mod service;
+mod wishes;
 
 pub use layer::RetryLayer;
-pub(crate) use request::Outgoing;
-pub(crate) use reset::with_reset_headers;
+pub(crate) use request::{Outgoing, Terms};
+pub(crate) use reset::read_by_policy;
 pub use service::Retry;
+pub(crate) use wishes::Wishes;

@@ -1,4 +1,4 @@
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use http_body::Body;
@@ -8,10 +8,12 @@ use mesh_core::{
     retry::{Answer, Config, Session},
 };
 
+use super::Wishes;
 use crate::{
     body::{Kept, ReplayBody, Whole},
     classify::is_grpc,
     deadline,
+    route::RouteRetry,
     server::Inbound,
 };
 
@@ -25,7 +27,27 @@ pub(crate) struct Outgoing<B> {
     /// This request is itself a retry, made by whoever called us: retries of retries multiply.
     pub(crate) is_retry: bool,
     attempts: u32,
+    /// How often it was sent again uncounted.
+    resends: u8,
+    /// The policy that this request or its route has asked for, in place of the one that holds for all.
+    own: Option<Arc<Config>>,
 }
+
+/// By what a request is [read](Outgoing::read).
+pub(crate) struct Terms<'a> {
+    /// By when it must be over, if it does not say so itself.
+    pub(crate) deadline: Deadline,
+    /// The retry policy that holds for all; without one it may be sent again in any case.
+    pub(crate) policy: Option<&'a Config>,
+    /// So many bytes of its body are kept to send it again.
+    pub(crate) cap: u64,
+    /// What it may ask for.
+    pub(crate) wishes: Option<&'a Wishes>,
+}
+
+/// gRFC A6 has no bound for what never left the client. An endpoint that accepts connections and drops them would be asked
+/// for ever, at full speed.
+const RESENDS: u8 = 8;
 
 /// A body on its way: nothing is wrapped or copied before an attempt is really made.
 enum Stored<B> {
@@ -36,6 +58,14 @@ enum Stored<B> {
     },
     Kept(Kept<B>),
     Gone,
+}
+
+impl<B> Outgoing<B> {
+    /// The retry policy of this request: its own, or the one that holds for all.
+    #[inline]
+    pub(crate) fn policy<'a>(&'a self, shared: &'a Config) -> &'a Config {
+        self.own.as_deref().unwrap_or(shared)
+    }
 }
 
 impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
@@ -50,13 +80,14 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
             deadline: Deadline::NONE,
             is_retry: false,
             attempts: 0,
+            resends: 0,
+            own: None,
         }
     }
 
-    /// Learns from the request how long it may take and what it is. With `retries` it may be sent again, if no more
-    /// than `cap` bytes of its body have to be kept for that.
-    pub(crate) fn read(&mut self, now: Timestamp, timeout: Deadline, retries: bool, cap: u64) {
-        self.deadline = timeout;
+    /// Learns from the request how long it may take and what it is.
+    pub(crate) fn read(&mut self, now: Timestamp, terms: &Terms<'_>) {
+        self.deadline = terms.deadline;
         let mut attempt = 1;
         let Some(head) = &mut self.head else { return };
         if !head.headers.is_empty() {
@@ -66,7 +97,17 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
                 self.deadline = self.deadline.earlier(Deadline::after(now, asked));
             }
         }
+        if let (Some(wishes), Some(config)) = (terms.wishes, terms.policy) {
+            let route = head.extensions.get::<RouteRetry>().map(|route| &*route.0);
+            let granted = wishes.grant(now, &mut head.headers, route.unwrap_or(config));
+            // The policy alone says which headers count.
+            self.deadline = granted.deadline.unwrap_or(self.deadline);
+            self.own = granted.retry.map(Arc::from);
+        }
         if !head.extensions.is_empty() {
+            if let (None, Some(route)) = (&self.own, head.extensions.get::<RouteRetry>()) {
+                self.own = Some(route.0.clone());
+            }
             if let Some(inbound) = head.extensions.get::<Inbound>() {
                 self.deadline = self.deadline.earlier(inbound.deadline());
                 attempt = attempt.max(inbound.attempt());
@@ -79,8 +120,12 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
         if self.is_retry {
             // An extension ends here: the service after the next must know as well.
             mark_retry(&mut head.headers, attempt, self.grpc);
-        } else if retries && let Stored::Fresh { cap: kept, .. } = &mut self.body {
-            *kept = Some(cap);
+        } else if terms
+            .policy
+            .is_none_or(|config| self.own.as_deref().unwrap_or(config).retries() > 0)
+            && let Stored::Fresh { cap: kept, .. } = &mut self.body
+        {
+            *kept = Some(terms.cap);
         }
     }
 
@@ -121,17 +166,15 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
     ) -> bool {
         let Some(unseen) = answer.unseen() else { return false };
         let may = !self.deadline.has_passed(now)
+            && self.resends < RESENDS
             && self.is_replayable()
-            && session.try_transparent(config, unseen);
+            && session.try_transparent(self.policy(config), unseen);
         if may {
-            self.uncount();
+            // The last attempt was none: nobody has seen it, and the next takes its number.
+            self.attempts = self.attempts.saturating_sub(1);
+            self.resends += 1;
         }
         may
-    }
-
-    /// The last attempt was none: nobody has seen it, and the next takes its number.
-    fn uncount(&mut self) {
-        self.attempts = self.attempts.saturating_sub(1);
     }
 
     /// As if nothing had been sent yet; the body must have come back.

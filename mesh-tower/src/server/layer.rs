@@ -1,10 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
-use mesh_core::limit::adaptive;
+use mesh_core::limit::{adaptive, overload::Action};
 use tower_layer::Layer;
 
-use super::Server;
-use crate::limit::{self, Gate, Refusals, Side};
+use super::{Server, defence::Defence};
+use crate::{
+    Chance,
+    limit::{self, Gate, Refusals, Side},
+};
 
 /// Makes [`Server`] services. All of one layer, and their clones, share the same slots and queue; axum, which applies
 /// a layer to each of its routes, therefore has one limit for all of them.
@@ -29,6 +32,7 @@ pub(super) struct Settings {
     pub(super) default_timeout: Option<Duration>,
     pub(super) max_timeout: Option<Duration>,
     pub(super) trust_headers: bool,
+    pub(super) defence: Defence,
 }
 
 impl ServerLayer {
@@ -43,6 +47,7 @@ impl ServerLayer {
                 default_timeout: None,
                 max_timeout: None,
                 trust_headers: true,
+                defence: Defence::default(),
             },
         }
     }
@@ -122,6 +127,54 @@ impl ServerBuilder {
     /// as Envoy removes such headers there.
     pub fn trust_headers(mut self, trust: bool) -> Self {
         self.settings.trust_headers = trust;
+        self
+    }
+
+    /// Turns requests away while something else than slots is scarce: memory, file handles, a queue behind the handler
+    /// (Envoy's load-shed points, `stop_accepting_requests`). The application measures the pressure and reports it to the
+    /// same [`Action`]; the share of the requests that is refused is the action's state. Default: none.
+    ///
+    /// ```
+    /// use mesh_core::Ratio;
+    /// use mesh_tower::{limit::overload::{Action, Trigger}, server::ServerLayer};
+    /// use std::sync::Arc;
+    ///
+    /// let percent = Ratio::from_percent;
+    /// let shed = Arc::new(Action::new([Trigger::scaled("heap", percent(80), percent(95))?])?);
+    /// let layer = ServerLayer::builder().shed(shed.clone()).build();
+    /// // Now and then, by whoever knows. From here on a third of the requests is refused, by chance.
+    /// shed.on_pressure("heap", percent(85));
+    /// # Ok::<(), mesh_core::InvalidConfig>(())
+    /// ```
+    pub fn shed(mut self, action: Arc<Action>) -> Self {
+        self.settings.defence.shed = Some(action);
+        self
+    }
+
+    /// Shortens the time of each new request while something is scarce, down to `least` (Envoy `reduce_timeouts`). What
+    /// the caller asks for, the default and the most are shortened alike; a time that is shorter than `least` stays, and
+    /// so do no time at all and a deadline among the request's extensions. Default: none.
+    ///
+    /// ```
+    /// use mesh_core::Ratio;
+    /// use mesh_tower::{limit::overload::{Action, Trigger}, server::ServerLayer};
+    /// use std::{sync::Arc, time::Duration};
+    ///
+    /// let hurry = Arc::new(Action::new([Trigger::threshold("queue", Ratio::from_percent(90))?])?);
+    /// let layer = ServerLayer::builder()
+    ///     .default_timeout(Duration::from_secs(60))
+    ///     .reduce_timeouts(hurry.clone(), Duration::from_secs(10))
+    ///     .build();
+    /// # Ok::<(), mesh_core::InvalidConfig>(())
+    /// ```
+    pub fn reduce_timeouts(mut self, action: Arc<Action>, least: Duration) -> Self {
+        self.settings.defence.timeouts = Some((action, least));
+        self
+    }
+
+    /// Where the chance of [`shed`](Self::shed) comes from. Default: each thread's own generator.
+    pub fn chance(mut self, chance: Chance) -> Self {
+        self.settings.defence.chance = chance;
         self
     }
 

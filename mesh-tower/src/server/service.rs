@@ -5,7 +5,7 @@ use std::{
 
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
-use mesh_core::{Timestamp, deadline::Deadline};
+use mesh_core::{Timestamp, deadline::Deadline, limit::Resource};
 use tower_service::Service;
 
 use super::{Inbound, body::ServerBody, future::ResponseFuture, layer::Settings};
@@ -47,8 +47,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let now = Clock.now();
         let grpc = is_grpc(request.headers());
+        if self.settings.defence.sheds() {
+            return ResponseFuture::refused(grpc, self.settings.refusals.full(Resource::Requests));
+        }
+        let now = Clock.now();
         let before = request.extensions().get().copied().unwrap_or(Deadline::NONE);
         let deadline = self.settings.deadline(request.headers(), now).earlier(before);
         let refusals = &self.settings.refusals;
@@ -76,14 +79,15 @@ where
 }
 
 impl Settings {
-    /// Step 1 of the module's docs.
+    /// Step 2 of the module's docs.
     fn deadline(&self, headers: &HeaderMap, now: Timestamp) -> Deadline {
         let asked = if self.trust_headers { from_headers(headers) } else { None };
         let timeout = match (asked.or(self.default_timeout), self.max_timeout) {
             (Some(timeout), Some(max)) => Some(timeout.min(max)),
             (timeout, max) => timeout.or(max),
         };
-        timeout.map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout))
+        timeout
+            .map_or(Deadline::NONE, |timeout| Deadline::after(now, self.defence.timeout(timeout)))
     }
 
     fn inbound(&self, headers: &HeaderMap, deadline: Deadline) -> Inbound {

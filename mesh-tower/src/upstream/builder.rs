@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_core::{
-    Endpoint, InvalidConfig, Labels, Ratio, balance, breaker, budget, limit, outlier, retry,
-    throttle,
+    Endpoint, InvalidConfig, Labels, Ratio, balance, breaker, budget, deadline, limit, outlier,
+    retry, throttle,
 };
 
 use super::{Answers, Config, Driver, MakeEndpoint, Policy, Upstream, plan::Shared};
@@ -61,6 +61,18 @@ impl Builder {
     #[must_use]
     pub fn no_timeout(self) -> Self {
         self.config(|config| config.with_timeout(None))
+    }
+
+    /// See [`Config::with_deadline_policy`].
+    #[must_use]
+    pub fn deadline_policy(self, policy: deadline::Policy) -> Self {
+        self.config(|config| config.with_deadline_policy(Some(policy)))
+    }
+
+    /// See [`Config::with_retry_overrides`].
+    #[must_use]
+    pub fn retry_overrides(self, on: bool) -> Self {
+        self.config(|config| config.with_retry_overrides(on))
     }
 
     /// See [`Config::with_retry`].
@@ -228,7 +240,8 @@ impl Builder {
 }
 
 impl<M: MakeEndpoint, C> Upstream<M, C> {
-    /// The same upstream with another idea of what a failure is.
+    /// The same upstream with another idea of what a failure is: to its breakers, its outlier detection and its balancer.
+    /// [`Reading`](mesh_core::breaker::Reading) is a peer's.
     pub fn with_classify<D>(self, classify: D) -> Upstream<M, D> {
         Upstream { shared: self.shared, classify }
     }

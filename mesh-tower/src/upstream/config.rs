@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use mesh_core::{
-    InvalidConfig, Labels, Ratio, balance, breaker, budget, limit, outlier, retry, route::Split,
-    throttle,
+    InvalidConfig, Labels, Ratio, balance, breaker, budget, deadline, limit, outlier, retry,
+    route::Split, throttle,
 };
 
 use super::Answers;
-use crate::pool;
+use crate::{pool, retry::Wishes};
 
 /// Linkerd's cap for a body that may be sent again.
 const REPLAY_CAP: u64 = 64 * 1024;
@@ -47,6 +47,7 @@ pub struct Config {
     replay_cap: u64,
     propagate_deadline: bool,
     answers: Answers,
+    wishes: Wishes,
 }
 
 impl Config {
@@ -62,6 +63,7 @@ impl Config {
             replay_cap: REPLAY_CAP,
             propagate_deadline: true,
             answers: Answers::default(),
+            wishes: Wishes::default(),
         }
     }
 
@@ -74,9 +76,50 @@ impl Config {
     }
 
     /// When and how often a request is tried again. Default [`retry::Config::default`].
+    ///
+    /// [`avoid_previous`](retry::Config::with_avoid_previous) passes over all endpoints that were tried, as long as there
+    /// is another: no endpoint is drawn blindly, so that
+    /// [`host_selection_attempts`](retry::Config::with_host_selection_attempts) has nothing to bound.
+    ///
+    /// What an upstream cannot carry out, [`build`](Self::build) refuses:
+    /// [`hedge_on_per_try_timeout`](retry::Config::with_hedge_on_per_try_timeout), since it has one attempt in flight at a
+    /// time, and [`previous_priorities`](retry::Config::with_previous_priorities), since its endpoints have none.
+    ///
+    /// ```
+    /// use mesh_core::retry;
+    /// use mesh_tower::upstream::Config;
+    ///
+    /// let hedging = retry::Config::envoy().with_hedge_on_per_try_timeout(true);
+    /// let refused = Config::new("shop").with_retry(hedging).build().unwrap_err();
+    /// assert_eq!(refused.field(), "hedge_on_per_try_timeout");
+    /// ```
     #[must_use]
     pub fn with_retry(mut self, retry: retry::Config) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// How long a request and each of its attempts may take, by `policy` and the request's headers, as in Envoy's route:
+    /// see [`deadline::Policy`]. It takes the place of [`with_timeout`](Self::with_timeout); where it has no per-try
+    /// timeout, the retry policy's stands for it. Deadlines among the request's extensions still bound all.
+    /// `x-envoy-upstream-rq-timeout-ms` and `x-envoy-upstream-rq-per-try-timeout-ms` are taken off: they concern this hop
+    /// alone.
+    ///
+    /// Default `None`: the timeout, or the earlier of `grpc-timeout` and `x-envoy-expected-rq-timeout-ms`. Headers come
+    /// from callers: with a policy, they may ask for more time than the upstream's own, too.
+    #[must_use]
+    pub fn with_deadline_policy(mut self, policy: Option<deadline::Policy>) -> Self {
+        self.wishes = self.wishes.with_deadline(policy);
+        self
+    }
+
+    /// Whether a request may change its own retries, by Envoy's headers `x-envoy-retry-on`, `x-envoy-retry-grpc-on`,
+    /// `x-envoy-max-retries` and `x-envoy-retriable-status-codes`: see [`retry::Overrides`]. They are taken off, and so
+    /// are `x-envoy-retriable-header-names` and `x-envoy-hedge-on-per-try-timeout`, which an upstream does not carry out.
+    /// Default no: a caller could ask for any number of retries, and the budget alone would bound them.
+    #[must_use]
+    pub fn with_retry_overrides(mut self, on: bool) -> Self {
+        self.wishes = self.wishes.with_overrides(on);
         self
     }
 
@@ -138,7 +181,9 @@ impl Config {
     /// # Errors
     ///
     /// An empty name of the upstream or of a subset, two subsets of one name, a split that names no subset, and
-    /// weights that are all 0 or whose sum exceeds 2³²−1.
+    /// weights that are all 0 or whose sum exceeds 2³²−1. What would be ignored: a retry policy with
+    /// `hedge_on_per_try_timeout` or a deadline policy with hedging (put
+    /// [`HedgeLayer::envoy`](crate::retry::hedge::HedgeLayer::envoy) over the upstream), and `previous_priorities`.
     pub fn build(self) -> Result<Self, InvalidConfig> {
         if self.name.is_empty() {
             return Err(InvalidConfig::new("name", "\"\"", "the name of an upstream"));
@@ -158,6 +203,16 @@ impl Config {
             // The machine that will draw from these weights is the one judge of them.
             Split::new(self.split.iter().map(|(name, weight)| (name, *weight)).collect())?;
         }
+        if self.retry.hedge_on_per_try_timeout() {
+            let expected = "false: an upstream drops an attempt whose time is over; put HedgeLayer::envoy over it";
+            return Err(InvalidConfig::new("hedge_on_per_try_timeout", true, expected));
+        }
+        if self.retry.previous_priorities() > 0 {
+            let expected = "0: the endpoints of an upstream have no priorities";
+            let given = self.retry.previous_priorities();
+            return Err(InvalidConfig::new("previous_priorities", given, expected));
+        }
+        self.wishes.check()?;
         Ok(self)
     }
 
@@ -169,6 +224,20 @@ impl Config {
     /// The time for a whole request.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// What says, with the request's headers, how long it may take; `None`: the timeout.
+    pub fn deadline_policy(&self) -> Option<&deadline::Policy> {
+        self.wishes.deadline()
+    }
+
+    /// Whether a request may change its own retries.
+    pub fn retry_overrides(&self) -> bool {
+        self.wishes.overrides()
+    }
+
+    pub(super) fn wishes(&self) -> Option<&Wishes> {
+        self.wishes.any()
     }
 
     /// When and how often a request is tried again.
@@ -418,6 +487,18 @@ mod tests {
     fn names_are_needed() {
         assert_eq!(refused(Config::new("")).field(), "name");
         assert_eq!(refused(Config::new("a").with_subset("", labels(), None)).field(), "subset");
+    }
+
+    #[test]
+    fn what_an_upstream_would_ignore_is_refused() {
+        let with = |retry: retry::Config| Config::new("a").with_retry(retry);
+        let base = retry::Config::istio();
+        let hedging = refused(with(base.clone().with_hedge_on_per_try_timeout(true)));
+        assert_eq!(hedging.field(), "hedge_on_per_try_timeout");
+        assert!(hedging.to_string().contains("HedgeLayer"), "{hedging}");
+        let priorities = refused(with(base.clone().with_previous_priorities(2)));
+        assert_eq!((priorities.field(), priorities.value()), ("previous_priorities", "2"));
+        assert!(with(base.with_host_selection_attempts(1)).build().is_ok());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Chance, Clock,
-    classify::end_of_stream,
+    classify::{AtEnd, Verdict, end_of_stream},
     error::Reason,
     striped::{Handle, Striped},
 };
@@ -49,10 +49,13 @@ struct Attempt {
     head: Option<Timestamp>,
     /// What the head said; `None` while the trailers may still decide.
     decided: Option<Outcome>,
+    /// And how they are read.
+    at_end: AtEnd,
 }
 
 impl Flight {
     /// Asks the throttle, and takes a slot among the requests in flight.
+    #[inline]
     pub(super) fn begin(
         roster: &Striped<Roster>,
         chance: &Chance,
@@ -121,15 +124,16 @@ impl Flight {
         let started = roster.endpoints[endpoint].load().on_start(now);
         let same = Arc::ptr_eq(&roster.endpoints, &self.roster.endpoints);
         let roster = (!same).then(|| roster.handle());
-        self.attempt =
-            Some(Attempt { endpoint, roster, permit, started, head: None, decided: None });
+        let (head, decided, at_end) = (None, None, end_of_stream as AtEnd);
+        self.attempt = Some(Attempt { endpoint, roster, permit, started, head, decided, at_end });
     }
 
     /// The head of the response has come, and with it the outcome, unless the trailers decide.
-    pub(super) fn on_head(&mut self, now: Timestamp, outcome: Option<Outcome>) {
+    pub(super) fn on_head(&mut self, now: Timestamp, verdict: &Verdict) {
         let Some(attempt) = &mut self.attempt else { return };
         attempt.head = Some(now);
-        if let Some(outcome) = outcome {
+        attempt.at_end = verdict.at_end();
+        if let Some(outcome) = verdict.outcome() {
             attempt.decided = Some(outcome);
             let permit = attempt.permit.take();
             let rng = &mut self.chance.rng();
@@ -168,7 +172,8 @@ impl Flight {
 
     /// The body of the response has ended.
     pub(crate) fn on_end(&mut self, now: Timestamp, trailers: Option<&HeaderMap>, failed: bool) {
-        let outcome = if failed { Outcome::Reset } else { end_of_stream(trailers) };
+        let Some(Attempt { at_end, .. }) = &self.attempt else { return };
+        let outcome = if failed { Outcome::Reset } else { at_end(trailers) };
         self.finish(now, outcome);
     }
 }

@@ -14,7 +14,7 @@ use http_body::Body;
 use mesh_core::{
     Outcome, Timestamp,
     deadline::Deadline,
-    retry::{Answer, Decision, GiveUp, Granted, Session, Tried},
+    retry::{self, Answer, Decision, GiveUp, Granted, Session, Tried},
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -30,7 +30,7 @@ use crate::{
     body::{MeshBody, ReplayBody},
     classify::Classify,
     error::{Reason, into_response},
-    retry::{Outgoing, with_reset_headers},
+    retry::{Outgoing, Terms, read_by_policy},
     striped::Handle,
     throttle::answer_of,
     timer::Timer,
@@ -131,7 +131,7 @@ fn begin<S: Clone>(
     plan: &Plan<S>,
     chance: &Chance,
     (flight, importance): (&mut Option<Flight>, Importance),
-    attempt: &mut Attempt,
+    (attempt, retry): (&mut Attempt, &retry::Config),
     deadline: Deadline,
     now: Timestamp,
 ) -> Result<S, MeshError> {
@@ -140,24 +140,22 @@ fn begin<S: Clone>(
     let begun = Flight::begin(&cluster.roster, chance, importance, now);
     // Without a flight nobody else knows whose refusal it is.
     let begun = begun.inspect_err(|reason| cluster.roster.subset.observer.refused(*reason))?;
-    let first = Session::new();
-    begin_attempt(plan, cluster, chance, flight.insert(begun), (attempt, &first), deadline, now)
+    let attempt = (attempt, &Session::new(), retry);
+    begin_attempt(cluster, chance, flight.insert(begun), attempt, deadline, now)
 }
 
 /// Picks an endpoint and sets the attempt's time.
 fn begin_attempt<S: Clone>(
-    plan: &Plan<S>,
     cluster: &Cluster<S>,
     chance: &Chance,
     flight: &mut Flight,
-    (attempt, session): (&mut Attempt, &Session),
+    (attempt, session, retry): (&mut Attempt, &Session, &retry::Config),
     deadline: Deadline,
     now: Timestamp,
 ) -> Result<S, MeshError> {
     if deadline.has_passed(now) {
         return Err(Reason::DeadlineExceeded.into());
     }
-    let retry = plan.config.retry();
     let service = pick(cluster, chance, (&mut attempt.tried, retry.avoid_previous()), flight, now)?;
     attempt.began = now;
     let left = deadline.attempt_timeout(now, session.per_try_timeout(retry));
@@ -259,12 +257,18 @@ where
         *this.started = now;
         let plan = this.shared.plan.load();
         let config = &plan.config;
-        let timeout =
-            config.timeout().map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout));
-        this.request.read(now, timeout, config.retry().retries() > 0, config.replay_cap());
+        let (timeout, retry) = (config.timeout(), config.retry());
+        let terms = Terms {
+            deadline: timeout.map_or(Deadline::NONE, |timeout| Deadline::after(now, timeout)),
+            policy: Some(retry),
+            cap: config.replay_cap(),
+            wishes: config.wishes(),
+        };
+        this.request.read(now, &terms);
         let deadline = this.request.deadline;
         let flight = (this.flight, *this.importance);
-        let begun = begin(&plan, &this.shared.chance, flight, this.attempt, deadline, now);
+        let attempt = (this.attempt, this.request.policy(retry));
+        let begun = begin(&plan, &this.shared.chance, flight, attempt, deadline, now);
         this.state.set(State::begin(&plan, begun));
     }
 
@@ -281,8 +285,9 @@ where
                 Some(cluster) => {
                     let deadline = this.request.deadline;
                     let chance = &this.shared.chance;
-                    let attempt = (&mut *this.attempt, &*this.session);
-                    begin_attempt(&plan, cluster, chance, flight, attempt, deadline, now)
+                    let retry = this.request.policy(plan.config.retry());
+                    let attempt = (&mut *this.attempt, &*this.session, retry);
+                    begin_attempt(cluster, chance, flight, attempt, deadline, now)
                 }
                 None => Err(Reason::NoRoute.into()),
             },
@@ -318,10 +323,11 @@ where
         this.state.set(State::Done);
         let verdict = this.classify.classify(result.as_ref());
         let Some(flight) = this.flight else { return Some(self.answer(now, result)) };
-        flight.on_head(now, verdict.outcome());
+        flight.on_head(now, &verdict);
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
-        let answer = with_reset_headers(&flight.subset().retry, verdict.answer(), &result);
+        let retry = this.request.policy(&flight.subset().retry);
+        let answer = read_by_policy(retry, verdict.answer(), &result);
         match decide(this.request, flight, this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
@@ -400,15 +406,16 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
         return Some((now, None));
     }
     let counted = flight.counted();
+    let replayable = request.is_replayable();
     let decision = session.on_answer(
-        &subset.retry,
+        request.policy(&subset.retry),
         &counted.budget,
         &counted.limits,
         now,
         request.deadline,
         &mut flight.rng(),
         answer,
-        request.is_replayable(),
+        replayable,
     );
     match decision {
         Decision::Retry(granted) => {

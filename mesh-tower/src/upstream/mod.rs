@@ -53,6 +53,12 @@
 //! # });
 //! ```
 //!
+//! # What a request may ask for
+//!
+//! Its deadline, by `grpc-timeout` and `x-envoy-expected-rq-timeout-ms`, where that is earlier than the upstream's. The
+//! rest is off unless asked for, since headers come from callers: time limits by all of Envoy's headers
+//! ([`Config::with_deadline_policy`]), and retries ([`Config::with_retry_overrides`]).
+//!
 //! # Without an endpoint
 //!
 //! A subset that has no endpoint, or whose endpoints are all ejected or refused by their breakers, answers at once: 503,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use mesh_core::{
-    Timestamp,
+    Rng, Timestamp,
     breaker::{Rejected, State},
     retry::Tried,
 };
@@ -10,7 +10,7 @@ use super::{
     flight::Flight,
     panic::{self, Doubted},
     plan::Cluster,
-    subset::{Member, Subset},
+    subset::Member,
 };
 use crate::{Chance, MeshError, error::Reason};
 
@@ -25,19 +25,15 @@ pub(super) fn pick<S: Clone>(
     flight: &mut Flight,
     now: Timestamp,
 ) -> Result<S, MeshError> {
-    let Cluster { roster, members, doubted } = cluster;
+    let Cluster { roster, members, .. } = cluster;
     let subset = &roster.subset;
-    let in_panic = !doubted.is_empty() && is_in_panic(subset, members.len());
-    if in_panic {
-        subset.observer.panic();
-    }
+    let in_panic = is_in_panic(cluster);
     let rng = &mut chance.rng();
     let mut rejected: Option<Rejected> = None;
     for _ in 0..PICKS {
         let avoid = |member: &Member<S>| avoid && tried.contains(member.state.id);
         let picked = if in_panic {
-            let avoid = |doubted: &Doubted<S>| avoid(doubted.member());
-            subset.balancer.pick(now, rng, doubted, avoid)
+            pick_doubted(cluster, now, rng, avoid)
         } else {
             subset.balancer.pick(now, rng, members, avoid)
         };
@@ -74,9 +70,31 @@ pub(super) fn pick<S: Clone>(
 }
 
 /// Whether so many are ejected that it is ignored.
-fn is_in_panic(subset: &Subset, all: usize) -> bool {
-    let (ejected, all) = (u64::from(subset.detection.ejected()), all as u64);
-    panic::is_in_panic(subset.policy.panic_threshold(), all.saturating_sub(ejected), all)
+fn is_in_panic<S>(cluster: &Cluster<S>) -> bool {
+    if cluster.doubted.is_empty() {
+        return false;
+    }
+    let subset = &cluster.roster.subset;
+    let (ejected, all) = (u64::from(subset.detection.ejected()), cluster.members.len() as u64);
+    let threshold = subset.policy.panic_threshold();
+    let in_panic = panic::is_in_panic(threshold, all.saturating_sub(ejected), all);
+    if in_panic {
+        subset.observer.panic();
+    }
+    in_panic
+}
+
+/// Apart from the usual way, which is to stay short: a balancer's search is long.
+#[cold]
+#[inline(never)]
+fn pick_doubted<S>(
+    cluster: &Cluster<S>,
+    now: Timestamp,
+    rng: &mut impl Rng,
+    avoid: impl Fn(&Member<S>) -> bool,
+) -> Option<usize> {
+    let avoid = |doubted: &Doubted<S>| avoid(doubted.member());
+    cluster.roster.subset.balancer.pick(now, rng, &cluster.doubted, avoid)
 }
 
 /// How long until the first endpoint may be available: the balancer has passed over those that are ejected, and those

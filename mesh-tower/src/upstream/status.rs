@@ -116,23 +116,24 @@ pub(super) fn describe(config: &Config) -> String {
         _ = writeln!(text, "  {step:<9} {what}");
     };
     line("route", split(config));
-    line(
-        "deadline",
-        config
-            .timeout()
-            .map_or_else(|| "the caller's".into(), |limit| format!("{limit:?} or the caller's")),
-    );
+    let (timeout, whose) = match config.deadline_policy() {
+        Some(policy) => (policy.timeout(), "what the request's headers ask for"),
+        None => (config.timeout(), "the caller's"),
+    };
+    let limit = timeout.map_or(String::new(), |limit| format!("{limit:?} or "));
+    line("deadline", limit + whose);
     let retry = config.retry();
+    let asked = if config.retry_overrides() { ", or as the request's headers ask" } else { "" };
     line(
         "retry",
         match retry.retries() {
-            0 => "never".into(),
+            0 => format!("never{asked}"),
             retries => {
                 let per_try = retry
                     .per_try_timeout()
                     .map_or(String::new(), |limit| format!(", {limit:?} for each attempt"));
                 format!(
-                    "up to {retries} on {}{per_try}, bodies up to {} B",
+                    "up to {retries} on {}{per_try}, bodies up to {} B{asked}",
                     retry.retry_on(),
                     config.replay_cap()
                 )

@@ -9,7 +9,7 @@ use mesh_core::{
     breaker::{self, Breaker},
     budget::Budget,
     limit::{Limits, Priority, Resource, Thresholds},
-    outlier::{Detection, Event, Host},
+    outlier::{Detection, Event, Events, Host},
     retry,
     throttle::Throttle,
 };
@@ -169,14 +169,22 @@ impl Subset {
         }
         if outcome != Outcome::Cancelled {
             endpoint.count(outcome);
-            for event in self.detection.on_outcome(now, rng, &endpoint.host, outcome) {
-                if let Event::Ejected { .. } = event {
-                    self.changed.notify_one();
-                }
-                self.observer.outlier(&endpoint.address, event);
+            let events = self.detection.on_outcome(now, rng, &endpoint.host, outcome);
+            if !events.is_empty() {
+                self.on_events(endpoint, events);
             }
         }
         self.observer.attempt(outcome);
+    }
+
+    #[cold]
+    fn on_events(&self, endpoint: &EndpointState, events: Events) {
+        for event in events {
+            if let Event::Ejected { .. } = event {
+                self.changed.notify_one();
+            }
+            self.observer.outlier(&endpoint.address, event);
+        }
     }
 
     /// The endpoint leaves the subset.

@@ -110,8 +110,13 @@ fn a_destination_may_name_the_port() {
     let two = "{destination: {host: shop, port: {number: 1}}, weight: 1}, \
                {destination: {host: shop, port: {number: 2}}, weight: 1}";
     assert!(
-        refused(&service(&format!("route: [{two}]")))
-            .contains("shop:1 and shop:2: shares of several hosts are not supported")
+        read(&service(&format!("route: [{two}]")))
+            .upstream("shop")
+            .unwrap_err()
+            .to_string()
+            .contains(
+                "shop:1 and shop:2: shares of several hosts are not carried out by an upstream"
+            )
     );
 }
 

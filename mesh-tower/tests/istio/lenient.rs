@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use mesh_core::{Ratio, retry};
+use mesh_core::{
+    Ratio, retry,
+    route::{AbortStatus, Mirror},
+};
 use mesh_tower::istio::{
-    self, AbortStatus, Cause, Documents, Retries, Severity, Unsupported, VirtualService,
+    self, Cause, Destination, Documents, Retries, Severity, Unsupported, VirtualService,
 };
 
 use super::{read, refused, rule, service};
@@ -41,6 +44,19 @@ fn words_and_codes_are_parted_as_in_istio() {
         let retries = retries_of(&format!("retryOn: \"{text}\""));
         assert_eq!((retries.retry_on(), retries.status_codes()), (words, codes), "{text}");
     }
+}
+
+/// As in Istio: not even an error, but nothing is done.
+#[test]
+fn a_deprecated_count_is_only_advised_against() {
+    let text =
+        rule("trafficPolicy: {outlierDetection: {consecutiveErrors: 1, maxEjectionPercent: 100}}");
+    let documents = read(&text);
+    let [problem, ..] = documents.warnings() else { panic!("nothing was said") };
+    assert_eq!((problem.severity(), problem.cause()), (Severity::Warning, Cause::Advice));
+    assert!(problem.message().contains("consecutive5xxErrors"), "{problem}");
+    let outlier = *documents.upstream("shop").unwrap().policy().outlier();
+    assert_eq!(outlier.consecutive_5xx(), 5);
 }
 
 #[test]
@@ -109,7 +125,7 @@ fn faults_are_read() {
     let abort = |percentage: &str| {
         let fault = of(&format!("abort: {{httpStatus: 503{percentage}}}"));
         let abort = fault.abort().unwrap();
-        assert_eq!(abort.status(), &AbortStatus::Http(503));
+        assert_eq!(abort.status(), AbortStatus::http(503).unwrap());
         abort.share()
     };
     assert_eq!(abort(""), Ratio::ZERO, "no percentage is none");
@@ -122,7 +138,7 @@ fn faults_are_read() {
     assert_eq!(abort(", percentage: {value: 100}"), Ratio::ONE);
     let both =
         of("abort: {grpcStatus: UNAVAILABLE}, delay: {fixedDelay: 5s, percentage: {value: 10}}");
-    assert_eq!(both.abort().unwrap().status(), &AbortStatus::Grpc("UNAVAILABLE".into()));
+    assert_eq!(both.abort().unwrap().status().grpc_code(), Some(14));
     let delay = both.delay().unwrap();
     assert_eq!((delay.fixed(), delay.share()), (Duration::from_secs(5), Ratio::from_percent(10)));
 }
@@ -131,8 +147,9 @@ fn faults_are_read() {
 fn mirrors_are_read() {
     let mirrors = |rest: &str| -> Vec<(String, Option<String>, u32)> {
         let service = service_of(rest);
-        let of = |mirror: &istio::Mirror| {
-            (mirror.host().to_owned(), mirror.subset().map(str::to_owned), mirror.share().as_ppm())
+        let of = |mirror: &Mirror<Destination>| {
+            let to = mirror.destination();
+            (to.host().to_owned(), to.subset().map(str::to_owned), mirror.share().as_ppm())
         };
         service.mirrors().iter().map(of).collect()
     };
@@ -172,8 +189,4 @@ fn faults_and_mirrors_that_are_none() {
         let error = error(rest);
         assert!(error.contains(expected), "{error}");
     }
-    // Neither is carried out, and both are said to be so.
-    let both = error("fault: {abort: {httpStatus: 500}}, mirror: {host: copy}");
-    assert!(both.contains("spec.http[0].fault: is not supported"), "{both}");
-    assert!(both.contains("spec.http[0].mirror: is not supported"), "{both}");
 }

@@ -184,6 +184,15 @@ fn retry_budget() {
         of("percent: 0, minRetryConcurrency: 10"),
         budget::Config::concurrent(percent(0), 10)
     );
+    let second = Duration::from_secs(1);
+    assert_eq!(
+        of("budgetInterval: 1s"),
+        budget::Config::concurrent(percent(20), 3).with_interval(second).unwrap()
+    );
+    assert!(
+        refused(&rule("trafficPolicy: {retryBudget: {budgetInterval: 61s}}"))
+            .contains("budgetInterval: \"61s\" is not allowed, expected 0, or 1 ms to 60 s")
+    );
     let both = policy_of("retryBudget: {}, connectionPool: {http: {maxRetries: 1}}");
     assert_eq!(
         both.limits().max_retries(),

@@ -126,20 +126,22 @@ spec:
     - timeout: 2s
       route: [{destination: {host: shop}}]
 ";
-    let errors = istio::read(text, "t", Unsupported::Error).unwrap_err();
+    let strict = istio::read(text, "t", Unsupported::Error).unwrap();
+    let errors = strict.upstream("shop").unwrap_err();
     assert_eq!(errors.problems()[0].path(), "spec.http[0].match");
     let documents = istio::read(text, "t", Unsupported::Warn).unwrap();
     let config = documents.upstream("shop").unwrap();
     assert_eq!((config.timeout(), config.split().len()), (Some(Duration::from_secs(1)), 0));
     let warnings: Vec<_> = documents.warnings().iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("t:7:7: warning: VirtualService service: spec.http[0].match: is not supported; the rule is left out"), "{warnings:?}");
+    assert!(warnings[0].contains("t:7:7: warning: VirtualService service: spec.http[0].match: is not carried out by an upstream alone; the rule is left out there"), "{warnings:?}");
     assert!(warnings[1].contains("spec.http[2]: is never reached"), "{warnings:?}");
 }
 
 #[test]
 fn a_redirect_needs_no_route_to_be_reported_once() {
-    let errors = refused(&service("redirect: {uri: /}"));
+    let documents = read(&service("redirect: {uri: /}"));
+    let errors = documents.upstream("shop").unwrap_err().to_string();
     assert_eq!(errors.lines().count(), 1, "{errors}");
     assert!(refused(&service("timeout: 1s")).contains("spec.http[0].route: is missing"));
 }
@@ -157,12 +159,13 @@ fn a_virtual_service_may_lead_to_another_host() {
         assert_eq!((config.name(), config.split()), (host, [("v2".to_owned(), 1)].as_slice()));
     }
     assert!(documents.upstream("shop").unwrap().split().is_empty());
-    let two = refused(&service(
+    let two = read(&service(
         "route: [{destination: {host: shop}, weight: 1}, {destination: {host: cart}, weight: 1}]",
     ));
+    let two = two.upstream("shop").unwrap_err().to_string();
     assert!(
         two.contains(
-            "spec.http[0].route: shop and cart: shares of several hosts are not supported"
+            "spec.http[0].route: shop and cart: shares of several hosts are not carried out by an upstream alone"
         ),
         "{two}"
     );

@@ -6,20 +6,29 @@
 
 mod adaptive;
 mod backoff;
+mod balance;
 mod breaker;
 mod budget;
 mod deadline;
+mod hash;
 mod hedge;
 mod limit;
+mod load;
+mod locality;
 mod outlier;
+mod priority;
+mod reports;
 mod retry;
+mod route;
+mod subset;
+mod subsetting;
 mod throttle;
 
 /// The check of one machine.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Machine {
-    /// The name of its module in `mesh-core`, and of its corpus.
+    /// The name of its module in `mesh-core`, or of its part of one, and of its corpus.
     pub name: &'static str,
     /// What is wrong with each of its broken twins.
     pub faults: &'static [&'static str],
@@ -38,5 +47,14 @@ pub const MACHINES: &[Machine] = &[
     retry::MACHINE,
     hedge::MACHINE,
     backoff::MACHINE,
+    balance::MACHINE,
+    load::MACHINE,
+    reports::MACHINE,
     breaker::MACHINE,
+    hash::MACHINE,
+    subsetting::MACHINE,
+    priority::MACHINE,
+    locality::MACHINE,
+    subset::MACHINE,
+    route::MACHINE,
 ];

@@ -6,6 +6,7 @@
 
 mod fleet;
 mod ledger;
+pub mod subsetting;
 mod swarm;
 mod world;
 

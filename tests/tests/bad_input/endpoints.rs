@@ -145,7 +145,10 @@ async fn garbage_where_http2_was_agreed_is_a_broken_connection() {
         let channel = channel(builder([&says(bytes).await]).pool(http2));
         let end = end(&channel).await;
         assert!(
-            matches!(end, Err(Reason::Reset | Reason::Unsent | Reason::ConnectFailed)),
+            matches!(
+                end,
+                Err(Reason::Reset | Reason::RefusedStream | Reason::Unsent | Reason::ConnectFailed)
+            ),
             "{what}: {end:?}"
         );
         channel.set_config(channel.config().with_policy(Default::default())).unwrap();

@@ -1,5 +1,7 @@
 //! A file of golden cases, and what an adapter sees of one.
 
+use std::time::Duration;
+
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
@@ -116,7 +118,7 @@ const STATEMENTS: [&str; 6] =
 const INPUTS: [&str; 4] = ["at_ms", "event", "origin", "host"];
 
 /// Keys of `expect` that state nothing: words, and how exactly a figure must be met.
-const REMARKS: [&str; 3] = ["note", "tolerance", "estimate_tolerance"];
+const REMARKS: [&str; 4] = ["note", "tolerance", "estimate_tolerance", "relative_tolerance"];
 
 struct Path {
     text: String,
@@ -186,6 +188,30 @@ fn change(value: &mut Value, path: &[Step]) {
             Value::from(fields)
         }
     };
+}
+
+/// A duration as Go writes it: `3s`, `1m30s`, `1.5s`, `100us`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} is not a duration");
+    let mut rest = text;
+    let mut nanos = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
+        let (number, unit) = rest.split_at(digits);
+        let letters = unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len());
+        let each = match &unit[..letters] {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3_600e9,
+            _ => return Err(invalid()),
+        };
+        nanos += number.parse::<f64>().map_err(|_| invalid())? * each;
+        rest = &unit[letters..];
+    }
+    Ok(Duration::from_nanos(nanos.round() as u64))
 }
 
 fn parse<T: DeserializeOwned>(what: &str, value: Value) -> Result<T, String> {

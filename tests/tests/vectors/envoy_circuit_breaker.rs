@@ -204,6 +204,11 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     if let Some(stated) = expect.retry_budget {
         checks.push(match (stated.is_null(), thresholds.retry_budget()) {
             (true, None) => Ok(()),
+            (false, Some(found)) => {
+                let settings: RetryBudget =
+                    serde_json::from_value(stated).map_err(|error| error.to_string())?;
+                same("retry_budget", Some(retry_budget(settings)?), found)
+            }
             (_, found) => Err(format!("retry_budget: {found:?} is not {stated}")),
         });
     }

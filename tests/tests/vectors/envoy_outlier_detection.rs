@@ -272,7 +272,7 @@ impl Rig {
             Step::Sweep { at_ms } => {
                 let (now, names) = (Timestamp::from_millis(at_ms), &self.names);
                 let told = &mut self.told;
-                self.detection.sweep(now, &mut self.random, &self.hosts, |index, event| {
+                self.detection.on_interval(now, &mut self.random, &self.hosts, |index, event| {
                     told.event(at_ms, &names[index], event);
                 });
             }
@@ -448,8 +448,12 @@ impl Told {
                 add(&mut self.detected, detector.to_string());
             }
             Event::NotEjected { detector, why } => match why {
-                // Envoy does not look at a host that is out.
-                WhyNot::AlreadyEjected => {}
+                // In a row, Envoy does not look at a host that is out. A comparison finds it all the same.
+                WhyNot::AlreadyEjected => {
+                    if compares(detector) {
+                        add(&mut self.detected, detector.to_string());
+                    }
+                }
                 WhyNot::OverCap { .. } => {
                     self.overflow += 1;
                     add(&mut self.detected, detector.to_string());
@@ -468,6 +472,18 @@ impl Told {
         same("detected", &self.detected, expect.detected)?;
         same("not_enforced", &self.not_enforced, expect.not_enforced)?;
         same("overflow", &self.overflow, expect.overflow)
+    }
+}
+
+fn compares(detector: Detector) -> bool {
+    match detector {
+        Detector::SuccessRate
+        | Detector::SuccessRateLocalOrigin
+        | Detector::FailurePercentage
+        | Detector::FailurePercentageLocalOrigin => true,
+        Detector::Consecutive5xx
+        | Detector::ConsecutiveGatewayErrors
+        | Detector::ConsecutiveLocalOrigin => false,
     }
 }
 

@@ -77,12 +77,17 @@ enum Reason {
     LocalConnectionFailure,
     RemoteConnectionFailure,
     ConnectionTimeout,
+    #[serde(alias = "remote_refused_stream_reset")]
     RemoteRefusedStream,
+    #[serde(alias = "local_refused_stream_reset")]
+    LocalRefusedStream,
     RemoteReset,
     LocalReset,
     LocalResetPerTryTimeout,
     ConnectionTermination,
     ProtocolError,
+    #[serde(rename = "http1_premature_upstream_half_close")]
+    PrematureHalfClose,
 }
 
 #[derive(Deserialize)]
@@ -135,9 +140,16 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
 
 fn config(settings: &Settings) -> Result<Config, mesh_core::InvalidConfig> {
     // A case of waits names no condition: any will do.
-    let retry_on = settings.retry_on.as_deref().unwrap_or("429,5xx");
-    let codes = settings.retriable_status_codes.iter().copied();
-    let retry_on = retry_on.parse::<RetryOn>()?.with_codes(codes)?;
+    let retry_on = match settings.retry_on.as_deref() {
+        // Read as a header is: Envoy does not look at words that it does not know.
+        Some(words) => {
+            let none = Config::envoy().with_retry_on(RetryOn::NONE);
+            let asked = Overrides::NONE.with_retry_on(Some(words)).with_grpc_on(Some(words));
+            *none.with_overrides(&asked).retry_on()
+        }
+        None => "429,5xx".parse()?,
+    };
+    let retry_on = retry_on.with_codes(settings.retriable_status_codes.iter().copied())?;
     let mut config = Config::envoy()
         .with_retry_on(retry_on)
         .with_hedge_on_per_try_timeout(settings.hedge_on_per_try_timeout);
@@ -255,6 +267,8 @@ fn reset(reason: Reason, started: bool) -> Reset {
         | Reason::LocalReset
         | Reason::LocalResetPerTryTimeout
         | Reason::ConnectionTermination
+        | Reason::LocalRefusedStream
+        | Reason::PrematureHalfClose
         | Reason::ProtocolError => {
             if started {
                 Reset::AfterRequest

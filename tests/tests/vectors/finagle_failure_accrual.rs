@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_core::{
     Outcome, Ratio, SplitMix64, Timestamp,
-    breaker::{Accrual, AccrualRule, Breaker, Config, State, Waits},
+    breaker::{Accrual, AccrualRule, Breaker, Builder, Config, State, Waits},
 };
 use serde::Deserialize;
 
@@ -59,8 +59,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     if policy.policy.is_none() && steps.is_empty() {
         return defaults(&case.expect()?);
     }
-    let accrual = pair(policy)?;
-    let config = Config::finagle().to_builder().with_accrual(Some(accrual)).build();
+    let config = builder(policy)?.build();
     let mut rig = Rig {
         breaker: Breaker::new(config.map_err(|error| error.to_string())?, START),
         rng: SplitMix64::new(1),
@@ -123,12 +122,36 @@ impl Rig {
     }
 }
 
-fn pair(policy: Policy) -> Result<(Accrual, Option<Accrual>), String> {
+/// Two policies may be accruals; a third one is the breaker's own rule, if that can say it.
+fn builder(policy: Policy) -> Result<Builder, String> {
+    let mut all = Vec::new();
+    flatten(policy, &mut all);
+    let builder = Config::finagle().to_builder();
+    if all.len() < 3 {
+        let first = single(&all[0])?;
+        let second = all.get(1).map(single).transpose()?;
+        return Ok(builder.with_accrual(Some((first, second))));
+    }
+    let own = all.iter().position(|one| one.n.is_some() && one.mark_dead_ms.is_some());
+    let own = all.remove(own.ok_or("none of three is consecutive, with one mark_dead")?);
+    let [first, second] = all.as_slice() else { return Err("four policies".to_owned()) };
+    let wait = Duration::from_millis(own.mark_dead_ms.unwrap_or_default());
+    Ok(builder
+        .with_accrual(Some((single(first)?, Some(single(second)?))))
+        .with_consecutive_failures(own.n)
+        .with_open_for(wait)
+        .with_max_open_for(wait)
+        .with_open_growth(Ratio::ONE)
+        .with_jitter(Ratio::ZERO))
+}
+
+fn flatten(policy: Policy, all: &mut Vec<Policy>) {
     match policy {
         Policy { policy: Some(name), a: Some(a), b: Some(b), .. } if name == "or" => {
-            Ok((single(&a)?, Some(single(&b)?)))
+            flatten(*a, all);
+            flatten(*b, all);
         }
-        policy => Ok((single(&policy)?, None)),
+        policy => all.push(policy),
     }
 }
 

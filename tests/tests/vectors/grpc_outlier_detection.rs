@@ -181,7 +181,11 @@ impl Rig {
                     self.call(at_ms, host, Outcome::ServerError);
                 }
             }
-            Step::Sweep { at_ms } => self.sweep(Timestamp::from_millis(at_ms)),
+            Step::Sweep { at_ms } => {
+                let Self { detection, hosts, rng, unenforced: count, .. } = self;
+                let now = Timestamp::from_millis(at_ms);
+                detection.on_interval(now, rng, &*hosts, |_, event| *count += unenforced(event));
+            }
             Step::NoopConfig { at_ms } => {
                 let now = Timestamp::from_millis(at_ms);
                 self.detection.set_config(self.noop, now);

@@ -121,11 +121,10 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
 }
 
 fn config(settings: &Settings) -> Result<budget::Config, InvalidConfig> {
-    let max = &settings.max_tokens;
-    let max = max.to_string().parse::<u32>();
-    let max = max.map_err(|_| InvalidConfig::new("max_tokens", &settings.max_tokens, "1 to 1000"))?;
+    let max: Ratio = settings.max_tokens.to_string().parse()?;
     let ratio: Ratio = settings.token_ratio.to_string().parse()?;
-    budget::Config::throttle(max, ratio)
+    // Millionths of one are thousandths of a thousandth.
+    budget::Config::throttle_thousandths(max.as_ppm() / 1_000, ratio)
 }
 
 fn answer(step: &Step) -> (u64, Answer) {

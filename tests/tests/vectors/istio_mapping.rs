@@ -11,7 +11,7 @@ use mesh_tower::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::case::Case;
+use crate::case::{Case, duration};
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
@@ -75,28 +75,6 @@ fn equal<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> 
         return Ok(());
     }
     Err(format!("{what} is {actual:?}, expected {expected:?}"))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("{text:?} is not a duration");
-    let mut sum = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
-        let (number, unit) = rest.split_at(digits);
-        let letters = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
-        let millis = match &unit[..letters] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(invalid()),
-        };
-        let number: u64 = number.parse().map_err(|_| invalid())?;
-        sum += Duration::from_millis(number * millis);
-        rest = &unit[letters..];
-    }
-    Ok(sum)
 }
 
 fn duration_or(text: Option<&String>, default: &str) -> Result<Duration, String> {

@@ -35,6 +35,8 @@ enum Step {
         #[serde(default, deserialize_with = "stated")]
         ratio: Option<Option<f64>>,
     },
+    /// A probe was good.
+    Reset { at_ms: u64 },
 }
 
 #[derive(Deserialize)]
@@ -150,6 +152,11 @@ fn success_rate(case: &Case, window: u64, threshold: f64, minimum: u64) -> Resul
                     }
                     opened |= is_open;
                 }
+            }
+            Step::Reset { at_ms } => {
+                watched.force_metrics_only(at(at_ms));
+                live.reset(at(at_ms));
+                opened = false;
             }
             Step::ShouldTrip { at_ms, want, ratio } => {
                 let counts = watched.counts(at(at_ms));

@@ -6,6 +6,9 @@
 //! MESH_VECTORS=DIR cargo test -p mesh-tests --test vectors         the files of another directory
 //! ```
 //!
+//! `tests/vectors/` holds the cases of the peers, as they are; `tests/vectors-own/` has ours, in the same form, for what those
+//! leave out. A file without a case is a failure, and so are words that no file has in its name.
+//!
 //! A file, a kind, an event or a key that no adapter knows is a failure. So is a case of ours that would still pass if
 //! any of the values that it states were another: it would check nothing. Where we differ on purpose, the case is listed with
 //! the reason in `tests/vectors/deviations.toml`; a case that is listed there and passes is a failure too.
@@ -43,16 +46,29 @@ adapters! {
     envoy_outlier_detection
     envoy_retry_decision
     finagle_failure_accrual
+    grpc_client_wrr_a58
     grpc_outlier_detection
     grpc_retry_policy
     grpc_retry_throttle
+    istio_locality_failover
+    http_match
     istio_mapping
+    lb_weights_edf
     linkerd_failure_accrual
+    maglev
+    locality_weights
     netflix_limits
     other_breakers
+    priority_panic
+    peak_ewma
     resilience4j_circuit_breaker
     retry_budget_tokens
+    ring_hash
+    subsetting
+    subset_lb
     timeouts_deadline
+    xxhash64
+    weighted_cluster
 }
 
 /// What came of one file.
@@ -73,18 +89,24 @@ fn main() -> ExitCode {
     }
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors");
     let named = env::var_os("MESH_VECTORS").map(PathBuf::from);
-    let directory = named.as_ref().unwrap_or(&committed);
+    let directories = match &named {
+        Some(directory) => vec![directory.clone()],
+        None => vec![committed.clone(), committed.with_file_name("vectors-own")],
+    };
     let mut deviations = match Deviations::read(&committed.join("deviations.toml")) {
         Ok(deviations) => deviations,
         Err(error) => return give_up(&error),
     };
-    let files = match json_files(directory) {
-        Ok(files) if files.is_empty() => {
-            return give_up(&format!("{}: no JSON file in it", directory.display()));
+    let mut files = Vec::new();
+    for directory in &directories {
+        match json_files(directory) {
+            Ok(found) if found.is_empty() => {
+                return give_up(&format!("{}: no JSON file in it", directory.display()));
+            }
+            Ok(found) => files.extend(found),
+            Err(error) => return give_up(&format!("{}: {error}", directory.display())),
         }
-        Ok(files) => files,
-        Err(error) => return give_up(&format!("{}: {error}", directory.display())),
-    };
+    }
 
     println!("{:<32} {:>6} {:>7} {:>11} {:>7}", "file", "cases", "passed", "deviations", "failed");
     let mut whole = Tally::default();
@@ -92,7 +114,11 @@ fn main() -> ExitCode {
         words.is_empty()
             || words.iter().any(|word| word == "vectors" || name.contains(word.as_str()))
     };
-    for (name, path) in files.iter().filter(|(name, _)| is_wanted(name)) {
+    let wanted: Vec<_> = files.iter().filter(|(name, _)| is_wanted(name)).collect();
+    if wanted.is_empty() {
+        return give_up(&format!("no file has any of {words:?} in its name"));
+    }
+    for (name, path) in wanted {
         let tally = run_file(name, path, &mut deviations, named.is_none());
         println!("{}", row(name, &tally));
         for failure in &tally.failures {
@@ -145,6 +171,9 @@ fn run_file(name: &str, path: &Path, deviations: &mut Deviations, is_ours: bool)
             return tally;
         }
     };
+    if file.cases.is_empty() {
+        tally.failures.push(format!("{}: no case in it", path.display()));
+    }
     for case in file.cases {
         let case = case.with_defaults(&file.defaults);
         tally.cases += 1;
@@ -172,7 +201,11 @@ fn run_file(name: &str, path: &Path, deviations: &mut Deviations, is_ours: bool)
 
 /// A machine that panics has failed the case, not the run.
 fn guarded(adapter: Adapter, case: &Case) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(|| adapter(case))).unwrap_or_else(|_| Err("panicked".to_owned()))
+    catch_unwind(AssertUnwindSafe(|| adapter(case))).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("panicked: {}", said.unwrap_or("without a word")))
+    })
 }
 
 /// The values of `case` that could be others, and it would pass all the same: the broken twins of each case.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_core::{
     Outcome, Ratio, SplitMix64, Timestamp,
-    breaker::{Breaker, Config, Expiry, Permit, Reason, State, Window},
+    breaker::{Breaker, Config, Expiry, Permit, State, Window},
 };
 use serde::Deserialize;
 
@@ -85,9 +85,11 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     }
     let setting: Setting = case.config()?;
     let expect: Expect = case.expect()?;
+    let mut now = at(0);
     let mut rig = Rig::new(Breaker::new(config(&setting)?, at(0)));
     let mut wrong = Vec::new();
     for (index, step) in steps.into_iter().enumerate() {
+        now = step.at();
         if let Err(error) = rig.step(step) {
             wrong.push(format!("steps[{index}]: {error}"));
         }
@@ -95,16 +97,25 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     if wrong.is_empty() != expect.all_steps_match.unwrap_or(true) {
         return Err(wrong.join(", "));
     }
-    check("failure_rate", expect.failure_rate, rig.failure_rate)?;
-    check("slow_call_rate", expect.slow_call_rate, rig.slow_call_rate)
+    rig.check_rates(now, expect.failure_rate, expect.slow_call_rate)
 }
 
-fn check(name: &str, want: Option<f64>, ours: Option<f64>) -> Result<(), String> {
+fn check(name: &str, want: Option<f64>, ours: f64) -> Result<(), String> {
     match want {
-        Some(want) if ours.is_none_or(|ours| (ours - want).abs() > 1e-6) => {
-            Err(format!("{name} {ours:?}, expected {want}"))
-        }
+        Some(want) if (ours - want).abs() > 1e-6 => Err(format!("{name} {ours}, expected {want}")),
         Some(_) | None => Ok(()),
+    }
+}
+
+impl Step {
+    fn at(&self) -> Timestamp {
+        let (&Self::Force { at_ms, .. }
+        | &Self::Acquire { at_ms, .. }
+        | &Self::Success { at_ms, .. }
+        | &Self::Error { at_ms, .. }
+        | &Self::IgnoredError { at_ms, .. }
+        | &Self::Assert { at_ms, .. }) = self;
+        at(at_ms)
     }
 }
 
@@ -177,15 +188,24 @@ struct Rig {
     breaker: Breaker,
     rng: SplitMix64,
     held: Vec<Permit>,
-    /// Of the last verdict, in per cent.
-    failure_rate: Option<f64>,
-    slow_call_rate: Option<f64>,
 }
 
 impl Rig {
     fn new(breaker: Breaker) -> Self {
         let rng = SplitMix64::new(1);
-        Self { breaker, rng, held: Vec::new(), failure_rate: None, slow_call_rate: None }
+        Self { breaker, rng, held: Vec::new() }
+    }
+
+    fn check_rates(
+        &self,
+        now: Timestamp,
+        failure_rate: Option<f64>,
+        slow_call_rate: Option<f64>,
+    ) -> Result<(), String> {
+        // resilience4j's word for too few calls is a rate of -1.
+        let rates = self.breaker.rates(now);
+        check("failure_rate", failure_rate, rates.map_or(-1.0, |rates| rates.failures))?;
+        check("slow_call_rate", slow_call_rate, rates.map_or(-1.0, |rates| rates.slow))
     }
 
     fn step(&mut self, step: Step) -> Result<(), String> {
@@ -216,42 +236,31 @@ impl Rig {
                 if state.as_deref().is_some_and(|state| state != ours) {
                     return Err(format!("the state is {ours}"));
                 }
-                check("failure_rate", failure_rate, self.failure_rate)?;
-                check("slow_call_rate", slow_call_rate, self.slow_call_rate)
+                self.check_rates(at(at_ms), failure_rate, slow_call_rate)
             }
         }
     }
 
-    /// resilience4j is told how long a call took, and we see when it began. So a call that was not acquired, or in a
-    /// closed breaker, where that makes no difference, is acquired so much earlier; and a probe, that keeps its permit,
-    /// ends so much later than it was acquired.
+    /// resilience4j is told how long a call took, and we see when it began. So a call that was not acquired is acquired so
+    /// much earlier; one that was answers with the permit it holds, at the time that makes it as slow as the case says.
     fn answer(&mut self, at_ms: u64, took: u64, count: u32, outcome: Outcome) -> Result<(), String> {
-        self.breaker.on_timeout(at(at_ms));
+        let (now, took) = (at(at_ms), Duration::from_millis(took));
+        self.breaker.on_timeout(now);
+        let slow = self.breaker.config().slow_calls().map_or(Duration::MAX, |(slow, _)| slow);
         for _ in 0..count {
-            let took = Duration::from_millis(took);
-            let started = at(at_ms) - took;
             let (permit, ended) = match self.held.pop() {
-                Some(permit) if permit.is_probe() => {
-                    let ended = permit.start() + took;
+                Some(permit) => {
+                    let as_slow = (now.since(permit.start()) > slow) == (took > slow);
+                    let ended = if as_slow { now } else { permit.start() + took };
                     (permit, ended)
                 }
-                Some(_) | None => match self.breaker.try_acquire(started, &mut self.rng) {
-                    Ok(permit) => (permit, at(at_ms)),
+                None => match self.breaker.try_acquire(now - took, &mut self.rng) {
+                    Ok(permit) => (permit, now),
                     // Told of by nobody who was admitted: it decides nothing.
                     Err(_) => continue,
                 },
             };
-            let transition = self.breaker.on_outcome(ended, &mut self.rng, permit, outcome);
-            let percent = |part: u64, calls: u64| Some(part as f64 * 100.0 / calls as f64);
-            match transition.map(|transition| transition.reason) {
-                Some(Reason::FailureRatio { failures, calls }) => {
-                    self.failure_rate = percent(failures, calls);
-                }
-                Some(Reason::SlowCalls { slow, calls }) => {
-                    self.slow_call_rate = percent(slow, calls);
-                }
-                Some(_) | None => {}
-            }
+            self.breaker.on_outcome(ended, &mut self.rng, permit, outcome);
         }
         Ok(())
     }

@@ -8,7 +8,10 @@ use mesh_core::deadline::{
 };
 use serde::Deserialize;
 
-use crate::{backoff::same, case::Case};
+use crate::{
+    backoff::same,
+    case::{Case, duration},
+};
 
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -107,14 +110,13 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
         }
         (Kind::IstioTimeout { timeout }, []) => {
             let expect: Istio = case.expect()?;
-            let timeout = timeout.as_deref().map(seconds).transpose()?;
+            let timeout = timeout.as_deref().map(duration).transpose()?;
             let policy = Policy::istio(timeout);
-            same("route_timeout_ms", &policy.timeout(), &some(expect.route_timeout_ms))?;
-            same(
-                "max_grpc_timeout_ms",
-                &policy.max_grpc_timeout(),
-                &Some(ms(expect.max_grpc_timeout_ms)),
-            )
+            // Envoy's figures here are whole milliseconds; none is 0.
+            let millis = |timeout: Option<Duration>| timeout.map_or(0, |it| it.as_millis() as u64);
+            same("route_timeout_ms", &millis(policy.timeout()), &expect.route_timeout_ms)?;
+            let most = policy.max_grpc_timeout().map(|it| it.as_millis() as u64);
+            same("max_grpc_timeout_ms", &most, &Some(expect.max_grpc_timeout_ms))
         }
         (_, _) => Err("steps that this kind has not".to_owned()),
     }
@@ -167,26 +169,4 @@ fn ms(millis: u64) -> Duration {
 /// Zero is no timeout.
 fn some(millis: u64) -> Option<Duration> {
     (millis > 0).then(|| ms(millis))
-}
-
-/// Istio's durations, as far as cases have them: `3s`, `500ms`, `1m30s`.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text}: no duration");
-    let mut rest = text;
-    let mut whole = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let amount: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-        let unit = rest[digits..].find(|c: char| c.is_ascii_digit());
-        let end = unit.map_or(rest.len(), |length| digits + length);
-        whole += match &rest[digits..end] {
-            "h" => Duration::from_secs(amount * 3_600),
-            "m" => Duration::from_secs(amount * 60),
-            "s" => Duration::from_secs(amount),
-            "ms" => ms(amount),
-            _ => return Err(wrong()),
-        };
-        rest = &rest[end..];
-    }
-    Ok(whole)
 }

@@ -12,7 +12,7 @@ fn at(millis: u64) -> Timestamp {
 
 /// `estimate × (active + 1)` in nanoseconds.
 fn cost(load: &Load, config: &Config, now: Timestamp) -> f64 {
-    load.estimate_nanos(config, now) * f64::from(load.active() + 1)
+    load.cost(config, now)
 }
 
 fn assert_near(found: f64, expected: f64) {
@@ -185,8 +185,10 @@ fn check(end: OnEnd<'_>, operations: &[Operation]) -> Result<(), String> {
                 let _ = load.estimate(&config, at(millis - span));
             }
         }
-        let (found, expected) =
-            (load.estimate_nanos(&config, at(millis)), projected(millis, stamp, estimate));
+        let (found, expected) = (
+            load.cost(&config, at(millis)) / f64::from(load.active() + 1),
+            projected(millis, stamp, estimate),
+        );
         if (found - expected).abs() > expected * 1e-9 || found > greatest {
             return Err(format!("{operation:?}: {found}, not {expected}"));
         }

@@ -71,8 +71,8 @@ fn check_weights(weights: &[u32], shares: &[f64], strategy: Strategy) -> Result<
     for (weight, share) in weights.iter().zip(shares) {
         let w = f64::from(*weight) / sum;
         let (least, most) = match strategy {
-            Strategy::RoundRobin => (w - 0.001, w + 0.001),
-            Strategy::LeastRequest => (w - 0.04, w + 0.04),
+            Strategy::RoundRobin | Strategy::Reported => (w - 0.001, w + 0.001),
+            Strategy::Random | Strategy::LeastRequest => (w - 0.04, w + 0.04),
             Strategy::PeakEwma => (w * w - 0.01, 1.0 - (1.0 - w) * (1.0 - w) + 0.01),
         };
         if !(least..=most).contains(share) {
@@ -86,7 +86,9 @@ const WEIGHTS: [&[u32]; 4] = [&[198, 1, 1], &[9, 1], &[3, 2, 1], &[1, 1, 1, 1]];
 
 #[test]
 fn weights_become_shares() {
-    for config in ALL.map(|config| config()) {
+    // A bias bends the shares by the load, as it is asked to.
+    let unbiased = ALL.map(|config| config()).into_iter();
+    for config in unbiased.filter(|config| config.active_request_bias().is_none()) {
         for weights in WEIGHTS {
             for concurrency in [1, 3, 10, 100] {
                 let shares = balanced(config, weights, &[GOOD; 4], concurrency);
@@ -95,6 +97,30 @@ fn weights_become_shares() {
             }
         }
     }
+}
+
+/// Nobody gets less than half of what its weight is due to, in an idle fleet.
+fn check_starvation(weights: &[u32], counts: &[u32]) -> Result<(), String> {
+    let (sum, picks) = (weights.iter().sum::<u32>(), counts.iter().sum::<u32>());
+    let starves = |(weight, count): (&u32, &u32)| count * sum * 2 < picks * weight;
+    let found = weights.iter().zip(counts).any(starves);
+    if found { Err(format!("{weights:?}: {counts:?}")) } else { Ok(()) }
+}
+
+#[test]
+fn nobody_starves() {
+    let weights = [5, 1, 3, 1, 1, 9];
+    for config in ALL.map(|config| config()) {
+        for choices in [config.choices(), Choices::ALL] {
+            let config = config.with_choices(choices);
+            let counts = tally(config, &hosts(weights), 10_000);
+            assert_eq!(check_starvation(&weights, &counts), Ok(()), "{config:?}");
+        }
+    }
+    // The broken twin: the first of the least loaded.
+    let mut first = [0; 6];
+    first[0] = 10_000;
+    assert!(check_starvation(&weights, &first).is_err());
 }
 
 /// The broken twin: two distinct draws, with the weights only in the comparison. It sends 66 % where 99 % are due.

@@ -26,7 +26,7 @@ use crate::{
     body::{ReplayBody, Whole},
     classify::Classify,
     error::Reason,
-    retry::Outgoing,
+    retry::{Outgoing, Terms},
     timer::Timer,
 };
 
@@ -94,7 +94,9 @@ where
     ) -> Self {
         let now = Clock.now();
         let mut request = Outgoing::new(request);
-        request.read(now, Deadline::NONE, true, shared.replay_cap);
+        let terms =
+            Terms { deadline: Deadline::NONE, policy: None, cap: shared.replay_cap, wishes: None };
+        request.read(now, &terms);
         shared.budget.on_request(now);
         Self {
             timer: Timer::default(),

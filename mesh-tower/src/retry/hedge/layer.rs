@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
 use mesh_core::{
+    InvalidConfig,
     budget::{self, Budget},
     limit::{self, Limits},
-    retry::hedge as policy,
+    retry::{self, hedge as policy},
 };
 use tower_layer::Layer;
 
@@ -39,6 +40,33 @@ impl HedgeLayer {
             replay_cap: REPLAY_CAP,
         };
         Self { shared: Arc::new(shared), classify: Standard }
+    }
+
+    /// Envoy's [`hedge_on_per_try_timeout`](retry::Config::with_hedge_on_per_try_timeout): an attempt whose per-try timeout
+    /// is over stays in flight while the next is sent, as often as `retry` allows retries
+    /// ([`hedge::Config::envoy`](policy::Config::envoy)); bodies up to its
+    /// [`buffer_limit`](retry::Config::buffer_limit).
+    ///
+    /// It stands in the place of a retry layer, or over an [`Upstream`](crate::upstream::Upstream) without a per-try
+    /// timeout of its own: that would drop what is to stay. Which endpoint a hedge takes is the upstream's balancer's
+    /// choice.
+    ///
+    /// # Errors
+    ///
+    /// No retries, or no per-try timeout.
+    ///
+    /// ```
+    /// use mesh_core::retry;
+    /// use mesh_tower::retry::hedge::HedgeLayer;
+    /// use std::time::Duration;
+    ///
+    /// let retry = retry::Config::envoy().with_hedge_on_per_try_timeout(true);
+    /// assert_eq!(HedgeLayer::envoy(&retry).unwrap_err().field(), "per_try_timeout");
+    /// assert!(HedgeLayer::envoy(&retry.with_per_try_timeout(Some(Duration::from_millis(250)))).is_ok());
+    /// ```
+    pub fn envoy(retry: &retry::Config) -> Result<Self, InvalidConfig> {
+        let layer = Self::new(policy::Config::envoy(retry)?);
+        Ok(layer.with_replay_cap(retry.buffer_limit()))
     }
 }
 

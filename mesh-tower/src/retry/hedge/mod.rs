@@ -15,6 +15,8 @@
 //! * An error that is not fatal waits for the attempts that are still to come. If all fail so, the last answer is handed
 //!   on.
 //!
+//! Envoy's hedging on a per-try timeout, in the words of a retry policy, is [`HedgeLayer::envoy`].
+//!
 //! Hedge only what may be done twice: the server may do each.
 //!
 //! ```

@@ -434,6 +434,10 @@ impl Model {
             let good = attempts.iter().filter(|good| **good).count();
             (good, attempts.len())
         };
+        // A50 counts who has at least the volume, also if that is nothing.
+        let idle = self.hosts.iter().filter(|host| host.last[origin].is_empty()).count();
+        let counts = self.setup.grpc;
+        let idle = |volume: u32| if counts && volume == 0 { idle } else { 0 };
         let compared: Vec<(usize, usize, usize)> = (self.hosts.iter().enumerate())
             .filter(|(_, host)| !(skips && host.ejected.is_some()))
             .map(|(index, host)| (index, figures(host).0, figures(host).1))
@@ -447,7 +451,8 @@ impl Model {
                 .copied()
                 .filter(|(_, _, total)| *total >= setting.request_volume() as usize)
                 .collect();
-            if !rated.is_empty() && rated.len() >= setting.minimum_hosts() as usize {
+            let counted = rated.len() + idle(setting.request_volume());
+            if !rated.is_empty() && counted >= setting.minimum_hosts() as usize {
                 let count = rated.len() as f64;
                 let rate_of = |(_, good, total): &(usize, usize, usize)| percent(*good, *total);
                 let mut mean = rated.iter().map(rate_of).fold(0.0, |a, b| a + b) / count;
@@ -478,7 +483,8 @@ impl Model {
                 .into_iter()
                 .filter(|(_, _, total)| *total >= setting.request_volume() as usize)
                 .collect();
-            if !judged.is_empty() && judged.len() >= setting.minimum_hosts() as usize {
+            let counted = judged.len() + idle(setting.request_volume());
+            if !judged.is_empty() && counted >= setting.minimum_hosts() as usize {
                 let detector =
                     [Detector::FailurePercentage, Detector::FailurePercentageLocalOrigin][origin];
                 let strictly = self.setup.grpc != self.is(Fault::PercentageMixedUp);

@@ -1,0 +1,198 @@
+use std::collections::BTreeMap;
+
+use super::{Config, ZoneRouting};
+use crate::{Endpoint, Labels, Locality, balance::priority::Health};
+
+/// Who calls: where it runs, its labels, and who else calls.
+///
+/// ```
+/// use mesh_core::{Labels, Locality, balance::locality::Caller};
+///
+/// let caller = Caller::at(Locality::new("eu", "a", "")).with_labels(Labels::default());
+/// assert_eq!(caller.locality().region(), "eu");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Caller {
+    locality: Locality,
+    labels: Labels,
+    peers: Vec<(Locality, Health)>,
+}
+
+impl Caller {
+    /// A caller at `locality`, without labels.
+    pub fn at(locality: Locality) -> Self {
+        Self { locality, ..Self::default() }
+    }
+
+    /// Sets its labels: those by which [`Config::with_labels`] compares.
+    #[must_use]
+    pub fn with_labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Sets how many instances of the calling service run where, this one among them: zones are compared by them
+    /// ([`Zones`](super::Zones)). Without them requests do not stay in their zone.
+    #[must_use]
+    pub fn with_peers(mut self, peers: impl IntoIterator<Item = (Locality, Health)>) -> Self {
+        self.peers = peers.into_iter().collect();
+        self
+    }
+
+    /// Where it runs.
+    pub fn locality(&self) -> &Locality {
+        &self.locality
+    }
+
+    /// See [`Caller::with_peers`].
+    pub fn peers(&self) -> &[(Locality, Health)] {
+        &self.peers
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+/// Some endpoints sorted into priorities, and those of a priority into localities, as seen by one caller. It does not
+/// depend on health: built when endpoints or the configuration change. O(n log n).
+///
+/// ```
+/// use mesh_core::{Endpoint, Locality, balance::locality::{Caller, Config, Layout}};
+///
+/// let endpoints = ["a", "b"].map(|zone| {
+///     Endpoint::new(format!("{zone}:80")).with_locality(Locality::new("eu", zone, ""))
+/// });
+/// let caller = Caller::at(Locality::new("eu", "b", ""));
+/// let layout = Layout::new(&Config::failover(), &caller, true, &endpoints);
+/// assert_eq!(layout.priorities(), [Some(1), Some(0)]);
+/// assert_eq!(layout.levels()[0].groups()[0].endpoints(), [1]);
+///
+/// // Nobody is ejected where nobody detects outliers: nothing would ever fail over.
+/// let flat = Layout::new(&Config::failover(), &caller, false, &endpoints);
+/// assert_eq!(flat.priorities(), [Some(0), Some(0)]);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Layout {
+    levels: Vec<Level>,
+    priorities: Vec<Option<usize>>,
+    is_weighted: bool,
+    zone_routing: Option<ZoneRouting>,
+}
+
+/// The endpoints of one priority, by locality.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Level {
+    groups: Vec<Group>,
+}
+
+/// The endpoints of one priority and locality.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Group {
+    locality: Locality,
+    weight: u32,
+    endpoints: Vec<usize>,
+}
+
+impl Layout {
+    /// Sorts `endpoints`. `can_fail_over` is whether anything can find an endpoint to be unwell (Istio wants
+    /// `outlierDetection`), or failover is [forced](super::Effective::is_forced); if not, all are of priority 0.
+    pub fn new<'a>(
+        config: &Config,
+        caller: &Caller,
+        can_fail_over: bool,
+        endpoints: impl IntoIterator<Item = &'a Endpoint>,
+    ) -> Self {
+        let by_distance = can_fail_over && config.is_enabled();
+        let mut sorted: BTreeMap<_, BTreeMap<&Locality, Group>> = BTreeMap::new();
+        let mut count = 0;
+        for (index, endpoint) in endpoints.into_iter().enumerate() {
+            let distance =
+                if by_distance { config.distance(caller, endpoint) } else { Default::default() };
+            let locality = endpoint.locality();
+            let groups = sorted.entry(distance).or_default();
+            let group = groups.entry(locality).or_insert_with(|| Group::empty(locality));
+            group.weight = group.weight.saturating_add(endpoint.weight().get());
+            group.endpoints.push(index);
+            count = index + 1;
+        }
+        let entry = Some(config).filter(|config| config.is_enabled());
+        let entry = entry.and_then(|config| config.distribute_for(caller.locality()));
+        let mut levels = Vec::with_capacity(sorted.len());
+        for groups in sorted.into_values() {
+            let mut groups: Vec<_> = groups.into_values().collect();
+            if let Some(entry) = entry {
+                let weights: Vec<_> =
+                    groups.iter().map(|group| (group.locality.clone(), group.weight)).collect();
+                let mut shares = entry.shares(&weights).into_iter();
+                groups.retain_mut(|group| {
+                    let share = shares.next().flatten();
+                    group.weight = share.unwrap_or_default();
+                    share.is_some()
+                });
+            }
+            if !groups.is_empty() {
+                levels.push(Level { groups });
+            }
+        }
+        let mut priorities = vec![None; count];
+        for (priority, level) in levels.iter().enumerate() {
+            for &endpoint in level.groups.iter().flat_map(|group| &group.endpoints) {
+                priorities[endpoint] = Some(priority);
+            }
+        }
+        let is_weighted = config.is_enabled() && config.has_weighted_localities(can_fail_over);
+        let zone_routing = config.zone_routing().filter(|_| config.is_enabled()).copied();
+        Self { levels, priorities, is_weighted, zone_routing }
+    }
+
+    /// The priorities, from 0 on; each has an endpoint.
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
+    }
+
+    /// The priority of each endpoint, in the order given; `None` for one that gets nothing by
+    /// [`Config::distribute`].
+    pub fn priorities(&self) -> &[Option<usize>] {
+        &self.priorities
+    }
+
+    /// Whether a locality is to be drawn by weight ([`Localities`](super::Localities)) before an endpoint is.
+    pub fn is_weighted(&self) -> bool {
+        self.is_weighted
+    }
+
+    /// How zones of the first priority are looked at, if they are ([`Zones`](super::Zones)).
+    pub fn zone_routing(&self) -> Option<&ZoneRouting> {
+        self.zone_routing.as_ref()
+    }
+}
+
+impl Level {
+    /// Its localities, in their order.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+}
+
+impl Group {
+    fn empty(locality: &Locality) -> Self {
+        Self { locality: locality.clone(), weight: 0, endpoints: Vec::new() }
+    }
+
+    /// Where they run.
+    pub fn locality(&self) -> &Locality {
+        &self.locality
+    }
+
+    /// The sum of the weights of its endpoints, or its share by [`Config::distribute`].
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// The endpoints, by their place in the list given.
+    pub fn endpoints(&self) -> &[usize] {
+        &self.endpoints
+    }
+}

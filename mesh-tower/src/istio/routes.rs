@@ -1,0 +1,161 @@
+//! The rules of all virtual services as routes, and the upstreams of their destinations.
+
+use std::collections::BTreeSet;
+
+use mesh_core::route::{Action, Client, Forward, Rule, VirtualHost};
+
+use super::{
+    Destination, Documents, Errors, VirtualService,
+    documents::unknown_subsets,
+    host::{CLUSTER, Host},
+    problem::Problem,
+    virtual_service::HttpRule,
+};
+use crate::upstream;
+
+impl Documents {
+    /// The rules of all hosts of the documents, for a [`Router`](crate::route::Router): whole virtual services, with
+    /// matches, rewrites, changes of headers, faults, copies, redirects and direct responses.
+    ///
+    /// A host is known by its full name, by `name.namespace.svc` and `name.namespace`, and by `name` to clients of its
+    /// namespace. Of several virtual services of one host the first counts. A host of which only destination rules speak
+    /// gets all of its requests.
+    ///
+    /// # Errors
+    ///
+    /// A share or a copy for a subset that no rule defines.
+    ///
+    /// ```
+    /// use mesh_core::route::Client;
+    /// use mesh_tower::{istio::{self, Destination, Unsupported}, route::Router};
+    ///
+    /// let documents = istio::read("\
+    /// apiVersion: networking.istio.io/v1
+    /// kind: VirtualService
+    /// metadata: {name: shop}
+    /// spec:
+    ///   hosts: [shop]
+    ///   http:
+    ///     - match: [{uri: {prefix: /api}}]
+    ///       route: [{destination: {host: api}}]
+    ///     - route: [{destination: {host: web}}]
+    /// ", "shop.yaml", Unsupported::Error)?;
+    ///
+    /// // Each destination becomes an upstream; here only its configuration.
+    /// let client = Client::default();
+    /// let router = Router::new(documents.routes(&client)?, &client, |to: &Destination| {
+    ///     documents.destination(to).unwrap()
+    /// });
+    /// let names = router.unwrap().destinations().into_iter().map(|(to, _)| to.to_string());
+    /// assert_eq!(names.collect::<Vec<_>>(), ["api", "web"]);
+    /// # Ok::<_, istio::Errors>(())
+    /// ```
+    pub fn routes(&self, client: &Client) -> Result<Vec<VirtualHost<Destination>>, Errors> {
+        let mut taken = BTreeSet::new();
+        let mut hosts = Vec::new();
+        let mut problems = Vec::new();
+        for service in &self.virtual_services {
+            let names = new_names(service.hosts.iter(), client, &mut taken);
+            if names.is_empty() {
+                continue;
+            }
+            let rules = service.rules.iter().map(|rule| self.rule(rule, service, &mut problems));
+            hosts.push(VirtualHost::new(names, rules.collect()));
+        }
+        Errors::refuse(problems)?;
+        for rule in &self.destination_rules {
+            let names = new_names([&rule.host].into_iter(), client, &mut taken);
+            // A wildcard is no address.
+            if !names.is_empty() && !rule.host.is_wildcard() {
+                let forward = Forward::to(Destination::whole(rule.host.clone()));
+                hosts.push(VirtualHost::new(names, vec![Rule::new(forward.into())]));
+            }
+        }
+        Ok(hosts)
+    }
+
+    /// The upstream of a destination: the policy of its host, subset and port. Its name is the host as it is written, with
+    /// the port if one is named. Time limits and retries of the routes that lead to it come with the requests; its own are
+    /// the mesh's.
+    ///
+    /// # Errors
+    ///
+    /// A subset that no rule defines.
+    pub fn destination(&self, to: &Destination) -> Result<upstream::Config, Errors> {
+        let view = self.view_of(&to.host.full, to.port);
+        let subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
+        let known: Vec<_> = subsets.map(|subset| subset.name.as_str()).collect();
+        let origin = super::problem::Origin::default();
+        Errors::refuse(unknown_subsets([to].into_iter(), &origin, &known))?;
+        let mut config = self.config(&to.name(), &view)?;
+        if let Some(subset) = to.subset() {
+            config = config.with_split(vec![(subset.to_owned(), 1)]);
+        }
+        Ok(config.with_retry(self.retries(None).to_config(self.is_hashed(to))))
+    }
+
+    fn rule(
+        &self,
+        rule: &HttpRule,
+        service: &VirtualService,
+        problems: &mut Vec<Problem>,
+    ) -> Rule<Destination> {
+        let action = match &rule.action {
+            Action::Forward(forward) => {
+                let shares = forward.destinations().weights();
+                let shares = shares.filter_map(|(share, _)| share.destination());
+                let copies = forward.mirrors().iter().map(|mirror| mirror.destination());
+                for to in shares.chain(copies) {
+                    let view = self.view_of(&to.host.full, to.port);
+                    let subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
+                    let known: Vec<_> = subsets.map(|subset| subset.name.as_str()).collect();
+                    problems.extend(unknown_subsets([to].into_iter(), &service.origin, &known));
+                }
+                let mut shares = forward.destinations().weights();
+                let is_hashed = shares
+                    .any(|(share, _)| share.destination().is_some_and(|to| self.is_hashed(to)));
+                let retry = rule.retries.as_ref().map(|retries| retries.to_config(is_hashed));
+                forward.as_ref().clone().with_retry(retry).into()
+            }
+            Action::Redirect(redirect) => Action::Redirect(redirect.clone()),
+            Action::Respond(response) => Action::Respond(response.clone()),
+        };
+        let made = Rule::new(action).with_name(&rule.name).with_fault(rule.fault.clone());
+        rule.matches.iter().cloned().fold(made, Rule::with_match)
+    }
+
+    /// Whether the endpoint of that destination is chosen by a hash.
+    fn is_hashed(&self, to: &Destination) -> bool {
+        let view = self.view_of(&to.host.full, to.port);
+        let mut subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
+        let subset = to.subset().and_then(|name| subsets.find(|subset| subset.name == name));
+        let policy = subset.and_then(|subset| subset.policy.as_ref());
+        view.blocks(policy).is_some_and(|blocks| blocks.is_hashed())
+    }
+}
+
+/// By which names a client knows the hosts, without those that are taken.
+fn new_names<'a>(
+    hosts: impl Iterator<Item = &'a Host>,
+    client: &Client,
+    taken: &mut BTreeSet<String>,
+) -> Vec<String> {
+    let names = hosts.flat_map(|host| names_of(host, client));
+    names.filter(|name| taken.insert(name.to_ascii_lowercase())).collect()
+}
+
+fn names_of(host: &Host, client: &Client) -> Vec<String> {
+    let mut names = vec![host.full.clone()];
+    let short = host.full.strip_suffix(CLUSTER).and_then(|short| short.split_once('.'));
+    if let Some((name, namespace)) = short
+        && !host.is_wildcard()
+        && !namespace.contains('.')
+    {
+        names.push(format!("{name}.{namespace}.svc"));
+        names.push(format!("{name}.{namespace}"));
+        if namespace == client.namespace() {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
