@@ -74,7 +74,8 @@ async fn beside<C: Future, W: Future>(connection: C, work: W) -> W::Output {
                 is_open = false;
                 work.as_mut().poll(cx)
             }
-            answer => answer,
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(answer) => Poll::Ready(answer),
         }
     })
     .await

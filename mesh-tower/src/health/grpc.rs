@@ -135,10 +135,9 @@ fn judge(code: u8, serving: Option<u8>) -> Report {
     match (code, serving) {
         (0, Some(1)) => Report::passed(),
         (0, Some(2)) => Report::unhealthy("it answers NOT_SERVING"),
-        (0, Some(3)) => Report::unhealthy("it does not know the service"),
+        (0, Some(3)) | (5, _) => Report::unhealthy("it does not know the service"),
         (0, Some(other)) => Report::unhealthy(format!("it answers serving status {other}")),
         (0, None) => Report::failed("its answer cannot be read"),
-        (5, _) => Report::unhealthy("it does not know the service"),
         (code, _) => Report::failed(format!("it answers gRPC status {code}")),
     }
 }

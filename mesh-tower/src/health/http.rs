@@ -1,10 +1,10 @@
 use std::{fmt, future::Future, ops::RangeInclusive, pin::Pin, sync::Arc};
 
-use bytes::Bytes;
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
     uri::{PathAndQuery, Scheme},
 };
+use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;

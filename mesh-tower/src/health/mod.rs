@@ -69,13 +69,13 @@ mod tcp;
 
 use std::{borrow::Cow, fmt, future::Future, pin::Pin};
 
-pub use mesh_core::health::{Config, Verdict};
 use mesh_core::Endpoint;
+pub use mesh_core::health::{Config, Verdict};
 
+pub(crate) use self::rounds::{Ended, Rounds, Settings};
+pub use self::tcp::TcpCheck;
 #[cfg(feature = "client")]
 pub use self::{grpc::GrpcCheck, http::HttpCheck};
-pub use self::tcp::TcpCheck;
-pub(crate) use self::rounds::{Ended, Rounds, Settings};
 
 /// Asks an endpoint whether it is well.
 pub trait CheckHealth: Send + Sync + 'static {

@@ -11,20 +11,17 @@ use std::{
 
 use http::Uri;
 use http_body::Body;
-use hyper::{
-    client::conn::{http1, http2},
-    rt::{Read, Write},
-};
+use hyper::client::conn::{http1, http2};
 use hyper_util::{
     client::legacy::connect::Connection,
     rt::{TokioExecutor, TokioTimer},
 };
 use mesh_core::limit::{Limits, Permit};
 use tokio::runtime::Handle;
-use tower_service::Service;
 
 use super::{
     Config, Http2KeepAlive,
+    connector::MakeConnection,
     http1::{Wire, drive, lane},
     http2 as shared_http2,
     shared::Shared,

@@ -1,15 +1,13 @@
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use http::{Uri, uri::Scheme};
+use http::uri::Scheme;
 use http_body::Body;
-use hyper::rt::{Read, Write};
-use hyper_util::client::legacy::connect::{Connection, HttpConnector};
+use hyper_util::client::legacy::connect::HttpConnector;
 use mesh_core::{Endpoint, Timestamp};
-use tower_service::Service;
 
-use super::{Config, Group, Pool, connect::Connector, shared::Shared};
+use super::{Config, Group, Pool, connect::Connector, connector::MakeConnection, shared::Shared};
 use crate::{
-    error::BoxError,
+    BoxError,
     upstream::{MakeEndpoint, Origin},
 };
 
