@@ -43,6 +43,8 @@ pub mod breaker;
 
 pub mod outlier;
 
+pub mod health;
+
 mod config;
 mod endpoint;
 mod outcome;

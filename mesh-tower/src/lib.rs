@@ -6,6 +6,7 @@
 //! * [`server`] is the standard server stack: a bounded queue and a deadline around a handler.
 //! * [`deadline`], [`retry`], [`throttle`], [`limit`], [`breaker`], [`outlier`], [`balance`] and [`route`] are the policies
 //!   alone, over any tower service.
+//! * [`health`] asks endpoints whether they are well, traffic or none.
 //! * [`pool`] carries HTTP to one endpoint; [`classify`] says what an answer means; [`error`] is what the mesh says itself.
 //!
 //! Modules stand in the order in which a request meets them. A policy's machine is in the module of the same name in
@@ -40,6 +41,8 @@ pub mod balance;
 pub mod breaker;
 
 pub mod outlier;
+
+pub mod health;
 
 pub mod pool;
 

@@ -13,13 +13,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use mesh_core::{
-    Outcome, breaker::Transition, limit::adaptive::Limiter, outlier::Event, retry::GiveUp,
+    Outcome, breaker::Transition, health, limit::adaptive::Limiter, outlier::Event, retry::GiveUp,
 };
 
 #[cfg(feature = "metrics")]
 pub use names::{describe_metrics, recommended_buckets};
 
-use crate::{BoxError, MeshError, error::Reason};
+use crate::{BoxError, MeshError, error::Reason, health::Report};
 
 /// How the adaptive limit of this name stands; since the last time it has refused so many.
 pub(crate) fn adaptive_limit(name: &str, limiter: &Limiter, refused: u64) {
@@ -32,6 +32,26 @@ pub(crate) fn adaptive_limit(name: &str, limiter: &Limiter, refused: u64) {
     );
     #[cfg(feature = "metrics")]
     limit::report(name, limiter, refused);
+}
+
+/// An active check of an endpoint has ended.
+pub(crate) fn health_check(
+    upstream: &str,
+    endpoint: &str,
+    report: &Report,
+    transition: Option<health::Transition>,
+) {
+    match transition {
+        Some(health::Transition::BecameHealthy) => {
+            tracing::info!(upstream, endpoint, why = %report, "passes its checks");
+        }
+        Some(health::Transition::BecameUnhealthy) => {
+            tracing::info!(upstream, endpoint, why = %report, "fails its checks");
+        }
+        None => tracing::trace!(upstream, endpoint, why = %report, "checked"),
+    }
+    #[cfg(feature = "metrics")]
+    names::health_check(upstream, report.verdict(), transition);
 }
 
 /// A policy that stands alone turned a request away.

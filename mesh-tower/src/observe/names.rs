@@ -1,3 +1,4 @@
+use mesh_core::health::{Transition, Verdict};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 pub(super) const REQUESTS: &str = "mesh_client_requests_total";
@@ -11,6 +12,8 @@ pub(super) const BREAKER_TRANSITIONS: &str = "mesh_circuit_transitions_total";
 pub(super) const EJECTIONS: &str = "mesh_outlier_ejections_total";
 pub(super) const EJECTED: &str = "mesh_outlier_ejected";
 pub(super) const PANICS: &str = "mesh_panic_picks_total";
+pub(super) const HEALTH_CHECKS: &str = "mesh_health_checks_total";
+pub(super) const HEALTH_TRANSITIONS: &str = "mesh_health_transitions_total";
 pub(super) const ENDPOINTS: &str = "mesh_endpoints";
 pub(super) const ADAPTIVE_LIMIT: &str = "mesh_adaptive_limit";
 pub(super) const ADAPTIVE_IN_FLIGHT: &str = "mesh_adaptive_limit_in_flight";
@@ -32,6 +35,8 @@ pub(super) const ADAPTIVE_REFUSED: &str = "mesh_adaptive_limit_refused_total";
 /// | `mesh_outlier_ejections_total` | counter | `method`; `enforced`: `yes`, `no` (chance, or a detector that only looks), `over_cap` |
 /// | `mesh_outlier_ejected` | gauge | |
 /// | `mesh_panic_picks_total` | counter | |
+/// | `mesh_health_checks_total` | counter | `result`: `passed`, `failed`, `unhealthy`; `subset` is always empty |
+/// | `mesh_health_transitions_total` | counter | `to`: `healthy`, `unhealthy`; `subset` is always empty |
 /// | `mesh_endpoints` | gauge | |
 ///
 /// `subset` is empty for the whole upstream.
@@ -59,6 +64,8 @@ pub fn describe_metrics() {
     count(BREAKER_TRANSITIONS, "State changes of circuit breakers");
     count(EJECTIONS, "Endpoints that outlier detection ejected, or would have");
     count(PANICS, "Attempts whose endpoint was picked as if none were ejected: too many were");
+    count(HEALTH_CHECKS, "Active health checks, by how they ended");
+    count(HEALTH_TRANSITIONS, "Endpoints that active checks found well, or not");
     describe_histogram!(
         REQUEST_DURATION,
         Unit::Seconds,
@@ -77,6 +84,26 @@ pub(super) fn refused(upstream: &str, flag: &'static str) {
     let labels =
         [("upstream", upstream.to_owned()), ("subset", String::new()), ("flag", flag.to_owned())];
     metrics::counter!(REFUSED, &labels).increment(1);
+}
+
+/// Counts a check. They are few, and look their counters up.
+pub(super) fn health_check(upstream: &str, verdict: Verdict, transition: Option<Transition>) {
+    let count = |metric: &'static str, name: &'static str, value: &'static str| {
+        let (upstream, value) = (upstream.to_owned(), value.to_owned());
+        let labels = [("upstream", upstream), ("subset", String::new()), (name, value)];
+        metrics::counter!(metric, &labels).increment(1);
+    };
+    let result = match verdict {
+        Verdict::Passed => "passed",
+        Verdict::Failed => "failed",
+        Verdict::Unhealthy => "unhealthy",
+    };
+    count(HEALTH_CHECKS, "result", result);
+    match transition {
+        Some(Transition::BecameHealthy) => count(HEALTH_TRANSITIONS, "to", "healthy"),
+        Some(Transition::BecameUnhealthy) => count(HEALTH_TRANSITIONS, "to", "unhealthy"),
+        None => {}
+    }
 }
 
 /// Buckets for `mesh_client_request_duration_seconds`, in seconds: those of OpenTelemetry's HTTP convention.

@@ -11,20 +11,17 @@ use std::{
 
 use http::Uri;
 use http_body::Body;
-use hyper::{
-    client::conn::{http1, http2},
-    rt::{Read, Write},
-};
+use hyper::client::conn::{http1, http2};
 use hyper_util::{
     client::legacy::connect::Connection,
     rt::{TokioExecutor, TokioTimer},
 };
 use mesh_core::limit::{Limits, Permit};
 use tokio::runtime::Handle;
-use tower_service::Service;
 
 use super::{
     Config, Http2KeepAlive,
+    connector::MakeConnection,
     http1::{Wire, drive, lane},
     http2 as shared_http2,
     shared::Shared,
@@ -71,15 +68,7 @@ impl<C> Connector<C> {
 
 impl<C, B> Connect<B> for Connector<C>
 where
-    C: Service<
-            Uri,
-            Response: Read + Write + Connection + Unpin + Send + 'static,
-            Error: Into<BoxError>,
-            Future: Send,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
+    C: MakeConnection,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     fn start(&self, dialing: Dialing<B>, runtime: &Handle) {
@@ -93,11 +82,7 @@ where
 /// The life of a connection.
 async fn run<C, B>(connector: C, dialing: Dialing<B>)
 where
-    C: Service<
-            Uri,
-            Response: Read + Write + Connection + Unpin + Send + 'static,
-            Error: Into<BoxError>,
-        >,
+    C: MakeConnection,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     let Some(uri) = dialing.pool().uri().cloned() else {
@@ -148,11 +133,7 @@ async fn establish<C, B>(
     keep_alive: Option<Http2KeepAlive>,
 ) -> Result<Established<Http1<C::Response, B>, Http2<C::Response, B>>, BoxError>
 where
-    C: Service<
-            Uri,
-            Response: Read + Write + Connection + Unpin + Send + 'static,
-            Error: Into<BoxError>,
-        >,
+    C: MakeConnection,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     std::future::poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;

@@ -1,15 +1,13 @@
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use http::{Uri, uri::Scheme};
+use http::uri::Scheme;
 use http_body::Body;
-use hyper::rt::{Read, Write};
-use hyper_util::client::legacy::connect::{Connection, HttpConnector};
+use hyper_util::client::legacy::connect::HttpConnector;
 use mesh_core::{Endpoint, Timestamp};
-use tower_service::Service;
 
-use super::{Config, Group, Pool, connect::Connector, shared::Shared};
+use super::{Config, Group, Pool, connect::Connector, connector::MakeConnection, shared::Shared};
 use crate::{
-    error::BoxError,
+    BoxError,
     upstream::{MakeEndpoint, Origin},
 };
 
@@ -108,15 +106,7 @@ impl<C, B> HttpEndpoints<C, B> {
     /// The connections to one endpoint. `upstream` names the host of requests that name none.
     pub fn pool(&self, upstream: &Arc<str>, endpoint: &Endpoint, group: &Group) -> Pool<B>
     where
-        C: Service<
-                Uri,
-                Response: Read + Write + Connection + Unpin + Send + 'static,
-                Error: Into<BoxError>,
-                Future: Send,
-            > + Clone
-            + Send
-            + Sync
-            + 'static,
+        C: MakeConnection,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         Pool::new(Shared::new(
@@ -131,15 +121,7 @@ impl<C, B> HttpEndpoints<C, B> {
 
 impl<C, B> MakeEndpoint for HttpEndpoints<C, B>
 where
-    C: Service<
-            Uri,
-            Response: Read + Write + Connection + Unpin + Send + 'static,
-            Error: Into<BoxError>,
-            Future: Send,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
+    C: MakeConnection,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     type Service = Pool<B>;

@@ -96,6 +96,8 @@ mod config;
 #[cfg(feature = "client")]
 mod connect;
 #[cfg(feature = "client")]
+mod connector;
+#[cfg(feature = "client")]
 mod endpoints;
 #[cfg(feature = "client")]
 mod error;
@@ -124,6 +126,8 @@ use arc_swap::ArcSwap;
 #[cfg(feature = "client")]
 pub use body::PoolBody;
 pub use config::{Config, Http2KeepAlive, Protocol, TcpKeepalive};
+#[cfg(feature = "client")]
+pub use connector::MakeConnection;
 #[cfg(feature = "client")]
 pub use endpoints::{HttpEndpoints, tune_tcp};
 #[cfg(feature = "client")]

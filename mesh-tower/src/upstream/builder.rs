@@ -6,7 +6,13 @@ use mesh_core::{
 };
 
 use super::{Answers, Config, Driver, MakeEndpoint, Policy, Upstream, plan::Shared};
-use crate::{Chance, classify::Standard, pool, striped::Striped};
+use crate::{
+    Chance,
+    classify::Standard,
+    health::{self, CheckHealth},
+    pool,
+    striped::Striped,
+};
 
 /// Builds an [`Upstream`]. Nothing is mandatory but a way to make the endpoints' services.
 ///
@@ -37,11 +43,12 @@ pub struct Builder {
     config: Config,
     endpoints: Vec<Endpoint>,
     chance: Chance,
+    checks: Option<health::Settings>,
 }
 
 impl Builder {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, endpoints: Vec::new(), chance: Chance::default() }
+        Self { config, endpoints: Vec::new(), chance: Chance::default(), checks: None }
     }
 
     /// The endpoints to begin with. They can be changed at any time.
@@ -166,6 +173,16 @@ impl Builder {
         self.policy(|policy| policy.with_breaker(Some(breaker)))
     }
 
+    /// Has the driver ask each endpoint whether it is well, whatever requests say: see [`health`]. One
+    /// that is not gets no requests. Default: nobody is asked.
+    ///
+    /// An endpoint is asked once for all subsets that it is in.
+    #[must_use]
+    pub fn health_check(mut self, config: health::Config, check: impl CheckHealth) -> Self {
+        self.checks = Some(health::Settings { config, check: Arc::new(check) });
+        self
+    }
+
     /// Where chance comes from. Default: each thread's own generator.
     #[must_use]
     pub fn chance(mut self, chance: Chance) -> Self {
@@ -186,8 +203,9 @@ impl Builder {
         M: MakeEndpoint + Send + Sync + 'static,
         M::Service: Clone + Send + Sync + 'static,
     {
+        let checks = self.checks.clone();
         let upstream = self.build_undriven(make)?;
-        let driver = Driver::new(&upstream.shared);
+        let driver = Driver::new(&upstream.shared, checks);
         Ok((upstream, driver))
     }
 
@@ -211,7 +229,7 @@ impl Builder {
         Ok(upstream)
     }
 
-    /// An upstream without a driver: an ejected endpoint never comes back. For endpoint services that are not `Send`,
+    /// An upstream without a driver: an ejected endpoint never comes back, and nobody is asked whether it is well. For endpoint services that are not `Send`,
     /// and for benches.
     ///
     /// # Errors
@@ -222,7 +240,8 @@ impl Builder {
         M: MakeEndpoint,
         M::Service: Clone,
     {
-        let shared = Shared::new(self.config.build()?, self.endpoints, make, self.chance)?;
+        let trusts = self.checks.is_none_or(|checks| checks.config.trusts_until_checked());
+        let shared = Shared::new(self.config.build()?, self.endpoints, make, self.chance, trusts)?;
         let shared = Arc::new(Striped::new(&Arc::new(shared)));
         Ok(Upstream { shared, classify: Standard })
     }

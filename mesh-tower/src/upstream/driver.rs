@@ -1,7 +1,7 @@
 use std::{
     fmt,
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
@@ -10,12 +10,15 @@ use std::{
 use tokio::{sync::Notify, time::timeout_at};
 
 use super::{MakeEndpoint, plan::Shared};
-use crate::Clock;
+use crate::{
+    Clock,
+    health::{self, Rounds},
+};
 
 /// How often the endpoints' services may do their housekeeping.
 const MAINTENANCE: Duration = Duration::from_secs(1);
 
-/// What must happen without traffic: ejected endpoints come back, idle connections are closed.
+/// What must happen without traffic: ejected endpoints come back, idle connections are closed, endpoints are checked.
 ///
 /// One future for each upstream, to be spawned or polled by its owner. It never blocks a request, and ends when the last
 /// clone of its upstream is gone. Cancel safe: dropping it stops the timers, nothing else.
@@ -23,21 +26,24 @@ const MAINTENANCE: Duration = Duration::from_secs(1);
 pub struct Driver(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Driver {
-    pub(super) fn new<M>(shared: &Arc<Shared<M>>) -> Self
+    pub(super) fn new<M>(shared: &Arc<Shared<M>>, checks: Option<health::Settings>) -> Self
     where
         M: MakeEndpoint + Send + Sync + 'static,
         M::Service: Clone + Send + Sync + 'static,
     {
-        Self(Box::pin(drive(Arc::downgrade(shared), shared.changed.clone())))
+        let rounds = checks.map(Rounds::new);
+        Self(Box::pin(drive(Arc::downgrade(shared), shared.changed.clone(), rounds)))
     }
 }
 
-async fn drive<M>(shared: Weak<Shared<M>>, changed: Arc<Notify>)
+async fn drive<M>(shared: Weak<Shared<M>>, changed: Arc<Notify>, mut rounds: Option<Rounds>)
 where
     M: MakeEndpoint + Send + Sync,
     M::Service: Clone + Send + Sync,
 {
     let mut maintenance = Clock.now() + MAINTENANCE;
+    // Which plan the checks follow.
+    let mut followed = 0;
     loop {
         let next = {
             let Some(shared) = shared.upgrade() else { return };
@@ -50,10 +56,33 @@ where
                     shared.make.maintain(&member.service, now);
                 }
             }
-            plan.poll_timeout().map_or(maintenance, |timer| timer.min(maintenance))
+            let mut next = plan.poll_timeout().map_or(maintenance, |timer| timer.min(maintenance));
+            if let Some(rounds) = &mut rounds {
+                if std::mem::replace(&mut followed, plan.number) != plan.number {
+                    rounds.follow(&shared.endpoints(), now, &mut shared.chance.rng());
+                }
+                rounds.start(now);
+                next = rounds.poll_timeout().map_or(next, |check| check.min(next));
+            }
+            next
         };
         // An early wake-up is harmless: the machines ask the clock, not the timer.
-        let _elapsed = timeout_at(Clock.instant(next), changed.notified()).await;
+        let mut timer = pin!(timeout_at(Clock.instant(next), changed.notified()));
+        let ended = poll_fn(|cx| {
+            if let Some(rounds) = &mut rounds
+                && let Some(shared) = shared.upgrade()
+            {
+                let mut rng = shared.chance.rng();
+                if let Poll::Ready(ended) = rounds.poll_ended(cx, || Clock.now(), &mut rng) {
+                    return Poll::Ready(Some(ended));
+                }
+            }
+            timer.as_mut().poll(cx).map(|_| None)
+        });
+        let ended = ended.await;
+        if let (Some(ended), Some(shared)) = (ended, shared.upgrade()) {
+            shared.on_check(&ended);
+        }
     }
 }
 

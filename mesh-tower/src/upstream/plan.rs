@@ -6,7 +6,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    Endpoint, InvalidConfig, Rng, Timestamp, balance::Weighted, outlier::Event, route::Split,
+    Endpoint, InvalidConfig, Rng, Timestamp, balance::Weighted, health::Transition, outlier::Event,
+    route::Split,
 };
 use tokio::sync::Notify;
 
@@ -15,11 +16,13 @@ use super::{
     panic::{self, Doubted},
     subset::{EndpointState, Member, Subset},
 };
-use crate::{Chance, Clock, striped::Striped};
+use crate::{Chance, Clock, health::Ended, observe, striped::Striped};
 
 /// What a request reads, once, and never waits for: an immutable picture of the routes, the policies and the
 /// endpoints. The one writer publishes a new one when anything changes.
 pub(super) struct Plan<S> {
+    /// Counts the plans of an upstream, from 1.
+    pub(super) number: u64,
     pub(super) config: Config,
     pub(super) split: Split<usize>,
     pub(super) subsets: Vec<Cluster<S>>,
@@ -58,6 +61,16 @@ struct Writer<S> {
     endpoints: BTreeMap<Arc<str>, Endpoint>,
     subsets: Vec<Members<S>>,
     next_id: u32,
+    plans: u64,
+    health: Health,
+}
+
+/// What active checks have found.
+struct Health {
+    /// Whether an endpoint is trusted before its first check has ended.
+    trusts: bool,
+    /// Whether the endpoints that were checked are well.
+    checked: BTreeMap<Arc<str>, bool>,
 }
 
 struct Members<S> {
@@ -77,6 +90,7 @@ where
         endpoints: impl IntoIterator<Item = Endpoint>,
         make: M,
         chance: Chance,
+        trusts: bool,
     ) -> Result<Self, InvalidConfig> {
         let name: Arc<str> = config.name().into();
         let changed = Arc::new(Notify::new());
@@ -86,6 +100,8 @@ where
             subsets: subsets_of(&config, &[], &changed, &chance, now),
             config,
             next_id: 0,
+            plans: 0,
+            health: Health { trusts, checked: BTreeMap::new() },
         };
         writer.follow(&make, now);
         let plan = ArcSwap::from_pointee(writer.plan()?);
@@ -100,6 +116,37 @@ where
         // The routes have not changed, so the plan cannot have become invalid.
         if let Ok(plan) = writer.plan() {
             self.publish(plan);
+        }
+    }
+
+    /// The endpoints as they are listed.
+    pub(super) fn endpoints(&self) -> BTreeMap<Arc<str>, Endpoint> {
+        self.lock().endpoints.clone()
+    }
+
+    /// An active check of that endpoint has ended.
+    pub(super) fn on_check(&self, ended: &Ended) {
+        let Ended { address, report, transition } = ended;
+        let now = Clock.now();
+        let mut writer = self.lock();
+        if !writer.endpoints.contains_key(address) {
+            return;
+        }
+        observe::health_check(&self.name, address, report, *transition);
+        if let Some(transition) = transition {
+            let is_well = *transition == Transition::BecameHealthy;
+            writer.health.checked.insert(address.clone(), is_well);
+        }
+        for Members { subset, members } in &writer.subsets {
+            let Some(Member { state, .. }) = members.get(address) else { continue };
+            if let Some(transition) = transition {
+                state.set_well(*transition == Transition::BecameHealthy);
+            }
+            if ended.has_passed()
+                && let Some(event) = subset.detection.on_health_check_passed(now, &state.host)
+            {
+                subset.observer.outlier(address, event);
+            }
         }
     }
 
@@ -191,6 +238,7 @@ impl<S: Clone> Writer<S> {
     /// Brings the members of all subsets in line with the endpoints.
     fn follow<M: MakeEndpoint<Service = S>>(&mut self, make: &M, now: Timestamp) {
         let upstream: Arc<str> = self.config.name().into();
+        self.health.checked.retain(|address, _| self.endpoints.contains_key(address));
         for Members { subset, members } in &mut self.subsets {
             let breaker = subset.policy.breaker().is_some();
             members.retain(|address, member| {
@@ -221,8 +269,10 @@ impl<S: Clone> Writer<S> {
                 let id = self.next_id;
                 self.next_id = id.wrapping_add(1);
                 let origin = Origin { upstream: &upstream, endpoint, group: &subset.group };
+                let is_well = self.health.checked.get(address).unwrap_or(&self.health.trusts);
+                let listed = (id, address.clone(), *is_well);
                 let member = Member {
-                    state: Arc::new(EndpointState::new(id, address.clone(), &subset.policy, now)),
+                    state: Arc::new(EndpointState::new(listed, &subset.policy, now)),
                     endpoint: endpoint.clone(),
                     service: make.make(&origin),
                 };
@@ -233,7 +283,7 @@ impl<S: Clone> Writer<S> {
         }
     }
 
-    fn plan(&self) -> Result<Plan<S>, InvalidConfig> {
+    fn plan(&mut self) -> Result<Plan<S>, InvalidConfig> {
         let index_of = |name: &str| self.subsets.iter().position(|m| &*m.subset.name == name);
         let destinations = match self.config.split() {
             [] => vec![(0, 1)],
@@ -255,7 +305,9 @@ impl<S: Clone> Writer<S> {
             let roster = Striped::new(&Roster { subset: subset.clone(), endpoints });
             Cluster { roster, members, doubted }
         };
+        self.plans += 1;
         Ok(Plan {
+            number: self.plans,
             config: self.config.clone(),
             split: Split::new(destinations)?,
             subsets: self.subsets.iter().map(cluster).collect(),

@@ -26,6 +26,8 @@ pub struct EndpointStatus {
     pub latency: Duration,
     /// Why and for how long it is out of rotation.
     pub ejection: Option<EjectionStatus>,
+    /// Whether its active checks pass, or there are none.
+    pub is_well: bool,
     /// How often it has been ejected since it was listed.
     pub ejections: u32,
     /// Its breaker, if it has one.
@@ -53,7 +55,7 @@ pub struct BreakerStatus {
 impl EndpointStatus {
     /// Whether requests may go to it.
     pub fn is_healthy(&self) -> bool {
-        self.ejection.is_none()
+        self.ejection.is_none() && self.is_well
     }
 }
 
@@ -62,6 +64,7 @@ impl fmt::Display for EndpointStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.endpoint.address())?;
         match &self.ejection {
+            None if !self.is_well => f.write_str(" fails its checks")?,
             None => f.write_str(" healthy")?,
             Some(EjectionStatus { detector: Some(why), left }) => {
                 write!(f, " ejected ({why}) for {left:.1?}")?;
@@ -88,6 +91,7 @@ pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
                 detector: state.host.reason(),
                 left: until.since(now),
             }),
+            is_well: state.is_well(),
             ejections: state.host.ejections(),
             breaker: state
                 .breaker

@@ -1,6 +1,6 @@
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use mesh_core::{
@@ -203,6 +203,8 @@ pub(crate) struct EndpointState {
     pub(crate) address: Arc<str>,
     pub(crate) host: Host,
     pub(crate) breaker: Option<Breaker>,
+    /// Whether active checks, if any, say that it is not well.
+    unwell: AtomicBool,
     written: Written,
 }
 
@@ -216,12 +218,17 @@ struct Written {
 }
 
 impl EndpointState {
-    pub(super) fn new(id: u32, address: Arc<str>, policy: &Policy, now: Timestamp) -> Self {
+    pub(super) fn new(
+        (id, address, is_well): (u32, Arc<str>, bool),
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id,
             address,
             host: Host::new(),
             breaker: policy.breaker().map(|config| Breaker::new(*config, now)),
+            unwell: AtomicBool::new(!is_well),
             written: Written {
                 load: Load::new(),
                 successes: AtomicU64::new(0),
@@ -232,6 +239,15 @@ impl EndpointState {
 
     pub(crate) fn load(&self) -> &Load {
         &self.written.load
+    }
+
+    /// Whether its active checks pass, or there are none.
+    pub(crate) fn is_well(&self) -> bool {
+        !self.unwell.load(Relaxed)
+    }
+
+    pub(super) fn set_well(&self, well: bool) {
+        self.unwell.store(!well, Relaxed);
     }
 
     fn count(&self, outcome: Outcome) {
@@ -271,6 +287,6 @@ impl<S> Candidate for Member<S> {
     }
 
     fn is_available(&self, now: Timestamp) -> bool {
-        !self.state.host.is_ejected() && self.is_admitted(now)
+        !self.state.host.is_ejected() && self.state.is_well() && self.is_admitted(now)
     }
 }
