@@ -11,15 +11,15 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use mesh_core::{Endpoint, Labels, Ratio, balance, outlier, retry};
+use mesh_core::{Endpoint, Labels, Ratio, Timestamp, balance, outlier, retry};
 use mesh_tower::{
-    BoxError, MeshError,
+    BoxError, Clock, MeshError,
     body::ReplayBody,
     error::Reason,
     health::{self, Report},
     upstream::{Origin, Upstream},
 };
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{advance, sleep};
 use tower::{Service, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ struct World(Arc<Mutex<Inner>>);
 struct Inner {
     /// `None`: never.
     reports: BTreeMap<String, Option<Report>>,
-    asked: Vec<(String, Instant)>,
+    asked: Vec<(String, Timestamp)>,
     under_way: usize,
 }
 
@@ -41,7 +41,7 @@ impl World {
         self.0.lock().unwrap().reports.insert(endpoint.to_owned(), report);
     }
 
-    fn asked(&self, endpoint: &str) -> Vec<Instant> {
+    fn asked(&self, endpoint: &str) -> Vec<Timestamp> {
         let inner = self.0.lock().unwrap();
         inner.asked.iter().filter(|(name, _)| name == endpoint).map(|(_, at)| *at).collect()
     }
@@ -54,7 +54,7 @@ impl World {
         let name = endpoint.address().to_string();
         let report = {
             let mut inner = self.0.lock().unwrap();
-            inner.asked.push((name.clone(), Instant::now()));
+            inner.asked.push((name.clone(), Clock.now()));
             inner.under_way += 1;
             inner.reports.get(&name).cloned().unwrap_or_else(|| Some(Report::passed()))
         };
@@ -193,7 +193,7 @@ async fn checks_keep_their_interval_and_never_overlap() {
     sleep(10 * SECOND + SECOND / 2).await;
     let spans = |name| {
         let asked = world.asked(name);
-        asked.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>()
+        asked.windows(2).map(|pair| pair[1].since(pair[0])).collect::<Vec<_>>()
     };
     assert_eq!(spans("a:1"), [SECOND; 10]);
     assert_eq!(spans("b:1"), [2 * SECOND; 5]);
