@@ -61,8 +61,9 @@
 //!
 //! # What it does not do
 //!
-//! No hashing, no localities. A split of exact shares for a canary is a
-//! [`route`](crate::route), not a weight.
+//! A [`Balancer`] picks within one set. Keys that stick are [`hash`]; priorities, localities and labels, which say what the
+//! set is, are [`priority`], [`locality`] and [`subset`]; which part of a large fleet a client connects to is
+//! [`subsetting`]. A split of exact shares for a canary is a [`route`](crate::route), not a weight.
 //!
 //! # Example
 //!
