@@ -373,6 +373,10 @@ impl Policy {
     }
 
     /// How an endpoint is chosen for an attempt.
+    ///
+    /// With [slow start](balance::SlowStart), an endpoint came when it was listed in the subset, or when the driver let it
+    /// back after an ejection. For [weights by reports](balance::Strategy::Reported) the endpoint's service puts a
+    /// [`Report`](balance::report::Report) among the extensions of its responses; the driver writes the order down anew.
     #[must_use]
     pub fn with_balance(mut self, balance: balance::Config) -> Self {
         self.balance = balance;

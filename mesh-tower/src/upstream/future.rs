@@ -323,6 +323,9 @@ where
         this.state.set(State::Done);
         let verdict = this.classify.classify(result.as_ref());
         let Some(flight) = this.flight else { return Some(self.answer(now, result)) };
+        if let (Ok(response), Some(endpoint)) = (&result, flight.endpoint()) {
+            flight.subset().on_response(now, endpoint, response.extensions());
+        }
         flight.on_head(now, &verdict);
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();

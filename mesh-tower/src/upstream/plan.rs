@@ -88,18 +88,28 @@ where
             next_id: 0,
         };
         writer.follow(&make, now);
-        let plan = ArcSwap::from_pointee(writer.plan()?);
+        let plan = ArcSwap::from_pointee(writer.plan(now)?);
         Ok(Self { name, make, chance, plan, writer: Mutex::new(writer), changed })
     }
 
     /// Changes the list of endpoints.
     pub(super) fn update_endpoints(&self, change: impl FnOnce(&mut BTreeMap<Arc<str>, Endpoint>)) {
         let mut writer = self.lock();
+        let now = Clock.now();
         change(&mut writer.endpoints);
-        writer.follow(&self.make, Clock.now());
+        writer.follow(&self.make, now);
         // The routes have not changed, so the plan cannot have become invalid.
-        if let Ok(plan) = writer.plan() {
+        if let Ok(plan) = writer.plan(now) {
             self.publish(plan);
+        }
+    }
+
+    /// Writes down anew what depends on time, if it is time for that. Idempotent.
+    pub(super) fn refresh(&self, now: Timestamp) {
+        if self.plan.load().stale_at().is_some_and(|stale_at| now >= stale_at)
+            && let Ok(plan) = self.lock().plan(now)
+        {
+            self.plan.store(Arc::new(plan));
         }
     }
 
@@ -121,7 +131,7 @@ where
         }
         writer.config = config;
         writer.follow(&self.make, now);
-        self.publish(writer.plan()?);
+        self.publish(writer.plan(now)?);
         Ok(())
     }
 
@@ -161,10 +171,13 @@ impl<S> Plan<S> {
 
     /// The next moment at which the driver has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.subsets
-            .iter()
-            .filter_map(|cluster| cluster.roster.subset.detection.poll_timeout())
-            .min()
+        let detections = self.subsets.iter().map(|cluster| &cluster.roster.subset.detection);
+        detections.filter_map(|detection| detection.poll_timeout()).chain(self.stale_at()).min()
+    }
+
+    /// When an order by which endpoints are picked should be written down anew.
+    fn stale_at(&self) -> Option<Timestamp> {
+        self.subsets.iter().filter_map(|cluster| cluster.members.stale_at()).min()
     }
 
     /// Un-ejects what has served its time, and compares the endpoints if it is time for that. Idempotent.
@@ -177,6 +190,9 @@ impl<S> Plan<S> {
                 members.iter().map(|member| &member.state.host),
                 |index, event: Event| {
                     if let Some(member) = members.get(index) {
+                        if let Event::Unejected { .. } = event {
+                            member.state.since.on_available(now);
+                        }
                         subset.observer.outlier(&member.state.address, event);
                     }
                 },
@@ -233,7 +249,7 @@ impl<S: Clone> Writer<S> {
         }
     }
 
-    fn plan(&self) -> Result<Plan<S>, InvalidConfig> {
+    fn plan(&self, now: Timestamp) -> Result<Plan<S>, InvalidConfig> {
         let index_of = |name: &str| self.subsets.iter().position(|m| &*m.subset.name == name);
         let destinations = match self.config.split() {
             [] => vec![(0, 1)],
@@ -249,8 +265,9 @@ impl<S: Clone> Writer<S> {
             }
         };
         let cluster = |Members { subset, members }: &Members<S>| {
-            let members = Weighted::new(members.values().cloned().collect());
-            let doubted = panic::doubted(subset.policy.panic_threshold(), members.as_slice());
+            let members = members.values().cloned().collect();
+            let members = Weighted::scheduled(members, subset.policy.balance(), now);
+            let doubted = panic::doubted(&subset.policy, members.as_slice(), now);
             let endpoints = members.iter().map(|member| member.state.clone()).collect();
             let roster = Striped::new(&Roster { subset: subset.clone(), endpoints });
             Cluster { roster, members, doubted }

@@ -1,0 +1,185 @@
+//! How an upstream shares its requests out, in paused time.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+use std::{
+    collections::BTreeMap,
+    future::{Ready, ready},
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use mesh_core::{
+    Endpoint, Ratio,
+    balance::{self, SlowStart, report::Report},
+    outlier, retry,
+};
+use mesh_tower::{
+    BoxError, Chance,
+    body::ReplayBody,
+    upstream::{Builder, MakeEndpoint, Origin, Upstream},
+};
+use tower::{Service, ServiceExt};
+
+/// Who got how many.
+type Seen = Arc<Mutex<BTreeMap<String, usize>>>;
+
+/// An endpoint that answers at once: 503 if its address begins with "bad".
+#[derive(Clone)]
+struct Node {
+    seen: Seen,
+    address: Arc<str>,
+}
+
+impl Service<Request<ReplayBody<Full<Bytes>>>> for Node {
+    type Response = Response<Full<Bytes>>;
+    type Error = BoxError;
+    type Future = Ready<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<ReplayBody<Full<Bytes>>>) -> Self::Future {
+        *self.seen.lock().unwrap().entry(self.address.to_string()).or_default() += 1;
+        let status = if self.address.starts_with("bad") { 503 } else { 200 };
+        // "busy" could answer a tenth of what the others could.
+        let utilisation = if self.address.starts_with("busy") { 1.0 } else { 0.1 };
+        let response = Response::builder()
+            .status(status)
+            .extension(Report::new(100.0, utilisation))
+            .body(Full::default());
+        ready(Ok(response.unwrap()))
+    }
+}
+
+fn nodes(seen: &Seen) -> impl Fn(&Origin<'_>) -> Node + Clone + Send + Sync + 'static {
+    let seen = seen.clone();
+    move |origin: &Origin<'_>| Node {
+        seen: seen.clone(),
+        address: origin.endpoint().address().clone(),
+    }
+}
+
+fn builder(balance: balance::Config, addresses: &[&str]) -> Builder {
+    Upstream::builder("shop")
+        .endpoints(addresses.iter().map(|address| Endpoint::new(*address)))
+        .outlier(outlier::Config::off())
+        .retry(retry::Config::none())
+        .balance(balance)
+        .chance(Chance::seeded(5))
+}
+
+async fn send<M: MakeEndpoint<Service = Node>>(upstream: &Upstream<M>) -> u16 {
+    upstream.clone().oneshot(Request::new(Full::default())).await.unwrap().status().as_u16()
+}
+
+/// The share that `address` gets of two thousand requests, all at one moment, in per cent.
+async fn share<M: MakeEndpoint<Service = Node>>(
+    upstream: &Upstream<M>,
+    seen: &Seen,
+    address: &str,
+) -> f64 {
+    seen.lock().unwrap().clear();
+    for _ in 0..2_000 {
+        send(upstream).await;
+    }
+    seen.lock().unwrap().get(address).copied().unwrap_or(0) as f64 / 20.0
+}
+
+fn slow(balance: balance::Config) -> balance::Config {
+    balance.with_slow_start(Some(SlowStart::new(Duration::from_secs(60)).unwrap()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_endpoint_gets_its_share_over_the_window() {
+    use balance::Config;
+    // Beside two that are old: 0.1 / 2.1, 0.5 / 2.5, 1 / 3.
+    let expected = [4.8, 20.0, 33.3];
+    let shares = async |balance: Config| {
+        let seen = Seen::default();
+        let (upstream, _driver) = builder(balance, &["a:1", "b:1"]).build(nodes(&seen)).unwrap();
+        // Those that came together are alike, however young.
+        let alike = share(&upstream, &seen, "a:1").await;
+        assert!((alike - 50.0).abs() < 4.0, "{alike}");
+        tokio::time::advance(Duration::from_secs(100)).await;
+        upstream.insert_endpoint(Endpoint::new("new:1"));
+        let mut shares = Vec::new();
+        for _ in 0..3 {
+            shares.push(share(&upstream, &seen, "new:1").await);
+            tokio::time::advance(Duration::from_secs(30)).await;
+        }
+        shares
+    };
+    let obeys =
+        |shares: &[f64]| shares.iter().zip(expected).all(|(is, due)| (is - due).abs() < 4.0);
+    for balance in [Config::round_robin(), Config::random(), Config::least_request()] {
+        let grown = shares(slow(balance)).await;
+        assert!(obeys(&grown), "{balance:?}: {grown:?}");
+        // The broken twin: who does not know when it came.
+        let at_once = shares(balance).await;
+        assert!(!obeys(&at_once), "{balance:?}: {at_once:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_ejection_the_share_grows_again() {
+    let seen = Seen::default();
+    let balance = slow(balance::Config::random());
+    let strikes = outlier::Config::default()
+        .with_consecutive_5xx(3)
+        .with_base_ejection_time(Duration::from_secs(30))
+        .unwrap()
+        .with_max_ejection_percent(Ratio::ONE)
+        .unwrap();
+    let (upstream, driver) =
+        builder(balance, &["a:1", "b:1", "bad:1"]).outlier(strikes).build(nodes(&seen)).unwrap();
+    tokio::spawn(driver);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let out = || upstream.status().iter().any(|endpoint| endpoint.ejection.is_some());
+    while !out() {
+        send(&upstream).await;
+    }
+    tokio::time::sleep(Duration::from_millis(30_500)).await;
+    assert!(!out());
+    // It fails still; what counts is how long it takes until it has failed three times.
+    let needed = async || {
+        seen.lock().unwrap().clear();
+        let mut sent = 0;
+        while !out() {
+            send(&upstream).await;
+            sent += 1;
+        }
+        sent
+    };
+    let slowly = needed().await;
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let at_once = needed().await;
+    assert!(slowly > 25, "3 of {slowly} where 3 of 63 are its due");
+    assert!(at_once < 25, "the broken twin, which has been back for long: 3 of {at_once}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_driver_renews_the_order_by_what_the_endpoints_report() {
+    let shares = async |balance: balance::Config| {
+        let seen = Seen::default();
+        let (upstream, driver) =
+            builder(balance, &["busy:1", "idle:1"]).build(nodes(&seen)).unwrap();
+        tokio::spawn(driver);
+        let before = share(&upstream, &seen, "busy:1").await;
+        // The blackout of ten seconds, and an update.
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        (before, share(&upstream, &seen, "busy:1").await)
+    };
+    let by_reports = |(before, after): (f64, f64)| {
+        (before - 50.0).abs() < 1.0 && (after - 100.0 / 11.0).abs() < 1.0
+    };
+    let reported = shares(balance::Config::reported()).await;
+    assert!(by_reports(reported), "{reported:?}");
+    let deaf = shares(balance::Config::round_robin()).await;
+    assert!(!by_reports(deaf), "{deaf:?}");
+}
