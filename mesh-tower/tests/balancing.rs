@@ -5,7 +5,11 @@
 use std::{
     collections::BTreeMap,
     future::{Ready, ready},
-    sync::{Arc, Mutex},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,14 +18,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use mesh_core::{
-    Endpoint, Ratio,
+    Endpoint, Labels, Ratio, Weight,
     balance::{self, SlowStart, report::Report},
     outlier, retry,
 };
 use mesh_tower::{
     BoxError, Chance,
     body::ReplayBody,
-    upstream::{Builder, MakeEndpoint, Origin, Upstream},
+    upstream::{Builder, MakeEndpoint, Origin, Policy, Upstream},
 };
 use tower::{Service, ServiceExt};
 
@@ -182,4 +186,75 @@ async fn the_driver_renews_the_order_by_what_the_endpoints_report() {
     assert!(by_reports(reported), "{reported:?}");
     let deaf = shares(balance::Config::round_robin()).await;
     assert!(!by_reports(deaf), "{deaf:?}");
+}
+
+/// Counts how often any of them is copied: once for each member that is written down.
+struct Copied(Arc<AtomicUsize>);
+
+impl Clone for Copied {
+    fn clone(&self) -> Self {
+        self.0.fetch_add(1, Relaxed);
+        Self(self.0.clone())
+    }
+}
+
+#[test]
+fn a_change_writes_down_anew_only_the_subsets_that_it_touches() {
+    const FLEET: usize = 10_000;
+    let labels = |version: &str| [("version", version)].into_iter().collect::<Labels>();
+    let endpoint = |index: usize| {
+        let version = if index % 10 == 0 { "canary" } else { "stable" };
+        Endpoint::new(format!("10.0.{}.{}:80", index / 250, index % 250))
+            .with_labels(labels(version))
+    };
+    let copies = Arc::new(AtomicUsize::new(0));
+    let make = {
+        let copies = copies.clone();
+        move |_: &Origin<'_>| Copied(copies.clone())
+    };
+    let upstream = Upstream::builder("shop")
+        .endpoints((0..FLEET).map(endpoint))
+        .subset("stable", labels("stable"))
+        .subset("canary", labels("canary"))
+        .split([("stable", 9), ("canary", 1)])
+        .build_undriven(make)
+        .unwrap();
+    let copied = |change: &dyn Fn()| {
+        copies.store(0, Relaxed);
+        change();
+        copies.load(Relaxed)
+    };
+    let heavy = endpoint(0).with_weight(Weight::new(7).unwrap());
+    assert_eq!(copied(&|| upstream.insert_endpoint(heavy.clone())), FLEET + FLEET / 10);
+    assert_eq!(copied(&|| upstream.insert_endpoint(heavy.clone())), 0, "it is the same");
+    assert_eq!(copied(&|| upstream.remove_endpoint(heavy.address())), FLEET + FLEET / 10 - 2);
+    assert_eq!(copied(&|| upstream.set_endpoints((1..FLEET).map(endpoint))), 0, "those that are");
+    assert_eq!(copied(&|| upstream.set_split([("canary", 1)]).unwrap()), 0);
+    // The broken twin of "nothing is copied": a change of the policy touches everybody.
+    let policy = Policy::default().with_balance(balance::Config::random());
+    let config = upstream.config().with_policy(policy);
+    assert_eq!(copied(&|| upstream.set_config(config.clone()).unwrap()), 2 * (FLEET - 1));
+    assert_eq!(copied(&|| upstream.set_config(config.clone()).unwrap()), 0);
+    assert_eq!(upstream.status().len(), 2 * (FLEET - 1));
+}
+
+/// What a panic in a user's `make` leaves behind, the next change puts right.
+#[test]
+fn an_endpoint_that_could_not_be_made_is_made_with_the_next_change() {
+    let is_broken = Arc::new(AtomicUsize::new(1));
+    let make = {
+        let is_broken = is_broken.clone();
+        move |origin: &Origin<'_>| {
+            let fails = is_broken.load(Relaxed) == 1 && &**origin.endpoint().address() == "b:1";
+            assert!(!fails, "cannot be made");
+        }
+    };
+    let upstream = Upstream::builder("shop").build_undriven(make).unwrap();
+    upstream.insert_endpoint(Endpoint::new("a:1"));
+    let insert = AssertUnwindSafe(|| upstream.insert_endpoint(Endpoint::new("b:1")));
+    assert!(catch_unwind(insert).is_err());
+    is_broken.store(0, Relaxed);
+    assert_eq!(upstream.status().len(), 1);
+    upstream.insert_endpoint(Endpoint::new("a:1"));
+    assert_eq!(upstream.status().len(), 2);
 }

@@ -6,14 +6,15 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    Endpoint, InvalidConfig, Rng, Timestamp, balance::Weighted, outlier::Event, route::Split,
+    Endpoint, InvalidConfig, Timestamp, balance::Weighted, outlier::Event, route::Split,
 };
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint, Origin,
-    panic::{self, Doubted},
+    Config, MakeEndpoint,
+    panic::Doubted,
     subset::{EndpointState, Member, Subset},
+    writer::Writer,
 };
 use crate::{Chance, Clock, striped::Striped};
 
@@ -22,7 +23,8 @@ use crate::{Chance, Clock, striped::Striped};
 pub(super) struct Plan<S> {
     pub(super) config: Config,
     pub(super) split: Split<usize>,
-    pub(super) subsets: Vec<Cluster<S>>,
+    /// Those that a change did not touch are the same as in the plan before.
+    pub(super) subsets: Vec<Arc<Cluster<S>>>,
 }
 
 /// A subset and its endpoints, as of one moment.
@@ -47,22 +49,10 @@ pub(super) struct Shared<M: MakeEndpoint> {
     pub(super) make: M,
     pub(super) chance: Chance,
     pub(super) plan: ArcSwap<Plan<M::Service>>,
+    /// Never locked on the way of a request.
     writer: Mutex<Writer<M::Service>>,
     /// Wakes the driver: a timer may have moved.
     pub(super) changed: Arc<Notify>,
-}
-
-/// The writer's own books. Its lock is never taken on the way of a request.
-struct Writer<S> {
-    config: Config,
-    endpoints: BTreeMap<Arc<str>, Endpoint>,
-    subsets: Vec<Members<S>>,
-    next_id: u32,
-}
-
-struct Members<S> {
-    subset: Arc<Subset>,
-    members: BTreeMap<Arc<str>, Member<S>>,
 }
 
 // === impl Shared ===
@@ -81,23 +71,26 @@ where
         let name: Arc<str> = config.name().into();
         let changed = Arc::new(Notify::new());
         let now = Clock.now();
-        let mut writer = Writer {
-            endpoints: by_address(endpoints),
-            subsets: subsets_of(&config, &[], &changed, &chance, now),
-            config,
-            next_id: 0,
-        };
-        writer.follow(&make, now);
+        let mut writer = Writer::new(config, name.clone(), &changed, &chance, now);
+        writer.set_endpoints(by_address(endpoints), &make, now);
         let plan = ArcSwap::from_pointee(writer.plan(now)?);
         Ok(Self { name, make, chance, plan, writer: Mutex::new(writer), changed })
     }
 
-    /// Changes the list of endpoints.
-    pub(super) fn update_endpoints(&self, change: impl FnOnce(&mut BTreeMap<Arc<str>, Endpoint>)) {
+    /// Replaces the list of endpoints.
+    pub(super) fn set_endpoints(&self, endpoints: BTreeMap<Arc<str>, Endpoint>) {
+        self.update(|writer, now| writer.set_endpoints(endpoints, &self.make, now));
+    }
+
+    /// Changes a single one; `None` removes it.
+    pub(super) fn set_endpoint(&self, address: &str, endpoint: Option<Endpoint>) {
+        self.update(|writer, now| writer.set_endpoint(address, endpoint, &self.make, now));
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Writer<M::Service>, Timestamp)) {
         let mut writer = self.lock();
         let now = Clock.now();
-        change(&mut writer.endpoints);
-        writer.follow(&self.make, now);
+        change(&mut writer, now);
         // The routes have not changed, so the plan cannot have become invalid.
         if let Ok(plan) = writer.plan(now) {
             self.publish(plan);
@@ -119,18 +112,9 @@ where
         change: impl FnOnce(&Config) -> Result<Config, InvalidConfig>,
     ) -> Result<(), InvalidConfig> {
         let mut writer = self.lock();
-        let config = change(&writer.config)?;
+        let config = change(writer.config())?;
         let now = Clock.now();
-        let old = std::mem::take(&mut writer.subsets);
-        writer.subsets = subsets_of(&config, &old, &self.changed, &self.chance, now);
-        for Members { subset, members } in &old {
-            if !writer.subsets.iter().any(|kept| kept.subset.name == subset.name) {
-                members.values().for_each(|member| subset.on_removed(&member.state));
-                subset.observer.endpoints(0);
-            }
-        }
-        writer.config = config;
-        writer.follow(&self.make, now);
+        writer.set_config(config, &self.make, &self.changed, &self.chance, now);
         self.publish(writer.plan(now)?);
         Ok(())
     }
@@ -167,6 +151,7 @@ impl<S> Plan<S> {
         self.subsets
             .iter()
             .find(|cluster| Arc::ptr_eq(&cluster.roster.subset.detection, &subset.detection))
+            .map(|cluster| &**cluster)
     }
 
     /// The next moment at which the driver has something to do.
@@ -182,7 +167,8 @@ impl<S> Plan<S> {
 
     /// Un-ejects what has served its time, and compares the endpoints if it is time for that. Idempotent.
     pub(super) fn on_timeout(&self, now: Timestamp, chance: &Chance) {
-        for Cluster { roster, members, .. } in &self.subsets {
+        for cluster in &self.subsets {
+            let Cluster { roster, members, .. } = &**cluster;
             let subset = &roster.subset;
             subset.detection.sweep(
                 now,
@@ -199,112 +185,6 @@ impl<S> Plan<S> {
             );
         }
     }
-}
-
-// === impl Writer ===
-
-impl<S: Clone> Writer<S> {
-    /// Brings the members of all subsets in line with the endpoints.
-    fn follow<M: MakeEndpoint<Service = S>>(&mut self, make: &M, now: Timestamp) {
-        let upstream: Arc<str> = self.config.name().into();
-        for Members { subset, members } in &mut self.subsets {
-            let breaker = subset.policy.breaker().is_some();
-            members.retain(|address, member| {
-                // An endpoint that gets or loses its breaker begins anew.
-                let stays = member.state.breaker.is_some() == breaker
-                    && self
-                        .endpoints
-                        .get(address)
-                        .is_some_and(|endpoint| endpoint.labels().matches(&subset.labels));
-                if !stays {
-                    subset.on_removed(&member.state);
-                }
-                stays
-            });
-            for (address, endpoint) in &self.endpoints {
-                if !endpoint.labels().matches(&subset.labels) {
-                    continue;
-                }
-                if let Some(member) = members.get_mut(address) {
-                    member.endpoint = endpoint.clone();
-                    if let (Some(breaker), Some(config)) =
-                        (&member.state.breaker, subset.policy.breaker())
-                    {
-                        breaker.set_config(*config, now);
-                    }
-                    continue;
-                }
-                let id = self.next_id;
-                self.next_id = id.wrapping_add(1);
-                let origin = Origin { upstream: &upstream, endpoint, group: &subset.group };
-                let member = Member {
-                    state: Arc::new(EndpointState::new(id, address.clone(), &subset.policy, now)),
-                    endpoint: endpoint.clone(),
-                    service: make.make(&origin),
-                };
-                members.insert(address.clone(), member);
-            }
-            subset.detection.set_hosts(u32::try_from(members.len()).unwrap_or(u32::MAX));
-            subset.observer.endpoints(members.len());
-        }
-    }
-
-    fn plan(&self, now: Timestamp) -> Result<Plan<S>, InvalidConfig> {
-        let index_of = |name: &str| self.subsets.iter().position(|m| &*m.subset.name == name);
-        let destinations = match self.config.split() {
-            [] => vec![(0, 1)],
-            split => {
-                let mut destinations = Vec::with_capacity(split.len());
-                for (name, weight) in split {
-                    let index = index_of(name).ok_or_else(|| {
-                        InvalidConfig::new("split", name, "the name of a subset of this upstream")
-                    })?;
-                    destinations.push((index, *weight));
-                }
-                destinations
-            }
-        };
-        let cluster = |Members { subset, members }: &Members<S>| {
-            let members = members.values().cloned().collect();
-            let members = Weighted::scheduled(members, subset.policy.balance(), now);
-            let doubted = panic::doubted(&subset.policy, members.as_slice(), now);
-            let endpoints = members.iter().map(|member| member.state.clone()).collect();
-            let roster = Striped::new(&Roster { subset: subset.clone(), endpoints });
-            Cluster { roster, members, doubted }
-        };
-        Ok(Plan {
-            config: self.config.clone(),
-            split: Split::new(destinations)?,
-            subsets: self.subsets.iter().map(cluster).collect(),
-        })
-    }
-}
-
-/// The subsets of `config`: the whole upstream first, then the named ones; those that `old` knows keep their machines.
-fn subsets_of<S: Clone>(
-    config: &Config,
-    old: &[Members<S>],
-    changed: &Arc<Notify>,
-    chance: &Chance,
-    now: Timestamp,
-) -> Vec<Members<S>> {
-    let whole = mesh_core::Labels::default();
-    let named = config.subsets().iter().map(|subset| {
-        (subset.name(), subset.labels(), subset.policy().unwrap_or_else(|| config.policy()))
-    });
-    std::iter::once(("", &whole, config.policy()))
-        .chain(named)
-        .map(|parts| match old.iter().find(|known| &*known.subset.name == parts.0) {
-            Some(known) => Members {
-                subset: Arc::new(known.subset.replaced(config, parts.1, parts.2, now)),
-                members: known.members.clone(),
-            },
-            None => Members {
-                subset: Arc::new(Subset::new(config, parts, changed, chance.rng().next_u64(), now)),
-                members: BTreeMap::new(),
-            },
-        })
-        .collect()
 }
 
 pub(super) fn by_address(

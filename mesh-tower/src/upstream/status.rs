@@ -79,7 +79,7 @@ pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
         let (successes, failures) = state.counts();
         EndpointStatus {
             subset: subset.clone(),
-            endpoint: member.endpoint.clone(),
+            endpoint: (*member.endpoint).clone(),
             active: state.load().active(),
             successes,
             failures,

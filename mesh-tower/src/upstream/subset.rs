@@ -274,7 +274,7 @@ impl EndpointState {
 #[derive(Clone, Debug)]
 pub(super) struct Member<S> {
     pub(super) state: Arc<EndpointState>,
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: Arc<Endpoint>,
     pub(super) service: S,
 }
 

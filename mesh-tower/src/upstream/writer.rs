@@ -1,0 +1,291 @@
+//! What publishes plans. A change costs what it touches: the members of a subset are written down anew if one of them has
+//! changed, and the others' clusters are handed on as they are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mesh_core::{Endpoint, InvalidConfig, Labels, Rng, Timestamp, balance::Weighted, route::Split};
+use tokio::sync::Notify;
+
+use super::{
+    Config, MakeEndpoint, Origin, Policy, panic,
+    plan::{Cluster, Plan, Roster},
+    subset::{EndpointState, Member, Subset},
+};
+use crate::{Chance, striped::Striped};
+
+/// The writer's own books.
+pub(super) struct Writer<S> {
+    config: Config,
+    name: Arc<str>,
+    endpoints: BTreeMap<Arc<str>, Arc<Endpoint>>,
+    subsets: Vec<Members<S>>,
+    next_id: u32,
+    /// Whether the members follow the endpoints. Not after a panic in a user's `make`.
+    is_settled: bool,
+}
+
+struct Members<S> {
+    subset: Arc<Subset>,
+    members: BTreeMap<Arc<str>, Member<S>>,
+    /// As it was published last.
+    cluster: Option<Arc<Cluster<S>>>,
+    /// Whether something has changed since.
+    has_changed: bool,
+}
+
+/// What it takes to make a member.
+struct Maker<'a, M> {
+    make: &'a M,
+    upstream: &'a Arc<str>,
+    next_id: &'a mut u32,
+    now: Timestamp,
+}
+
+// === impl Writer ===
+
+impl<S: Clone> Writer<S> {
+    pub(super) fn new(
+        config: Config,
+        name: Arc<str>,
+        changed: &Arc<Notify>,
+        chance: &Chance,
+        now: Timestamp,
+    ) -> Self {
+        let subsets = subsets_of(&config, Vec::new(), changed, chance, now);
+        let endpoints = BTreeMap::new();
+        Self { config, name, endpoints, subsets, next_id: 0, is_settled: true }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn set_endpoints<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        endpoints: BTreeMap<Arc<str>, Endpoint>,
+        make: &M,
+        now: Timestamp,
+    ) {
+        let gone = self.endpoints.keys().filter(|address| !endpoints.contains_key(*address));
+        let mut touched: Vec<Arc<str>> = gone.cloned().collect();
+        for address in &touched {
+            self.endpoints.remove(address);
+        }
+        for (address, endpoint) in endpoints {
+            if self.endpoints.get(&address).is_none_or(|known| **known != endpoint) {
+                self.endpoints.insert(address.clone(), Arc::new(endpoint));
+                touched.push(address);
+            }
+        }
+        self.follow(&touched, make, now);
+    }
+
+    pub(super) fn set_endpoint<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        address: &str,
+        endpoint: Option<Endpoint>,
+        make: &M,
+        now: Timestamp,
+    ) {
+        let known = self.endpoints.get(address).map(|known| &**known);
+        if known == endpoint.as_ref() {
+            return self.follow(&[], make, now);
+        }
+        let address: Arc<str> = address.into();
+        match endpoint {
+            Some(endpoint) => self.endpoints.insert(address.clone(), Arc::new(endpoint)),
+            None => self.endpoints.remove(&address),
+        };
+        self.follow(&[address], make, now);
+    }
+
+    pub(super) fn set_config<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        config: Config,
+        make: &M,
+        changed: &Arc<Notify>,
+        chance: &Chance,
+        now: Timestamp,
+    ) {
+        let old = std::mem::take(&mut self.subsets);
+        self.subsets = subsets_of(&config, old, changed, chance, now);
+        self.config = config;
+        // A selector or a breaker may have changed.
+        self.is_settled = false;
+        self.follow(&[], make, now);
+    }
+
+    /// Brings the members in line with the endpoints, of which these have changed.
+    fn follow<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        touched: &[Arc<str>],
+        make: &M,
+        now: Timestamp,
+    ) {
+        let Self { endpoints, subsets, name, next_id, is_settled, .. } = self;
+        let was_settled = std::mem::replace(is_settled, false);
+        let mut maker = Maker { make, upstream: name, next_id, now };
+        for members in subsets {
+            if was_settled {
+                for address in touched {
+                    members.follow(address, endpoints.get(address), &mut maker);
+                }
+            } else {
+                let known = members.members.keys().chain(endpoints.keys());
+                for address in known.cloned().collect::<BTreeSet<_>>() {
+                    members.follow(&address, endpoints.get(&address), &mut maker);
+                }
+            }
+            let count = members.members.len();
+            members.subset.detection.set_hosts(u32::try_from(count).unwrap_or(u32::MAX));
+            members.subset.observer.endpoints(count);
+        }
+        self.is_settled = true;
+    }
+
+    pub(super) fn plan(&mut self, now: Timestamp) -> Result<Plan<S>, InvalidConfig> {
+        let index_of = |name: &str| self.subsets.iter().position(|m| &*m.subset.name == name);
+        let destinations = match self.config.split() {
+            [] => vec![(0, 1)],
+            split => {
+                let mut destinations = Vec::with_capacity(split.len());
+                for (name, weight) in split {
+                    let index = index_of(name).ok_or_else(|| {
+                        InvalidConfig::new("split", name, "the name of a subset of this upstream")
+                    })?;
+                    destinations.push((index, *weight));
+                }
+                destinations
+            }
+        };
+        Ok(Plan {
+            config: self.config.clone(),
+            split: Split::new(destinations)?,
+            subsets: self.subsets.iter_mut().map(|members| members.cluster(now)).collect(),
+        })
+    }
+}
+
+/// The subsets of `config`: the whole upstream first, then the named ones; those that `old` knows keep their machines.
+fn subsets_of<S>(
+    config: &Config,
+    mut old: Vec<Members<S>>,
+    changed: &Arc<Notify>,
+    chance: &Chance,
+    now: Timestamp,
+) -> Vec<Members<S>> {
+    let whole = Labels::default();
+    let named = config.subsets().iter().map(|subset| {
+        (subset.name(), subset.labels(), subset.policy().unwrap_or_else(|| config.policy()))
+    });
+    let subsets = std::iter::once(("", &whole, config.policy()))
+        .chain(named)
+        .map(|parts| match old.iter().position(|known| &*known.subset.name == parts.0) {
+            Some(index) => old.swap_remove(index).under(config, parts.1, parts.2, now),
+            None => Members {
+                subset: Arc::new(Subset::new(config, parts, changed, chance.rng().next_u64(), now)),
+                members: BTreeMap::new(),
+                cluster: None,
+                has_changed: true,
+            },
+        })
+        .collect();
+    for Members { subset, members, .. } in &old {
+        members.values().for_each(|member| subset.on_removed(&member.state));
+        subset.observer.endpoints(0);
+    }
+    subsets
+}
+
+// === impl Members ===
+
+impl<S> Members<S> {
+    /// The same endpoints under a new configuration.
+    fn under(mut self, config: &Config, labels: &Labels, policy: &Policy, now: Timestamp) -> Self {
+        let subset = &self.subset;
+        if subset.labels == *labels && subset.policy == *policy && subset.retry == *config.retry() {
+            return self;
+        }
+        self.has_changed = true;
+        self.subset = Arc::new(subset.replaced(config, labels, policy, now));
+        if let Some(config) = policy.breaker() {
+            let breakers = self.members.values().filter_map(|member| member.state.breaker.as_ref());
+            breakers.for_each(|breaker| breaker.set_config(*config, now));
+        }
+        self
+    }
+
+    /// Brings the member of that address in line with the endpoint that is listed there.
+    fn follow<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        address: &Arc<str>,
+        endpoint: Option<&Arc<Endpoint>>,
+        maker: &mut Maker<'_, M>,
+    ) {
+        let Self { subset, members, has_changed, .. } = self;
+        let endpoint = endpoint.filter(|endpoint| endpoint.labels().matches(&subset.labels));
+        if let Some(member) = members.get_mut(address) {
+            // An endpoint that gets or loses its breaker begins anew.
+            let breaker = subset.policy.breaker().is_some();
+            match endpoint.filter(|_| member.state.breaker.is_some() == breaker) {
+                Some(endpoint) if Arc::ptr_eq(&member.endpoint, endpoint) => return,
+                Some(endpoint) => {
+                    *has_changed = true;
+                    member.endpoint = endpoint.clone();
+                    return;
+                }
+                None => {
+                    *has_changed = true;
+                    subset.on_removed(&member.state);
+                    members.remove(address);
+                }
+            }
+        }
+        if let Some(endpoint) = endpoint {
+            *has_changed = true;
+            let member = maker.member(subset, endpoint);
+            members.insert(address.clone(), member);
+        }
+    }
+
+    /// The endpoints as requests read them: those of the last time, if they are the same.
+    fn cluster(&mut self, now: Timestamp) -> Arc<Cluster<S>>
+    where
+        S: Clone,
+    {
+        if let Some(cluster) = &self.cluster
+            && !self.has_changed
+            && cluster.members.stale_at().is_none_or(|stale_at| now < stale_at)
+        {
+            return cluster.clone();
+        }
+        let policy = &self.subset.policy;
+        let members = self.members.values().cloned().collect();
+        let members = Weighted::scheduled(members, policy.balance(), now);
+        let doubted = panic::doubted(policy, members.as_slice(), now);
+        let endpoints = members.iter().map(|member| member.state.clone()).collect();
+        let roster = Striped::new(&Roster { subset: self.subset.clone(), endpoints });
+        let cluster = Arc::new(Cluster { roster, members, doubted });
+        self.has_changed = false;
+        self.cluster.insert(cluster).clone()
+    }
+}
+
+// === impl Maker ===
+
+impl<M: MakeEndpoint> Maker<'_, M> {
+    fn member(&mut self, subset: &Subset, endpoint: &Arc<Endpoint>) -> Member<M::Service> {
+        let id = *self.next_id;
+        *self.next_id = id.wrapping_add(1);
+        let origin = Origin { upstream: self.upstream, endpoint, group: &subset.group };
+        let address = endpoint.address().clone();
+        Member {
+            state: Arc::new(EndpointState::new(id, address, &subset.policy, self.now)),
+            endpoint: endpoint.clone(),
+            service: self.make.make(&origin),
+        }
+    }
+}
