@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::{Ready, ready},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
@@ -19,13 +20,17 @@ use http::{Request, Response};
 use http_body_util::Full;
 use mesh_core::{
     Endpoint, Labels, Ratio, Weight,
-    balance::{self, SlowStart, report::Report},
+    balance::{
+        self, SlowStart,
+        hash::{self, Cookie, Part},
+        report::Report,
+    },
     outlier, retry,
 };
 use mesh_tower::{
     BoxError, Chance,
     body::ReplayBody,
-    upstream::{Builder, MakeEndpoint, Origin, Policy, Upstream},
+    upstream::{Builder, ConsistentHash, KeySource, MakeEndpoint, Origin, Policy, Upstream},
 };
 use tower::{Service, ServiceExt};
 
@@ -257,4 +262,180 @@ fn an_endpoint_that_could_not_be_made_is_made_with_the_next_change() {
     assert_eq!(upstream.status().len(), 1);
     upstream.insert_endpoint(Endpoint::new("a:1"));
     assert_eq!(upstream.status().len(), 2);
+}
+
+fn hashed(table: hash::Config, parts: impl IntoIterator<Item = Part>) -> ConsistentHash {
+    ConsistentHash::new(table, hash::Policy::new(parts))
+}
+
+const FLEET: [&str; 5] = ["a:1", "b:1", "c:1", "d:1", "e:1"];
+
+fn keyed(user: &str) -> Request<Full<Bytes>> {
+    Request::builder().header("x-user", user).body(Full::default()).unwrap()
+}
+
+/// Who answers that request.
+async fn whom<M: MakeEndpoint<Service = Node>>(
+    upstream: &Upstream<M>,
+    seen: &Seen,
+    request: Request<Full<Bytes>>,
+) -> Vec<String> {
+    seen.lock().unwrap().clear();
+    upstream.clone().oneshot(request).await.unwrap();
+    seen.lock().unwrap().keys().cloned().collect()
+}
+
+async fn owners<M: MakeEndpoint<Service = Node>>(
+    upstream: &Upstream<M>,
+    seen: &Seen,
+) -> Vec<Vec<String>> {
+    let mut owners = Vec::new();
+    for user in 0..100 {
+        owners.push(whom(upstream, seen, keyed(&format!("user {user}"))).await);
+    }
+    owners
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_keeps_its_endpoint_and_who_goes_takes_only_his_own() {
+    let by_user = || [Part::header("x-user").unwrap()];
+    for table in [hash::Config::ring(), hash::Config::maglev()] {
+        let seen = Seen::default();
+        let upstream = builder(balance::Config::default(), &FLEET)
+            .hash(hashed(table, by_user()))
+            .build_undriven(nodes(&seen))
+            .unwrap();
+        assert!(upstream.describe().contains("consistent hash over a"));
+        let first = owners(&upstream, &seen).await;
+        assert_eq!(owners(&upstream, &seen).await, first);
+        assert!(FLEET.iter().all(|address| first.contains(&vec![(*address).to_owned()])));
+
+        upstream.remove_endpoint("c:1");
+        let second = owners(&upstream, &seen).await;
+        let moved = |to: &[Vec<String>]| {
+            first.iter().zip(to).filter(|(a, b)| a != b && **a != ["c:1"]).count()
+        };
+        assert!(moved(&second) < 20, "{}", moved(&second));
+        upstream.insert_endpoint(Endpoint::new("c:1"));
+        assert_eq!(owners(&upstream, &seen).await, first);
+
+        // The broken twin has no table, and one without a key has nobody.
+        let policy = upstream.config().policy().clone().with_hash(None);
+        let keyless = share(&upstream, &seen, "c:1").await;
+        assert!((keyless - 20.0).abs() < 6.0, "by chance: {keyless}");
+        upstream.set_config(upstream.config().with_policy(policy)).unwrap();
+        assert!(moved(&owners(&upstream, &seen).await) > 40);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_keeps_the_key_and_avoids_who_was_tried_if_it_should() {
+    let conditions: retry::Config =
+        retry::Config::none().with_retries(1).with_retry_on("5xx".parse().unwrap());
+    for avoid in [true, false] {
+        let seen = Seen::default();
+        let upstream = builder(balance::Config::default(), &["bad:1", "bad:2", "bad:3"])
+            .hash(hashed(hash::Config::maglev(), [Part::header("x-user").unwrap()]))
+            .retry(conditions.clone().with_avoid_previous(avoid))
+            .build_undriven(nodes(&seen))
+            .unwrap();
+        for user in 0..20 {
+            let tried = whom(&upstream, &seen, keyed(&format!("user {user}"))).await;
+            assert_eq!(tried.len(), if avoid { 2 } else { 1 }, "{tried:?}");
+            let again = whom(&upstream, &seen, keyed(&format!("user {user}"))).await;
+            assert_eq!(again, tried, "the substitute is the same, too");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_without_the_cookie_gets_one_and_comes_back() {
+    let seen = Seen::default();
+    let given = |cookie: Cookie| hashed(hash::Config::ring(), [Part::cookie(cookie)]);
+    let lasting = Cookie::new("user").unwrap().with_ttl(Duration::from_secs(60));
+    let upstream = builder(balance::Config::default(), &FLEET)
+        .hash(given(lasting))
+        .build_undriven(nodes(&seen))
+        .unwrap();
+    for _ in 0..20 {
+        seen.lock().unwrap().clear();
+        let response = upstream.clone().oneshot(keyed("")).await.unwrap();
+        let first: Vec<String> = seen.lock().unwrap().keys().cloned().collect();
+        let cookie = response.headers()["set-cookie"].to_str().unwrap();
+        assert!(cookie.ends_with("; Max-Age=60; HttpOnly"), "{cookie}");
+        let mut request = keyed("");
+        let pair = cookie.split(';').next().unwrap();
+        request.headers_mut().insert("cookie", pair.parse().unwrap());
+        seen.lock().unwrap().clear();
+        let response = upstream.clone().oneshot(request).await.unwrap();
+        assert!(!response.headers().contains_key("set-cookie"));
+        assert_eq!(seen.lock().unwrap().keys().cloned().collect::<Vec<_>>(), first);
+    }
+    // Without a time to live none is given, and live.
+    let policy = upstream.config().policy().clone();
+    let policy = policy.with_hash(Some(given(Cookie::new("user").unwrap())));
+    upstream.set_config(upstream.config().with_policy(policy)).unwrap();
+    let response = upstream.clone().oneshot(keyed("")).await.unwrap();
+    assert!(!response.headers().contains_key("set-cookie"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_part_of_a_key_is_read() {
+    let parts = |name: &str| match name {
+        "query" => Part::query_parameter("id").unwrap(),
+        "source" => Part::source_address(),
+        "custom" => Part::custom("tenant"),
+        pseudo => Part::header(pseudo).unwrap(),
+    };
+    let request = |index: usize| {
+        let remote = SocketAddr::from(([10, 0, 0, index as u8], 80));
+        let source = KeySource::new()
+            .with_remote(remote)
+            .with_custom("tenant", (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        Request::builder()
+            .uri(format!("http://shop-{index}/cart?id={index}"))
+            .extension(source)
+            .body(Full::default())
+            .unwrap()
+    };
+    for name in ["query", "source", "custom", ":authority", ":path"] {
+        let seen = Seen::default();
+        let upstream = builder(balance::Config::default(), &FLEET)
+            .hash(hashed(hash::Config::maglev(), [parts(name)]))
+            .build_undriven(nodes(&seen))
+            .unwrap();
+        let mut all = BTreeSet::new();
+        for index in 0..20 {
+            let first = whom(&upstream, &seen, request(index)).await;
+            assert_eq!(whom(&upstream, &seen, request(index)).await, first, "{name} {index}");
+            all.insert(first);
+        }
+        assert!(all.len() > 2, "{name}: {all:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_owner_has_one_substitute_and_gets_its_keys_back() {
+    let seen = Seen::default();
+    let strikes = outlier::Config::default().with_consecutive_5xx(3);
+    let upstream = builder(balance::Config::default(), &["a:1", "b:1", "c:1", "bad:1"])
+        .outlier(strikes)
+        .hash(hashed(hash::Config::maglev(), [Part::header("x-user").unwrap()]));
+    let (upstream, driver) = upstream.build(nodes(&seen)).unwrap();
+    tokio::spawn(driver);
+    let mut user = 0;
+    while whom(&upstream, &seen, keyed(&format!("user {user}"))).await != ["bad:1"] {
+        user += 1;
+    }
+    let user = format!("user {user}");
+    for _ in 0..2 {
+        assert_eq!(whom(&upstream, &seen, keyed(&user)).await, ["bad:1"]);
+    }
+    let substitute = whom(&upstream, &seen, keyed(&user)).await;
+    assert_ne!(substitute, ["bad:1"]);
+    for _ in 0..10 {
+        assert_eq!(whom(&upstream, &seen, keyed(&user)).await, substitute);
+    }
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(whom(&upstream, &seen, keyed(&user)).await, ["bad:1"]);
 }

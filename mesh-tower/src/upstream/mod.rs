@@ -70,6 +70,7 @@ mod config;
 mod driver;
 mod flight;
 pub mod future;
+mod hash;
 mod make;
 mod panic;
 mod pick;
@@ -95,6 +96,7 @@ pub use config::{Config, Policy, Subset};
 pub use driver::Driver;
 pub(crate) use flight::Flight;
 pub use future::Answers;
+pub use hash::{ConsistentHash, KeySource};
 pub use make::{MakeEndpoint, Origin};
 pub use status::{BreakerStatus, EjectionStatus, EndpointStatus};
 

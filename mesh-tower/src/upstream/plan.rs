@@ -6,7 +6,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    Endpoint, InvalidConfig, Timestamp, balance::Weighted, outlier::Event, route::Split,
+    Endpoint, InvalidConfig, Timestamp,
+    balance::{Weighted, hash::Table},
+    outlier::Event,
+    route::Split,
 };
 use tokio::sync::Notify;
 
@@ -33,6 +36,8 @@ pub(super) struct Cluster<S> {
     pub(super) members: Weighted<Member<S>>,
     /// The same in panic; empty if the policy knows none.
     pub(super) doubted: Weighted<Doubted<S>>,
+    /// Whose which key is, if the policy hashes.
+    pub(super) table: Option<Arc<Table>>,
 }
 
 /// What a request holds of a [`Cluster`] until it is over: all but the services. The endpoints stand in the order of the

@@ -10,7 +10,7 @@ use mesh_core::{Endpoint, InvalidConfig, Labels, Rng, Timestamp, balance::Weight
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint, Origin, Policy, panic,
+    Config, MakeEndpoint, Origin, Policy, hash, panic,
     plan::{Cluster, Plan, Roster},
     subset::{EndpointState, Member, Subset},
 };
@@ -268,7 +268,8 @@ impl<S> Members<S> {
         let doubted = panic::doubted(policy, members.as_slice(), now);
         let endpoints = members.iter().map(|member| member.state.clone()).collect();
         let roster = Striped::new(&Roster { subset: self.subset.clone(), endpoints });
-        let cluster = Arc::new(Cluster { roster, members, doubted });
+        let table = hash::table_of(&self.subset, &members, self.cluster.as_deref());
+        let cluster = Arc::new(Cluster { roster, members, doubted, table });
         self.has_changed = false;
         self.cluster.insert(cluster).clone()
     }
