@@ -40,7 +40,7 @@ pub(crate) struct Rounds {
 }
 
 struct Checked {
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     checker: Checker,
     listing: u64,
 }
@@ -68,7 +68,7 @@ impl Rounds {
     /// Who is to be checked from now on. Who stays keeps what is known.
     pub(crate) fn follow(
         &mut self,
-        endpoints: &BTreeMap<Arc<str>, Endpoint>,
+        endpoints: &BTreeMap<Arc<str>, Arc<Endpoint>>,
         now: Timestamp,
         rng: &mut impl Rng,
     ) {
@@ -108,7 +108,7 @@ impl Rounds {
                 continue;
             };
             let (limit, listing) = (self.settings.config.timeout(), checked.listing);
-            let asked = self.settings.check.check(checked.endpoint.clone());
+            let asked = self.settings.check.check(Endpoint::clone(&checked.endpoint));
             self.under_way.push(Box::pin(async move {
                 (address, listing, check, within(limit, asked).await)
             }));

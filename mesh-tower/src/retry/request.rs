@@ -85,6 +85,11 @@ impl<B: Body<Data = bytes::Bytes> + Unpin> Outgoing<B> {
         }
     }
 
+    /// What is sent; `None` once it went with the only attempt.
+    pub(crate) fn head(&self) -> Option<&Parts> {
+        self.head.as_ref()
+    }
+
     /// Learns from the request how long it may take and what it is.
     pub(crate) fn read(&mut self, now: Timestamp, terms: &Terms<'_>) {
         self.deadline = terms.deadline;

@@ -5,7 +5,9 @@ use mesh_core::{
     retry, throttle,
 };
 
-use super::{Answers, Config, Driver, MakeEndpoint, Policy, Upstream, plan::Shared};
+use super::{
+    Answers, Config, ConsistentHash, Driver, MakeEndpoint, Policy, Upstream, plan::Shared,
+};
 use crate::{
     Chance,
     classify::Standard,
@@ -141,6 +143,12 @@ impl Builder {
     #[must_use]
     pub fn balance(self, balance: balance::Config) -> Self {
         self.policy(|policy| policy.with_balance(balance))
+    }
+
+    /// See [`Policy::with_hash`].
+    #[must_use]
+    pub fn hash(self, hash: ConsistentHash) -> Self {
+        self.policy(|policy| policy.with_hash(Some(hash)))
     }
 
     /// See [`Policy::with_panic_threshold`].

@@ -5,7 +5,7 @@ use mesh_core::{
     route::Split, throttle,
 };
 
-use super::Answers;
+use super::{Answers, ConsistentHash};
 use crate::{pool, retry::Wishes};
 
 /// Linkerd's cap for a body that may be sent again.
@@ -324,6 +324,7 @@ pub struct Policy {
     pool: pool::Config,
     outlier: outlier::Config,
     balance: balance::Config,
+    hash: Option<ConsistentHash>,
     panic_threshold: Ratio,
     budget: budget::Config,
     high_priority: limit::Thresholds,
@@ -340,6 +341,7 @@ impl Default for Policy {
             pool: pool::Config::default(),
             outlier: outlier::Config::default(),
             balance: balance::Config::default(),
+            hash: None,
             panic_threshold: Ratio::ZERO,
             budget,
             high_priority: limit::Thresholds::new(limits).with_retry_budget(Some(budget)),
@@ -373,9 +375,20 @@ impl Policy {
     }
 
     /// How an endpoint is chosen for an attempt.
+    ///
+    /// With [slow start](balance::SlowStart), an endpoint came when it was listed in the subset, or when the driver let it
+    /// back after an ejection. For [weights by reports](balance::Strategy::Reported) the endpoint's service puts a
+    /// [`Report`](balance::report::Report) among the extensions of its responses; the driver writes the order down anew.
     #[must_use]
     pub fn with_balance(mut self, balance: balance::Config) -> Self {
         self.balance = balance;
+        self
+    }
+
+    /// Sends the requests of one key to one endpoint, in place of [`with_balance`](Self::with_balance). Default `None`.
+    #[must_use]
+    pub fn with_hash(mut self, hash: Option<ConsistentHash>) -> Self {
+        self.hash = hash;
         self
     }
 
@@ -443,6 +456,11 @@ impl Policy {
     /// How an endpoint is chosen for an attempt.
     pub fn balance(&self) -> &balance::Config {
         &self.balance
+    }
+
+    /// How the requests of one key find their endpoint.
+    pub fn hash(&self) -> Option<&ConsistentHash> {
+        self.hash.as_ref()
     }
 
     /// Below which share of healthy endpoints ejections are ignored; 0 is never.

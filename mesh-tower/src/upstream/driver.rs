@@ -48,6 +48,7 @@ where
         let next = {
             let Some(shared) = shared.upgrade() else { return };
             let now = Clock.now();
+            shared.refresh(now);
             let plan = shared.plan.load();
             plan.on_timeout(now, &shared.chance);
             if now >= maintenance {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::Body;
 use mesh_core::{
     Outcome, Timestamp,
@@ -22,6 +22,7 @@ use tower_service::Service;
 use super::{
     MakeEndpoint,
     flight::{Flight, Importance},
+    hash::Key,
     pick::pick,
     plan::{Cluster, Plan, Shared},
 };
@@ -65,6 +66,7 @@ pin_project! {
 /// The attempt under way, and which endpoints were tried.
 #[derive(Default)]
 struct Attempt {
+    key: Key,
     tried: Tried,
     began: Timestamp,
     /// The attempt's own time limit.
@@ -131,7 +133,7 @@ fn begin<S: Clone>(
     plan: &Plan<S>,
     chance: &Chance,
     (flight, importance): (&mut Option<Flight>, Importance),
-    (attempt, retry): (&mut Attempt, &retry::Config),
+    (attempt, retry, head): (&mut Attempt, &retry::Config, Option<&Parts>),
     deadline: Deadline,
     now: Timestamp,
 ) -> Result<S, MeshError> {
@@ -140,6 +142,7 @@ fn begin<S: Clone>(
     let begun = Flight::begin(&cluster.roster, chance, importance, now);
     // Without a flight nobody else knows whose refusal it is.
     let begun = begun.inspect_err(|reason| cluster.roster.subset.observer.refused(*reason))?;
+    attempt.key.read(cluster, head, &mut chance.rng());
     let attempt = (attempt, &Session::new(), retry);
     begin_attempt(cluster, chance, flight.insert(begun), attempt, deadline, now)
 }
@@ -156,7 +159,8 @@ fn begin_attempt<S: Clone>(
     if deadline.has_passed(now) {
         return Err(Reason::DeadlineExceeded.into());
     }
-    let service = pick(cluster, chance, (&mut attempt.tried, retry.avoid_previous()), flight, now)?;
+    let Attempt { key, tried, .. } = attempt;
+    let service = pick(cluster, chance, (key, tried, retry.avoid_previous()), flight, now)?;
     attempt.began = now;
     let left = deadline.attempt_timeout(now, session.per_try_timeout(retry));
     attempt.limit = left.map(|left| now + left);
@@ -267,7 +271,7 @@ where
         this.request.read(now, &terms);
         let deadline = this.request.deadline;
         let flight = (this.flight, *this.importance);
-        let attempt = (this.attempt, this.request.policy(retry));
+        let attempt = (this.attempt, this.request.policy(retry), this.request.head());
         let begun = begin(&plan, &this.shared.chance, flight, attempt, deadline, now);
         this.state.set(State::begin(&plan, begun));
     }
@@ -323,6 +327,9 @@ where
         this.state.set(State::Done);
         let verdict = this.classify.classify(result.as_ref());
         let Some(flight) = this.flight else { return Some(self.answer(now, result)) };
+        if let (Ok(response), Some(endpoint)) = (&result, flight.endpoint()) {
+            flight.subset().on_response(now, endpoint, response.extensions());
+        }
         flight.on_head(now, &verdict);
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
@@ -354,7 +361,8 @@ where
             flight.on_answer(now, || answer_of(result.as_ref()));
         }
         match result {
-            Ok(response) => {
+            Ok(mut response) => {
+                this.attempt.key.set_cookies(&mut response);
                 let grpc =
                     this.request.grpc && this.shared.plan.load().config.answers() != Answers::None;
                 Ok(response.map(|body| MeshBody::new(body, this.flight, now, grpc)))

@@ -70,12 +70,14 @@ mod config;
 mod driver;
 mod flight;
 pub mod future;
+mod hash;
 mod make;
 mod panic;
 mod pick;
 mod plan;
 mod status;
 mod subset;
+mod writer;
 
 use std::{
     fmt,
@@ -94,6 +96,7 @@ pub use config::{Config, Policy, Subset};
 pub use driver::Driver;
 pub(crate) use flight::Flight;
 pub use future::Answers;
+pub use hash::{ConsistentHash, KeySource};
 pub use make::{MakeEndpoint, Origin};
 pub use status::{BreakerStatus, EjectionStatus, EndpointStatus};
 
@@ -196,22 +199,18 @@ where
     /// Replaces all endpoints. Those that stay keep what the mesh has learnt of them; a removed one finishes what it
     /// has begun.
     pub fn set_endpoints(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
-        let endpoints = plan::by_address(endpoints);
-        self.shared.update_endpoints(|known| *known = endpoints);
+        self.shared.set_endpoints(plan::by_address(endpoints));
     }
 
     /// Adds an endpoint, or gives the one of that address other labels, weight and locality.
     pub fn insert_endpoint(&self, endpoint: Endpoint) {
-        self.shared.update_endpoints(|known| {
-            known.insert(endpoint.address().clone(), endpoint);
-        });
+        let address = endpoint.address().clone();
+        self.shared.set_endpoint(&address, Some(endpoint));
     }
 
     /// Removes the endpoint of that address; requests that it has begun are finished.
     pub fn remove_endpoint(&self, address: &str) {
-        self.shared.update_endpoints(|known| {
-            known.remove(address);
-        });
+        self.shared.set_endpoint(address, None);
     }
 
     /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows.

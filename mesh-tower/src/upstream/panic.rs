@@ -3,10 +3,10 @@
 
 use mesh_core::{
     Ratio, Timestamp, Weight,
-    balance::{Candidate, Load, Weighted},
+    balance::{Candidate, Load, Weighted, report::Reported},
 };
 
-use super::subset::Member;
+use super::{Policy, subset::Member};
 
 /// Envoy's factor of 1.4, in per cent: so much more than its share an endpoint is taken to carry.
 const OVERPROVISIONING: u64 = 140;
@@ -23,9 +23,14 @@ pub(super) fn is_in_panic(threshold: Ratio, healthy: u64, all: u64) -> bool {
 pub(super) struct Doubted<S>(Member<S>);
 
 /// The endpoints as they are picked in panic, in the same order; none if there is never any.
-pub(super) fn doubted<S: Clone>(threshold: Ratio, members: &[Member<S>]) -> Weighted<Doubted<S>> {
-    let doubted = if threshold > Ratio::ZERO { members } else { &[] };
-    Weighted::new(doubted.iter().cloned().map(Doubted).collect())
+pub(super) fn doubted<S: Clone>(
+    policy: &Policy,
+    members: &[Member<S>],
+    now: Timestamp,
+) -> Weighted<Doubted<S>> {
+    let doubted = if policy.panic_threshold() > Ratio::ZERO { members } else { &[] };
+    let doubted = doubted.iter().cloned().map(Doubted).collect();
+    Weighted::scheduled(doubted, policy.balance(), now)
 }
 
 impl<S> Doubted<S> {
@@ -45,6 +50,14 @@ impl<S> Candidate for Doubted<S> {
 
     fn is_available(&self, now: Timestamp) -> bool {
         self.0.is_admitted(now)
+    }
+
+    fn available_since(&self) -> Option<Timestamp> {
+        self.0.available_since()
+    }
+
+    fn reported(&self) -> Option<&Reported> {
+        self.0.reported()
     }
 }
 

@@ -8,6 +8,7 @@ use mesh_core::{
 
 use super::{
     flight::Flight,
+    hash::{self, Key},
     panic::{self, Doubted},
     plan::Cluster,
     subset::Member,
@@ -21,7 +22,7 @@ const PICKS: usize = 3;
 pub(super) fn pick<S: Clone>(
     cluster: &Cluster<S>,
     chance: &Chance,
-    (tried, avoid): (&mut Tried, bool),
+    (key, tried, avoid): (&Key, &mut Tried, bool),
     flight: &mut Flight,
     now: Timestamp,
 ) -> Result<S, MeshError> {
@@ -33,7 +34,9 @@ pub(super) fn pick<S: Clone>(
     for _ in 0..PICKS {
         let avoid = |member: &Member<S>| avoid && tried.contains(member.state.id);
         let picked = if in_panic {
-            pick_doubted(cluster, now, rng, avoid)
+            pick_doubted(cluster, key, now, rng, avoid)
+        } else if let Some(place) = key.with(cluster) {
+            hash::pick(place, subset, members, now, avoid)
         } else {
             subset.balancer.pick(now, rng, members, avoid)
         };
@@ -89,12 +92,17 @@ fn is_in_panic<S>(cluster: &Cluster<S>) -> bool {
 #[inline(never)]
 fn pick_doubted<S>(
     cluster: &Cluster<S>,
+    key: &Key,
     now: Timestamp,
     rng: &mut impl Rng,
     avoid: impl Fn(&Member<S>) -> bool,
 ) -> Option<usize> {
     let avoid = |doubted: &Doubted<S>| avoid(doubted.member());
-    cluster.roster.subset.balancer.pick(now, rng, &cluster.doubted, avoid)
+    let subset = &cluster.roster.subset;
+    match key.with(cluster) {
+        Some(place) => hash::pick(place, subset, &cluster.doubted, now, avoid),
+        None => subset.balancer.pick(now, rng, &cluster.doubted, avoid),
+    }
 }
 
 /// How long until the first endpoint may be available: the balancer has passed over those that are ejected, and those

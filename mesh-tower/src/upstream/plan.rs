@@ -6,15 +6,18 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    Endpoint, InvalidConfig, Rng, Timestamp, balance::Weighted, health::Transition, outlier::Event,
+    Endpoint, InvalidConfig, Timestamp,
+    balance::{Weighted, hash::Table},
+    outlier::Event,
     route::Split,
 };
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint, Origin,
-    panic::{self, Doubted},
+    Config, MakeEndpoint,
+    panic::Doubted,
     subset::{EndpointState, Member, Subset},
+    writer::Writer,
 };
 use crate::{Chance, Clock, health::Ended, observe, striped::Striped};
 
@@ -25,7 +28,8 @@ pub(super) struct Plan<S> {
     pub(super) number: u64,
     pub(super) config: Config,
     pub(super) split: Split<usize>,
-    pub(super) subsets: Vec<Cluster<S>>,
+    /// Those that a change did not touch are the same as in the plan before.
+    pub(super) subsets: Vec<Arc<Cluster<S>>>,
 }
 
 /// A subset and its endpoints, as of one moment.
@@ -34,6 +38,8 @@ pub(super) struct Cluster<S> {
     pub(super) members: Weighted<Member<S>>,
     /// The same in panic; empty if the policy knows none.
     pub(super) doubted: Weighted<Doubted<S>>,
+    /// Whose which key is, if the policy hashes.
+    pub(super) table: Option<Arc<Table>>,
 }
 
 /// What a request holds of a [`Cluster`] until it is over: all but the services. The endpoints stand in the order of the
@@ -50,32 +56,10 @@ pub(super) struct Shared<M: MakeEndpoint> {
     pub(super) make: M,
     pub(super) chance: Chance,
     pub(super) plan: ArcSwap<Plan<M::Service>>,
+    /// Never locked on the way of a request.
     writer: Mutex<Writer<M::Service>>,
     /// Wakes the driver: a timer may have moved.
     pub(super) changed: Arc<Notify>,
-}
-
-/// The writer's own books. Its lock is never taken on the way of a request.
-struct Writer<S> {
-    config: Config,
-    endpoints: BTreeMap<Arc<str>, Endpoint>,
-    subsets: Vec<Members<S>>,
-    next_id: u32,
-    plans: u64,
-    health: Health,
-}
-
-/// What active checks have found.
-struct Health {
-    /// Whether an endpoint is trusted before its first check has ended.
-    trusts: bool,
-    /// Whether the endpoints that were checked are well.
-    checked: BTreeMap<Arc<str>, bool>,
-}
-
-struct Members<S> {
-    subset: Arc<Subset>,
-    members: BTreeMap<Arc<str>, Member<S>>,
 }
 
 // === impl Shared ===
@@ -95,58 +79,52 @@ where
         let name: Arc<str> = config.name().into();
         let changed = Arc::new(Notify::new());
         let now = Clock.now();
-        let mut writer = Writer {
-            endpoints: by_address(endpoints),
-            subsets: subsets_of(&config, &[], &changed, &chance, now),
-            config,
-            next_id: 0,
-            plans: 0,
-            health: Health { trusts, checked: BTreeMap::new() },
-        };
-        writer.follow(&make, now);
-        let plan = ArcSwap::from_pointee(writer.plan()?);
+        let mut writer = Writer::new(config, name.clone(), trusts, &changed, &chance, now);
+        writer.set_endpoints(by_address(endpoints), &make, now);
+        let plan = ArcSwap::from_pointee(writer.plan(now)?);
         Ok(Self { name, make, chance, plan, writer: Mutex::new(writer), changed })
     }
 
-    /// Changes the list of endpoints.
-    pub(super) fn update_endpoints(&self, change: impl FnOnce(&mut BTreeMap<Arc<str>, Endpoint>)) {
+    /// Replaces the list of endpoints.
+    pub(super) fn set_endpoints(&self, endpoints: BTreeMap<Arc<str>, Endpoint>) {
+        self.update(|writer, now| writer.set_endpoints(endpoints, &self.make, now));
+    }
+
+    /// Changes a single one; `None` removes it.
+    pub(super) fn set_endpoint(&self, address: &str, endpoint: Option<Endpoint>) {
+        self.update(|writer, now| writer.set_endpoint(address, endpoint, &self.make, now));
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Writer<M::Service>, Timestamp)) {
         let mut writer = self.lock();
-        change(&mut writer.endpoints);
-        writer.follow(&self.make, Clock.now());
+        let now = Clock.now();
+        change(&mut writer, now);
         // The routes have not changed, so the plan cannot have become invalid.
-        if let Ok(plan) = writer.plan() {
+        if let Ok(plan) = writer.plan(now) {
             self.publish(plan);
         }
     }
 
     /// The endpoints as they are listed.
-    pub(super) fn endpoints(&self) -> BTreeMap<Arc<str>, Endpoint> {
-        self.lock().endpoints.clone()
+    pub(super) fn endpoints(&self) -> BTreeMap<Arc<str>, Arc<Endpoint>> {
+        self.lock().endpoints().clone()
     }
 
-    /// An active check of that endpoint has ended.
+    /// An active check of an endpoint has ended.
     pub(super) fn on_check(&self, ended: &Ended) {
-        let Ended { address, report, transition } = ended;
-        let now = Clock.now();
         let mut writer = self.lock();
-        if !writer.endpoints.contains_key(address) {
-            return;
+        if writer.endpoints().contains_key(&ended.address) {
+            observe::health_check(&self.name, &ended.address, &ended.report, ended.transition);
+            writer.on_check(ended, Clock.now());
         }
-        observe::health_check(&self.name, address, report, *transition);
-        if let Some(transition) = transition {
-            let is_well = *transition == Transition::BecameHealthy;
-            writer.health.checked.insert(address.clone(), is_well);
-        }
-        for Members { subset, members } in &writer.subsets {
-            let Some(Member { state, .. }) = members.get(address) else { continue };
-            if let Some(transition) = transition {
-                state.set_well(*transition == Transition::BecameHealthy);
-            }
-            if ended.has_passed()
-                && let Some(event) = subset.detection.on_health_check_passed(now, &state.host)
-            {
-                subset.observer.outlier(address, event);
-            }
+    }
+
+    /// Writes down anew what depends on time, if it is time for that. Idempotent.
+    pub(super) fn refresh(&self, now: Timestamp) {
+        if self.plan.load().stale_at().is_some_and(|stale_at| now >= stale_at)
+            && let Ok(plan) = self.lock().plan(now)
+        {
+            self.plan.store(Arc::new(plan));
         }
     }
 
@@ -156,19 +134,10 @@ where
         change: impl FnOnce(&Config) -> Result<Config, InvalidConfig>,
     ) -> Result<(), InvalidConfig> {
         let mut writer = self.lock();
-        let config = change(&writer.config)?;
+        let config = change(writer.config())?;
         let now = Clock.now();
-        let old = std::mem::take(&mut writer.subsets);
-        writer.subsets = subsets_of(&config, &old, &self.changed, &self.chance, now);
-        for Members { subset, members } in &old {
-            if !writer.subsets.iter().any(|kept| kept.subset.name == subset.name) {
-                members.values().for_each(|member| subset.on_removed(&member.state));
-                subset.observer.endpoints(0);
-            }
-        }
-        writer.config = config;
-        writer.follow(&self.make, now);
-        self.publish(writer.plan()?);
+        writer.set_config(config, &self.make, &self.changed, &self.chance, now);
+        self.publish(writer.plan(now)?);
         Ok(())
     }
 
@@ -204,19 +173,24 @@ impl<S> Plan<S> {
         self.subsets
             .iter()
             .find(|cluster| Arc::ptr_eq(&cluster.roster.subset.detection, &subset.detection))
+            .map(|cluster| &**cluster)
     }
 
     /// The next moment at which the driver has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.subsets
-            .iter()
-            .filter_map(|cluster| cluster.roster.subset.detection.poll_timeout())
-            .min()
+        let detections = self.subsets.iter().map(|cluster| &cluster.roster.subset.detection);
+        detections.filter_map(|detection| detection.poll_timeout()).chain(self.stale_at()).min()
+    }
+
+    /// When an order by which endpoints are picked should be written down anew.
+    fn stale_at(&self) -> Option<Timestamp> {
+        self.subsets.iter().filter_map(|cluster| cluster.members.stale_at()).min()
     }
 
     /// Un-ejects what has served its time, and compares the endpoints if it is time for that. Idempotent.
     pub(super) fn on_timeout(&self, now: Timestamp, chance: &Chance) {
-        for Cluster { roster, members, .. } in &self.subsets {
+        for cluster in &self.subsets {
+            let Cluster { roster, members, .. } = &**cluster;
             let subset = &roster.subset;
             subset.detection.sweep(
                 now,
@@ -224,122 +198,15 @@ impl<S> Plan<S> {
                 members.iter().map(|member| &member.state.host),
                 |index, event: Event| {
                     if let Some(member) = members.get(index) {
+                        if let Event::Unejected { .. } = event {
+                            member.state.since.on_available(now);
+                        }
                         subset.observer.outlier(&member.state.address, event);
                     }
                 },
             );
         }
     }
-}
-
-// === impl Writer ===
-
-impl<S: Clone> Writer<S> {
-    /// Brings the members of all subsets in line with the endpoints.
-    fn follow<M: MakeEndpoint<Service = S>>(&mut self, make: &M, now: Timestamp) {
-        let upstream: Arc<str> = self.config.name().into();
-        self.health.checked.retain(|address, _| self.endpoints.contains_key(address));
-        for Members { subset, members } in &mut self.subsets {
-            let breaker = subset.policy.breaker().is_some();
-            members.retain(|address, member| {
-                // An endpoint that gets or loses its breaker begins anew.
-                let stays = member.state.breaker.is_some() == breaker
-                    && self
-                        .endpoints
-                        .get(address)
-                        .is_some_and(|endpoint| endpoint.labels().matches(&subset.labels));
-                if !stays {
-                    subset.on_removed(&member.state);
-                }
-                stays
-            });
-            for (address, endpoint) in &self.endpoints {
-                if !endpoint.labels().matches(&subset.labels) {
-                    continue;
-                }
-                if let Some(member) = members.get_mut(address) {
-                    member.endpoint = endpoint.clone();
-                    if let (Some(breaker), Some(config)) =
-                        (&member.state.breaker, subset.policy.breaker())
-                    {
-                        breaker.set_config(*config, now);
-                    }
-                    continue;
-                }
-                let id = self.next_id;
-                self.next_id = id.wrapping_add(1);
-                let origin = Origin { upstream: &upstream, endpoint, group: &subset.group };
-                let is_well = self.health.checked.get(address).unwrap_or(&self.health.trusts);
-                let listed = (id, address.clone(), *is_well);
-                let member = Member {
-                    state: Arc::new(EndpointState::new(listed, &subset.policy, now)),
-                    endpoint: endpoint.clone(),
-                    service: make.make(&origin),
-                };
-                members.insert(address.clone(), member);
-            }
-            subset.detection.set_hosts(u32::try_from(members.len()).unwrap_or(u32::MAX));
-            subset.observer.endpoints(members.len());
-        }
-    }
-
-    fn plan(&mut self) -> Result<Plan<S>, InvalidConfig> {
-        let index_of = |name: &str| self.subsets.iter().position(|m| &*m.subset.name == name);
-        let destinations = match self.config.split() {
-            [] => vec![(0, 1)],
-            split => {
-                let mut destinations = Vec::with_capacity(split.len());
-                for (name, weight) in split {
-                    let index = index_of(name).ok_or_else(|| {
-                        InvalidConfig::new("split", name, "the name of a subset of this upstream")
-                    })?;
-                    destinations.push((index, *weight));
-                }
-                destinations
-            }
-        };
-        let cluster = |Members { subset, members }: &Members<S>| {
-            let members = Weighted::new(members.values().cloned().collect());
-            let doubted = panic::doubted(subset.policy.panic_threshold(), members.as_slice());
-            let endpoints = members.iter().map(|member| member.state.clone()).collect();
-            let roster = Striped::new(&Roster { subset: subset.clone(), endpoints });
-            Cluster { roster, members, doubted }
-        };
-        self.plans += 1;
-        Ok(Plan {
-            number: self.plans,
-            config: self.config.clone(),
-            split: Split::new(destinations)?,
-            subsets: self.subsets.iter().map(cluster).collect(),
-        })
-    }
-}
-
-/// The subsets of `config`: the whole upstream first, then the named ones; those that `old` knows keep their machines.
-fn subsets_of<S: Clone>(
-    config: &Config,
-    old: &[Members<S>],
-    changed: &Arc<Notify>,
-    chance: &Chance,
-    now: Timestamp,
-) -> Vec<Members<S>> {
-    let whole = mesh_core::Labels::default();
-    let named = config.subsets().iter().map(|subset| {
-        (subset.name(), subset.labels(), subset.policy().unwrap_or_else(|| config.policy()))
-    });
-    std::iter::once(("", &whole, config.policy()))
-        .chain(named)
-        .map(|parts| match old.iter().find(|known| &*known.subset.name == parts.0) {
-            Some(known) => Members {
-                subset: Arc::new(known.subset.replaced(config, parts.1, parts.2, now)),
-                members: known.members.clone(),
-            },
-            None => Members {
-                subset: Arc::new(Subset::new(config, parts, changed, chance.rng().next_u64(), now)),
-                members: BTreeMap::new(),
-            },
-        })
-        .collect()
 }
 
 pub(super) fn by_address(

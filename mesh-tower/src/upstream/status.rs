@@ -1,7 +1,9 @@
 use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
 use mesh_core::{
-    Endpoint, Ratio, breaker,
+    Endpoint, Ratio,
+    balance::hash,
+    breaker,
     outlier::{self, Detector},
 };
 
@@ -82,7 +84,7 @@ pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
         let (successes, failures) = state.counts();
         EndpointStatus {
             subset: subset.clone(),
-            endpoint: member.endpoint.clone(),
+            endpoint: (*member.endpoint).clone(),
             active: state.load().active(),
             successes,
             failures,
@@ -168,13 +170,29 @@ fn describe_policy(policy: &Policy, line: &mut impl FnMut(&str, String)) {
             count(limits.max_pending()),
         ),
     );
-    line("balance", format!("{:?}", policy.balance().strategy()));
+    line(
+        "balance",
+        match policy.hash() {
+            None => format!("{:?}", policy.balance().strategy()),
+            Some(hash) => describe_hash(hash.table()),
+        },
+    );
     line("breaker", policy.breaker().map_or_else(|| "none".into(), describe_breaker));
     let panic = match policy.panic_threshold() {
         Ratio::ZERO => String::new(),
         share => format!(", ignored while less than {share} are left"),
     };
     line("outlier", describe_outlier(policy.outlier()) + &panic);
+}
+
+fn describe_hash(table: &hash::Config) -> String {
+    let shape = match (table.ring_size(), table.table_size()) {
+        (Some((min, _)), _) => format!("a ring of at least {min} entries"),
+        (None, slots) => format!("a Maglev table of {} slots", slots.unwrap_or_default()),
+    };
+    let bound = table.balance_factor();
+    let bound = bound.map_or(String::new(), |bound| format!(", loads of at most {bound} %"));
+    format!("consistent hash over {shape}{bound}")
 }
 
 fn describe_breaker(config: &breaker::Config) -> String {

@@ -5,7 +5,10 @@ use std::sync::{
 
 use mesh_core::{
     Endpoint, Labels, Outcome, Rng, Timestamp, Weight,
-    balance::{Balancer, Candidate, Load},
+    balance::{
+        Balancer, Candidate, Load, Since, Strategy,
+        report::{Report, Reported},
+    },
     breaker::{self, Breaker},
     budget::Budget,
     limit::{Limits, Priority, Resource, Thresholds},
@@ -177,6 +180,22 @@ impl Subset {
         self.observer.attempt(outcome);
     }
 
+    /// What a response says of its endpoint, where somebody asks.
+    #[inline]
+    pub(super) fn on_response(
+        &self,
+        now: Timestamp,
+        endpoint: &EndpointState,
+        extensions: &http::Extensions,
+    ) {
+        let balance = self.policy.balance();
+        if balance.strategy() == Strategy::Reported
+            && let Some(report) = extensions.get::<Report>()
+        {
+            endpoint.reported.on_report(balance.report(), now, report);
+        }
+    }
+
     #[cold]
     fn on_events(&self, endpoint: &EndpointState, events: Events) {
         for event in events {
@@ -205,6 +224,9 @@ pub(crate) struct EndpointState {
     pub(crate) breaker: Option<Breaker>,
     /// Whether active checks, if any, say that it is not well.
     unwell: AtomicBool,
+    /// When it came into rotation: it was listed, or was let back after an ejection.
+    pub(super) since: Since,
+    reported: Reported,
     written: Written,
 }
 
@@ -229,6 +251,8 @@ impl EndpointState {
             host: Host::new(),
             breaker: policy.breaker().map(|config| Breaker::new(*config, now)),
             unwell: AtomicBool::new(!is_well),
+            since: Since::new(now),
+            reported: Reported::new(),
             written: Written {
                 load: Load::new(),
                 successes: AtomicU64::new(0),
@@ -266,7 +290,7 @@ impl EndpointState {
 #[derive(Clone, Debug)]
 pub(super) struct Member<S> {
     pub(super) state: Arc<EndpointState>,
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: Arc<Endpoint>,
     pub(super) service: S,
 }
 
@@ -288,5 +312,13 @@ impl<S> Candidate for Member<S> {
 
     fn is_available(&self, now: Timestamp) -> bool {
         !self.state.host.is_ejected() && self.state.is_well() && self.is_admitted(now)
+    }
+
+    fn available_since(&self) -> Option<Timestamp> {
+        self.state.since.get()
+    }
+
+    fn reported(&self) -> Option<&Reported> {
+        Some(&self.state.reported)
     }
 }

@@ -1,0 +1,235 @@
+//! Consistent hashing: the same key reaches the same endpoint.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::{HeaderMap, HeaderValue, Response, header, request::Parts};
+use mesh_core::{
+    Rng, Timestamp,
+    balance::{
+        Candidate,
+        hash::{Config, Head, Host, Policy, SetCookie, Table},
+    },
+    limit::Resource,
+};
+
+use super::{
+    plan::Cluster,
+    subset::{Member, Subset},
+};
+
+/// Sends the requests of one key to one endpoint: what the key is made of, and the table that says whose it is.
+///
+/// A request without a key goes to an endpoint of the table by chance. Who is ejected, or refused by its breaker, is stepped
+/// over, always to the same substitute; and so is who was tried before, if the retry policy avoids it. The key stays
+/// the same over all attempts. The table is built when the endpoints, their weights or this setting change, by whoever
+/// changes them: see [`Table`] for what that costs.
+///
+/// A cookie with a time to live is set on the response to a caller that has none.
+///
+/// ```
+/// use mesh_core::balance::hash::{Config, Part, Policy};
+/// use mesh_tower::upstream::{self, ConsistentHash};
+///
+/// let by_user = Policy::new([Part::header("x-user")?]);
+/// let policy = upstream::Policy::default()
+///     .with_hash(Some(ConsistentHash::new(Config::maglev(), by_user)));
+/// assert_eq!(policy.hash().unwrap().table(), &Config::maglev());
+/// # Ok::<(), mesh_core::InvalidConfig>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConsistentHash {
+    table: Config,
+    key: Policy,
+}
+
+impl ConsistentHash {
+    /// A table of this shape, for keys made so.
+    pub fn new(table: Config, key: Policy) -> Self {
+        Self { table, key }
+    }
+
+    /// The shape of the table.
+    pub fn table(&self) -> &Config {
+        &self.table
+    }
+
+    /// What the key is made of.
+    pub fn key(&self) -> &Policy {
+        &self.key
+    }
+}
+
+/// What a key may be made of that is not in a request's head: put it among the extensions of the request.
+///
+/// ```
+/// use mesh_tower::upstream::KeySource;
+/// use std::net::SocketAddr;
+///
+/// // A gateway says where the request came from.
+/// let remote: SocketAddr = "192.0.2.60:4711".parse().unwrap();
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(KeySource::new().with_remote(remote));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct KeySource {
+    remote: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+    custom: Vec<(Arc<str>, u64)>,
+}
+
+impl KeySource {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The other end of the connection that the request came in on
+    /// ([`Part::source_address`](mesh_core::balance::hash::Part::source_address)).
+    #[must_use]
+    pub fn with_remote(mut self, remote: SocketAddr) -> Self {
+        self.remote = Some(remote);
+        self
+    }
+
+    /// This end of it: with the other one, it makes the value of a new cookie.
+    #[must_use]
+    pub fn with_local(mut self, local: SocketAddr) -> Self {
+        self.local = Some(local);
+        self
+    }
+
+    /// The hash that `name` stands for ([`Part::custom`](mesh_core::balance::hash::Part::custom)).
+    #[must_use]
+    pub fn with_custom(mut self, name: impl Into<Arc<str>>, hash: u64) -> Self {
+        self.custom.push((name.into(), hash));
+        self
+    }
+}
+
+/// The key of one request, if its endpoints are chosen so.
+#[derive(Default)]
+pub(super) struct Key {
+    hash: Option<u64>,
+    /// To be set on the response.
+    cookies: Option<Box<[HeaderValue]>>,
+}
+
+impl Key {
+    pub(super) fn read<S>(
+        &mut self,
+        cluster: &Cluster<S>,
+        head: Option<&Parts>,
+        rng: &mut impl Rng,
+    ) {
+        let (Some(_), Some(head)) = (&cluster.table, head) else { return };
+        self.read_head(&cluster.roster.subset, head, rng);
+    }
+
+    /// Apart from the way of those who have no key.
+    #[inline(never)]
+    fn read_head(&mut self, subset: &Subset, head: &Parts, rng: &mut impl Rng) {
+        let Some(hash) = subset.policy.hash() else { return };
+        let mut cookies = Vec::new();
+        let set = |cookie: SetCookie<'_>| {
+            cookies.extend(HeaderValue::try_from(cookie.to_string()).ok());
+        };
+        let key = hash.key.hash(&RequestHead(head), rng, set);
+        self.hash = Some(key.unwrap_or_else(|| rng.next_u64()));
+        self.cookies = (!cookies.is_empty()).then(|| cookies.into());
+    }
+
+    /// The table, and what it is to be asked for.
+    pub(super) fn with<'a, S>(&self, cluster: &'a Cluster<S>) -> Option<(&'a Table, u64)> {
+        cluster.table.as_deref().zip(self.hash)
+    }
+
+    /// Gives the caller the cookies that it shall have.
+    pub(super) fn set_cookies<B>(&mut self, response: &mut Response<B>) {
+        for cookie in self.cookies.take().into_iter().flatten() {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+}
+
+/// Apart from the usual way, as a pick in panic is.
+#[inline(never)]
+pub(super) fn pick<C: Candidate>(
+    (table, hash): (&Table, u64),
+    subset: &Subset,
+    candidates: &[C],
+    now: Timestamp,
+    avoid: impl Fn(&C) -> bool,
+) -> Option<usize> {
+    let in_flight = || u64::from(subset.in_use(Resource::Requests));
+    table.pick(now, hash, candidates, in_flight, avoid)
+}
+
+/// The table of these members: that of the cluster before, if nothing in it would change.
+pub(super) fn table_of<S>(
+    subset: &Subset,
+    members: &[Member<S>],
+    before: Option<&Cluster<S>>,
+) -> Option<Arc<Table>> {
+    let hash = subset.policy.hash()?;
+    if let Some(before) = before
+        && let Some(table) = &before.table
+        && before.roster.subset.policy.hash().is_some_and(|known| known.table == hash.table)
+        && before.members.iter().map(host_of).eq(members.iter().map(host_of))
+    {
+        return Some(table.clone());
+    }
+    let hosts: Vec<Host<'_>> = members.iter().map(host_of).collect();
+    Some(Arc::new(Table::new(&hash.table, &hosts)))
+}
+
+/// Placed by its address, as in Envoy.
+fn host_of<S>(member: &Member<S>) -> Host<'_> {
+    Host::new(&member.state.address, member.endpoint.weight())
+}
+
+struct RequestHead<'a>(&'a Parts);
+
+impl RequestHead<'_> {
+    fn source(&self) -> Option<&KeySource> {
+        self.0.extensions.get()
+    }
+
+    fn pseudo(&self, name: &str) -> Option<&[u8]> {
+        let Parts { uri, method, headers, .. } = self.0;
+        match name {
+            ":authority" => uri
+                .authority()
+                .map(|authority| authority.as_str().as_bytes())
+                .or_else(|| headers.get(header::HOST).map(HeaderValue::as_bytes)),
+            ":path" => uri.path_and_query().map(|path| path.as_str().as_bytes()),
+            ":method" => Some(method.as_str().as_bytes()),
+            ":scheme" => uri.scheme_str().map(str::as_bytes),
+            _ => None,
+        }
+    }
+}
+
+impl Head for RequestHead<'_> {
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let headers: &HeaderMap = &self.0.headers;
+        let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        self.pseudo(name).into_iter().chain(values)
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.0.uri.query()
+    }
+
+    fn remote(&self) -> Option<SocketAddr> {
+        self.source()?.remote
+    }
+
+    fn local(&self) -> Option<SocketAddr> {
+        self.source()?.local
+    }
+
+    fn custom(&self, name: &str) -> Option<u64> {
+        let custom = &self.source()?.custom;
+        custom.iter().find(|(known, _)| **known == *name).map(|(_, hash)| *hash)
+    }
+}

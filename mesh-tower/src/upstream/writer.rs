@@ -1,0 +1,343 @@
+//! What publishes plans. A change costs what it touches: the members of a subset are written down anew if one of them has
+//! changed, and the others' clusters are handed on as they are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mesh_core::{
+    Endpoint, InvalidConfig, Labels, Rng, Timestamp, balance::Weighted, health::Transition,
+    route::Split,
+};
+use tokio::sync::Notify;
+
+use super::{
+    Config, MakeEndpoint, Origin, Policy, hash, panic,
+    plan::{Cluster, Plan, Roster},
+    subset::{EndpointState, Member, Subset},
+};
+use crate::{Chance, health::Ended, striped::Striped};
+
+/// The writer's own books.
+pub(super) struct Writer<S> {
+    config: Config,
+    name: Arc<str>,
+    endpoints: BTreeMap<Arc<str>, Arc<Endpoint>>,
+    subsets: Vec<Members<S>>,
+    next_id: u32,
+    plans: u64,
+    health: Health,
+    /// Whether the members follow the endpoints. Not after a panic in a user's `make`.
+    is_settled: bool,
+}
+
+/// What active checks have found.
+struct Health {
+    /// Whether an endpoint is trusted before its first check has ended.
+    trusts: bool,
+    /// Whether the endpoints that were checked are well.
+    checked: BTreeMap<Arc<str>, bool>,
+}
+
+struct Members<S> {
+    subset: Arc<Subset>,
+    members: BTreeMap<Arc<str>, Member<S>>,
+    /// As it was published last.
+    cluster: Option<Arc<Cluster<S>>>,
+    /// Whether something has changed since.
+    has_changed: bool,
+}
+
+/// What it takes to make a member.
+struct Maker<'a, M> {
+    make: &'a M,
+    upstream: &'a Arc<str>,
+    next_id: &'a mut u32,
+    health: &'a Health,
+    now: Timestamp,
+}
+
+// === impl Writer ===
+
+impl<S: Clone> Writer<S> {
+    pub(super) fn new(
+        config: Config,
+        name: Arc<str>,
+        trusts: bool,
+        changed: &Arc<Notify>,
+        chance: &Chance,
+        now: Timestamp,
+    ) -> Self {
+        let subsets = subsets_of(&config, Vec::new(), changed, chance, now);
+        let endpoints = BTreeMap::new();
+        let health = Health { trusts, checked: BTreeMap::new() };
+        Self { config, name, endpoints, subsets, next_id: 0, plans: 0, health, is_settled: true }
+    }
+
+    pub(super) fn endpoints(&self) -> &BTreeMap<Arc<str>, Arc<Endpoint>> {
+        &self.endpoints
+    }
+
+    /// An active check of an endpoint has ended.
+    pub(super) fn on_check(&mut self, ended: &Ended, now: Timestamp) {
+        let Ended { address, transition, .. } = ended;
+        let is_well = transition.map(|transition| transition == Transition::BecameHealthy);
+        if let Some(is_well) = is_well {
+            self.health.checked.insert(address.clone(), is_well);
+        }
+        for Members { subset, members, .. } in &self.subsets {
+            let Some(Member { state, .. }) = members.get(address) else { continue };
+            if let Some(is_well) = is_well {
+                if is_well && !state.is_well() {
+                    state.since.on_available(now);
+                }
+                state.set_well(is_well);
+            }
+            if ended.has_passed()
+                && let Some(event) = subset.detection.on_health_check_passed(now, &state.host)
+            {
+                state.since.on_available(now);
+                subset.observer.outlier(address, event);
+            }
+        }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn set_endpoints<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        endpoints: BTreeMap<Arc<str>, Endpoint>,
+        make: &M,
+        now: Timestamp,
+    ) {
+        let gone = self.endpoints.keys().filter(|address| !endpoints.contains_key(*address));
+        let mut touched: Vec<Arc<str>> = gone.cloned().collect();
+        for address in &touched {
+            self.endpoints.remove(address);
+        }
+        for (address, endpoint) in endpoints {
+            if self.endpoints.get(&address).is_none_or(|known| **known != endpoint) {
+                self.endpoints.insert(address.clone(), Arc::new(endpoint));
+                touched.push(address);
+            }
+        }
+        self.follow(&touched, make, now);
+    }
+
+    pub(super) fn set_endpoint<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        address: &str,
+        endpoint: Option<Endpoint>,
+        make: &M,
+        now: Timestamp,
+    ) {
+        let known = self.endpoints.get(address).map(|known| &**known);
+        if known == endpoint.as_ref() {
+            return self.follow(&[], make, now);
+        }
+        let address: Arc<str> = address.into();
+        match endpoint {
+            Some(endpoint) => self.endpoints.insert(address.clone(), Arc::new(endpoint)),
+            None => self.endpoints.remove(&address),
+        };
+        self.follow(&[address], make, now);
+    }
+
+    pub(super) fn set_config<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        config: Config,
+        make: &M,
+        changed: &Arc<Notify>,
+        chance: &Chance,
+        now: Timestamp,
+    ) {
+        let old = std::mem::take(&mut self.subsets);
+        self.subsets = subsets_of(&config, old, changed, chance, now);
+        self.config = config;
+        // A selector or a breaker may have changed.
+        self.is_settled = false;
+        self.follow(&[], make, now);
+    }
+
+    /// Brings the members in line with the endpoints, of which these have changed.
+    fn follow<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        touched: &[Arc<str>],
+        make: &M,
+        now: Timestamp,
+    ) {
+        let Self { endpoints, subsets, name, next_id, health, is_settled, .. } = self;
+        for address in touched.iter().filter(|address| !endpoints.contains_key(*address)) {
+            health.checked.remove(address);
+        }
+        let was_settled = std::mem::replace(is_settled, false);
+        let mut maker = Maker { make, upstream: name, next_id, health, now };
+        for members in subsets {
+            if was_settled {
+                for address in touched {
+                    members.follow(address, endpoints.get(address), &mut maker);
+                }
+            } else {
+                let known = members.members.keys().chain(endpoints.keys());
+                for address in known.cloned().collect::<BTreeSet<_>>() {
+                    members.follow(&address, endpoints.get(&address), &mut maker);
+                }
+            }
+            let count = members.members.len();
+            members.subset.detection.set_hosts(u32::try_from(count).unwrap_or(u32::MAX));
+            members.subset.observer.endpoints(count);
+        }
+        self.is_settled = true;
+    }
+
+    pub(super) fn plan(&mut self, now: Timestamp) -> Result<Plan<S>, InvalidConfig> {
+        let index_of = |name: &str| self.subsets.iter().position(|m| &*m.subset.name == name);
+        let destinations = match self.config.split() {
+            [] => vec![(0, 1)],
+            split => {
+                let mut destinations = Vec::with_capacity(split.len());
+                for (name, weight) in split {
+                    let index = index_of(name).ok_or_else(|| {
+                        InvalidConfig::new("split", name, "the name of a subset of this upstream")
+                    })?;
+                    destinations.push((index, *weight));
+                }
+                destinations
+            }
+        };
+        self.plans += 1;
+        Ok(Plan {
+            number: self.plans,
+            config: self.config.clone(),
+            split: Split::new(destinations)?,
+            subsets: self.subsets.iter_mut().map(|members| members.cluster(now)).collect(),
+        })
+    }
+}
+
+/// The subsets of `config`: the whole upstream first, then the named ones; those that `old` knows keep their machines.
+fn subsets_of<S>(
+    config: &Config,
+    mut old: Vec<Members<S>>,
+    changed: &Arc<Notify>,
+    chance: &Chance,
+    now: Timestamp,
+) -> Vec<Members<S>> {
+    let whole = Labels::default();
+    let named = config.subsets().iter().map(|subset| {
+        (subset.name(), subset.labels(), subset.policy().unwrap_or_else(|| config.policy()))
+    });
+    let subsets = std::iter::once(("", &whole, config.policy()))
+        .chain(named)
+        .map(|parts| match old.iter().position(|known| &*known.subset.name == parts.0) {
+            Some(index) => old.swap_remove(index).under(config, parts.1, parts.2, now),
+            None => Members {
+                subset: Arc::new(Subset::new(config, parts, changed, chance.rng().next_u64(), now)),
+                members: BTreeMap::new(),
+                cluster: None,
+                has_changed: true,
+            },
+        })
+        .collect();
+    for Members { subset, members, .. } in &old {
+        members.values().for_each(|member| subset.on_removed(&member.state));
+        subset.observer.endpoints(0);
+    }
+    subsets
+}
+
+// === impl Members ===
+
+impl<S> Members<S> {
+    /// The same endpoints under a new configuration.
+    fn under(mut self, config: &Config, labels: &Labels, policy: &Policy, now: Timestamp) -> Self {
+        let subset = &self.subset;
+        if subset.labels == *labels && subset.policy == *policy && subset.retry == *config.retry() {
+            return self;
+        }
+        self.has_changed = true;
+        self.subset = Arc::new(subset.replaced(config, labels, policy, now));
+        if let Some(config) = policy.breaker() {
+            let breakers = self.members.values().filter_map(|member| member.state.breaker.as_ref());
+            breakers.for_each(|breaker| breaker.set_config(*config, now));
+        }
+        self
+    }
+
+    /// Brings the member of that address in line with the endpoint that is listed there.
+    fn follow<M: MakeEndpoint<Service = S>>(
+        &mut self,
+        address: &Arc<str>,
+        endpoint: Option<&Arc<Endpoint>>,
+        maker: &mut Maker<'_, M>,
+    ) {
+        let Self { subset, members, has_changed, .. } = self;
+        let endpoint = endpoint.filter(|endpoint| endpoint.labels().matches(&subset.labels));
+        if let Some(member) = members.get_mut(address) {
+            // An endpoint that gets or loses its breaker begins anew.
+            let breaker = subset.policy.breaker().is_some();
+            match endpoint.filter(|_| member.state.breaker.is_some() == breaker) {
+                Some(endpoint) if Arc::ptr_eq(&member.endpoint, endpoint) => return,
+                Some(endpoint) => {
+                    *has_changed = true;
+                    member.endpoint = endpoint.clone();
+                    return;
+                }
+                None => {
+                    *has_changed = true;
+                    subset.on_removed(&member.state);
+                    members.remove(address);
+                }
+            }
+        }
+        if let Some(endpoint) = endpoint {
+            *has_changed = true;
+            let member = maker.member(subset, endpoint);
+            members.insert(address.clone(), member);
+        }
+    }
+
+    /// The endpoints as requests read them: those of the last time, if they are the same.
+    fn cluster(&mut self, now: Timestamp) -> Arc<Cluster<S>>
+    where
+        S: Clone,
+    {
+        if let Some(cluster) = &self.cluster
+            && !self.has_changed
+            && cluster.members.stale_at().is_none_or(|stale_at| now < stale_at)
+        {
+            return cluster.clone();
+        }
+        let policy = &self.subset.policy;
+        let members = self.members.values().cloned().collect();
+        let members = Weighted::scheduled(members, policy.balance(), now);
+        let doubted = panic::doubted(policy, members.as_slice(), now);
+        let endpoints = members.iter().map(|member| member.state.clone()).collect();
+        let roster = Striped::new(&Roster { subset: self.subset.clone(), endpoints });
+        let table = hash::table_of(&self.subset, &members, self.cluster.as_deref());
+        let cluster = Arc::new(Cluster { roster, members, doubted, table });
+        self.has_changed = false;
+        self.cluster.insert(cluster).clone()
+    }
+}
+
+// === impl Maker ===
+
+impl<M: MakeEndpoint> Maker<'_, M> {
+    fn member(&mut self, subset: &Subset, endpoint: &Arc<Endpoint>) -> Member<M::Service> {
+        let id = *self.next_id;
+        *self.next_id = id.wrapping_add(1);
+        let origin = Origin { upstream: self.upstream, endpoint, group: &subset.group };
+        let address = endpoint.address().clone();
+        let is_well = *self.health.checked.get(&address).unwrap_or(&self.health.trusts);
+        let listed = (id, address, is_well);
+        Member {
+            state: Arc::new(EndpointState::new(listed, &subset.policy, self.now)),
+            endpoint: endpoint.clone(),
+            service: self.make.make(&origin),
+        }
+    }
+}
