@@ -5,6 +5,7 @@
 
 use std::{thread, time::Duration};
 
+use mesh_core::balance::Config;
 use mesh_tests::sim::balancers::{BALANCERS, ILL, Report, run};
 
 const CLIENTS: u64 = 10;
@@ -143,4 +144,49 @@ fn each_balancer_keeps_its_bounds() {
             });
         }
     });
+}
+
+/// The broken twin: a load that takes a quick error for a quick answer.
+#[test]
+fn without_a_penalty_who_fails_fast_attracts_and_is_caught() {
+    let credulous = Config::peak_ewma().with_failure_penalty(Duration::ZERO);
+    let report = run(credulous, false, CLIENTS, RATE, SEED);
+    assert!(report.share(FAILING) > 1.7, "two in a hundred draws meet it, and all take it");
+    let problems = check(&report, &wary(false)).unwrap_err();
+    assert!(problems.contains("the failing one got"), "{problems}");
+    // Of all that do not look at latencies, the same is asked.
+    assert!(check(&report, &blind("peak-EWMA of 2")).unwrap_err().contains("the failing one got"));
+}
+
+/// The bounds are not so wide that anything meets them.
+#[test]
+fn the_bounds_tell_the_balancers_apart() {
+    let bound = |name: &str, detects: bool| {
+        BOUNDS.iter().find(|bound| bound.balancer == name && bound.detects == detects).unwrap()
+    };
+    let (round_robin, least_request) =
+        (report("round robin", false), report("least request of 2", true));
+    check(&round_robin, bound("round robin", true)).unwrap_err();
+    check(&round_robin, bound("least request of 2", false)).unwrap_err();
+    check(&least_request, bound("peak-EWMA of 2", true)).unwrap_err();
+    check(&least_request, bound("round robin", false)).unwrap_err();
+}
+
+/// What the documentation warns of: to least request alone, who fails at once is idle. A client sees that if it has about
+/// as many requests in flight as there are endpoints.
+#[test]
+fn a_busy_client_needs_ejection_with_least_request() {
+    let [alone, ejecting] = thread::scope(|scope| {
+        let busy = |detects| move || run(Config::least_request(), detects, 1, 5_000, SEED);
+        [false, true].map(|detects| scope.spawn(busy(detects))).map(|run| run.join().unwrap())
+    });
+    assert!(alone.share(FAILING) > 1.2, "{alone}");
+    assert!(ejecting.share(FAILING) < 0.1, "{ejecting}");
+}
+
+#[test]
+fn a_run_is_repeated_from_its_seed() {
+    let run = |seed| run(Config::peak_ewma(), true, 2, 100, seed);
+    assert_eq!(run(SEED), run(SEED));
+    assert_ne!(run(SEED), run(SEED + 1));
 }
