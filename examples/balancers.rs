@@ -1,5 +1,6 @@
 //! 50 clients of 100 endpoints, of which for a minute one is slow, one fails at once, one is dead and one flaps: what each
-//! balancer makes of it. Prints a table; with a path as argument it draws the shares of the ill ones into an SVG file.
+//! balancer makes of it. Prints a table; with a path as argument it draws the shares of the ill ones into an SVG file. Two
+//! more arguments are other numbers of clients, and of requests a second of each.
 //!
 //! ```sh
 //! cargo run --release -p mesh-examples --example balancers -- examples/balancers.svg
@@ -21,9 +22,11 @@ const COLOURS: [&str; BALANCERS.len()] =
     ["crimson", "orange", "royalblue", "mediumorchid", "seagreen"];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let argument = |nth, or| env::args().nth(nth).map_or(Ok(or), |number| number.parse());
+    let (clients, rate) = (argument(2, CLIENTS)?, argument(3, 100)?);
     let reports: Vec<[Report; 2]> = thread::scope(|scope| {
         let threads = BALANCERS.map(|(_, config)| {
-            [false, true].map(|detects| scope.spawn(move || run(config, detects, CLIENTS, 100, 1)))
+            [false, true].map(|detects| scope.spawn(move || run(config, detects, clients, rate, 1)))
         });
         let done = |run: thread::ScopedJoinHandle<'_, _>| run.join().expect("no run panics");
         threads.into_iter().map(|both| both.map(done)).collect()

@@ -9,7 +9,7 @@ use mesh_core::balance::Config;
 use mesh_tests::sim::balancers::{BALANCERS, ILL, Report, run};
 
 const CLIENTS: u64 = 10;
-const RATE: u32 = 100;
+const RATE: u64 = 100;
 const SEED: u64 = 7;
 
 const FAILING: usize = 1;
@@ -182,6 +182,18 @@ fn a_busy_client_needs_ejection_with_least_request() {
     });
     assert!(alone.share(FAILING) > 1.2, "{alone}");
     assert!(ejecting.share(FAILING) < 0.1, "{ejecting}");
+}
+
+/// The row of the default, from the run that the example makes. Elsewhere a logarithm may be rounded otherwise.
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn the_docs_show_what_comes_out() {
+    let report = run(Config::default(), true, 50, 100, 1).to_string();
+    let (median, row) = report.split_once(" | ").unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../mesh-core/src/balance/mod.rs");
+    let docs = std::fs::read_to_string(path).unwrap();
+    assert!(docs.contains(&format!("//! | least request of 2 | on | {row} |")), "{row}");
+    assert!(docs.contains(&format!("//! The median is {median} in all rows.")), "{median}");
 }
 
 #[test]

@@ -55,14 +55,18 @@ pub const BALANCERS: [(&str, Config); 5] = [
 
 /// So many clients, each of which sends on average `rate` requests a second, with outlier detection of the default
 /// configuration or without. Everything else comes from the seed.
-pub fn run(balance: Config, detects: bool, clients: u64, rate: u32, seed: u64) -> Report {
+///
+/// # Panics
+///
+/// If there are no clients, or they send nothing.
+pub fn run(balance: Config, detects: bool, clients: u64, rate: u64, seed: u64) -> Report {
     let mut rng = SplitMix64::new(seed);
     // Apart, so that two balancers meet the same requests.
     let mut arrivals = SplitMix64::new(rng.next_u64());
     let mut endpoints = Endpoints::new(rng.next_u64());
     let fleet: Vec<Client> =
         (0..clients).map(|_| Client::new(balance, detects, rng.next_u64())).collect();
-    let gap = Duration::from_secs(1) / (rate * clients as u32);
+    let gap = Duration::from_secs(1).div_f64((rate * clients) as f64);
 
     let mut report = Report::new();
     let mut flights: BTreeMap<(Timestamp, usize), Flight> = BTreeMap::new();

@@ -105,10 +105,11 @@ impl fmt::Display for Report {
             write!(f, "{:.0} ms | ", self.quantile(per_mille).as_secs_f64() * 1e3)?;
         }
         write!(f, "{:.2} %", self.failed() * 100.0)?;
-        let seconds = |time: Option<usize>| time.map_or("–".into(), |time| format!("{time} s"));
+        let seconds =
+            |time: Option<usize>| time.map_or_else(|| "–".into(), |time| format!("{time} s"));
         let share = |ill| format!("{:.2}", self.share(ill));
         let noticed = |ill| seconds(self.noticed(ill));
-        let back = |ill| seconds(self.noticed(ill).and(self.came_back(ill)));
+        let back = |ill| seconds(self.noticed(ill).and_then(|_| self.came_back(ill)));
         let figures: [&dyn Fn(usize) -> String; 3] = [&share, &noticed, &back];
         figures.iter().try_for_each(|of| write!(f, " | {}", [0, 1, 2, 3].map(of).join(", ")))
     }
