@@ -4,6 +4,7 @@
 //! endpoints; everything in between is what a user runs. Time is tokio's paused clock, chance comes from seeds, so a
 //! run can be repeated from its seed alone.
 
+pub mod balancers;
 mod fleet;
 mod ledger;
 pub mod subsetting;
