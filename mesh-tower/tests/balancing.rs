@@ -208,7 +208,7 @@ fn a_change_writes_down_anew_only_the_subsets_that_it_touches() {
     const FLEET: usize = 10_000;
     let labels = |version: &str| [("version", version)].into_iter().collect::<Labels>();
     let endpoint = |index: usize| {
-        let version = if index % 10 == 0 { "canary" } else { "stable" };
+        let version = if index.is_multiple_of(10) { "canary" } else { "stable" };
         Endpoint::new(format!("10.0.{}.{}:80", index / 250, index % 250))
             .with_labels(labels(version))
     };
