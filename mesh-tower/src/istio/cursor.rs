@@ -339,6 +339,22 @@ impl<'n> Field<'n> {
         ratio
     }
 
+    /// A number, decimals allowed, up to six of them.
+    pub(super) fn decimal(&self, report: &mut Report<'_>) -> Option<Ratio> {
+        let decimal = match &self.node.value {
+            Value::Integer(number) => number.to_string(),
+            Value::Float(number) => number.to_string(),
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                String::new()
+            }
+        };
+        let number = parts_of_a_million(&decimal, 6);
+        if number.is_none() {
+            self.invalid("is not allowed, expected a number from 0 to 4294", report);
+        }
+        number
+    }
+
     /// A `Percent`: `{value: 12.5}`, from 0 to 100, cut to whole millionths as in Istio, which asks no less: smaller
     /// shares than one in a million are none.
     ///
@@ -394,10 +410,17 @@ impl<'n> Field<'n> {
 
 /// Per cent in decimals, cut to millionths.
 fn millionths(percent: &str) -> Option<Ratio> {
-    let (whole, fraction) = percent.split_once('.').unwrap_or((percent, ""));
-    let fraction: String = fraction.chars().chain("0000".chars()).take(4).collect();
+    parts_of_a_million(percent, 4)
+}
+
+/// A decimal number, cut to so many digits after the point, the last of which counts millionths.
+fn parts_of_a_million(decimal: &str, digits: u32) -> Option<Ratio> {
+    let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, ""));
+    let fraction = fraction.chars().chain("000000".chars()).take(digits as usize);
+    let fraction: String = fraction.collect();
     let whole: u32 = whole.parse().ok()?;
-    Some(Ratio::from_ppm(whole.checked_mul(10_000)?.checked_add(fraction.parse().ok()?)?))
+    let scale = 10_u32.pow(digits);
+    Some(Ratio::from_ppm(whole.checked_mul(scale)?.checked_add(fraction.parse().ok()?)?))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! | `DestinationRule` (`networking.istio.io/v1`, `v1beta1`, `v1alpha3`) | `host`; `subsets[]` with `name`, `labels`, `trafficPolicy`; `trafficPolicy` with the blocks below, and for single ports by `portLevelSettings[]`; `exportTo: ["*"]` |
 //! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`, `maxConnectionDuration`, `tcpKeepalive`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout`, `h2UpgradePolicy`, `useClientProtocol`, `maxConcurrentStreams`, `http2KeepAlive` |
 //! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`, `minHealthPercent` |
-//! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `LEAST_CONN`, `UNSPECIFIED` |
+//! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `RANDOM`, `LEAST_CONN`, `UNSPECIFIED`; `warmup` (`duration`, `minimumPercent`, `aggression`), `warmupDurationSecs`; `consistentHash` with `httpHeaderName`, `httpCookie` (`name`, `path`, `ttl`), `useSourceIp`, `httpQueryParameterName`, `ringHash.minimumRingSize`, `maglev.tableSize`, `minimumRingSize` |
 //! | … `retryBudget` | `percent`, `minRetryConcurrency` |
 //! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`) |
 //! | … by [`Documents::routes`] alone | `http[]` with `match[]` (`uri`, `ignoreUriCase`, `scheme`, `method`, `authority`, `headers`, `withoutHeaders`, `queryParams`, `port`, `sourceLabels`, `sourceNamespace`, `gateways`), `rewrite` (`uri`, `uriRegexRewrite`, `authority`), `headers`, also of a destination (`request`, `response`: `set`, `add`, `remove`), `fault` (`delay`, `abort`), `mirror`, `mirrorPercentage`, `mirrors[]`, `redirect`, `directResponse`; shares of several hosts |
@@ -59,8 +59,12 @@
 //!   reported. Who asks (`sourceLabels`, `sourceNamespace`, `gateways` of a match) is said to [`Documents::routes`].
 //! * A value of a header is sent as it stands. What Envoy would replace in it (`%REQ(…)%`) is reported.
 //! * `retries` needs `attempts`, and `attempts: 0` allows no other field.
-//! * `consistentHash` is not carried out; with [`Unsupported::Warn`] it only has the effect that it has on retries, which do
-//!   not avoid the endpoint that was tried.
+//! * `useSourceIp` needs the address, which no head of a request says: a [`KeySource`](crate::upstream::KeySource) among
+//!   its extensions does. Without one it goes to any endpoint.
+//! * `consistentHash` names one key, or is refused: without one Istio builds the table, and sends every request anywhere.
+//!   As in Istio, with a hash a retry does not avoid the endpoint that was tried.
+//! * The table of `consistentHash` holds the ejected too, and a request steps over them: see
+//!   [`mesh_core::balance::hash`]. What `warmup` does to a share comes by chance: see [`mesh_core::balance::SlowStart`].
 //! * A share is cut to whole millionths of the number as it is written; Istio multiplies in binary floating point, and makes
 //!   123,455 millionths of 12.3456 %.
 //!
@@ -91,6 +95,7 @@
 //! # Ok::<_, istio::Errors>(())
 //! ```
 
+mod balance;
 mod connection_pool;
 mod cursor;
 mod destination;
@@ -174,7 +179,7 @@ pub enum Unsupported {
 ///     istio::read(text, "shop.yaml", Unsupported::Error).unwrap_err().to_string(),
 ///     "shop.yaml:7:5: error: DestinationRule shop: spec.trafficPolicy.tls: is not supported\n\
 ///      shop.yaml:8:28: error: DestinationRule shop: spec.trafficPolicy.loadBalancer.simple: \
-///      \"FASTEST\" is not allowed, expected LEAST_REQUEST or ROUND_ROBIN",
+///      \"FASTEST\" is not allowed, expected LEAST_REQUEST, ROUND_ROBIN or RANDOM",
 /// );
 /// ```
 pub fn read(text: &str, source_name: &str, mode: Unsupported) -> Result<Documents, Errors> {

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use mesh_core::{Ratio, balance, budget, limit, outlier};
+use mesh_core::{Ratio, balance as policy, budget, limit, outlier};
 
 use super::{
+    balance::Balance,
     connection_pool::{Baseline, ConnectionPool},
     cursor::{Field, Fields, Report},
     effective::EffectivePolicy,
@@ -38,12 +39,6 @@ pub(super) struct Blocks {
 struct Block<T> {
     written: Arc<Node>,
     read: Option<T>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Balance {
-    config: balance::Config,
-    is_hashed: bool,
 }
 
 impl TrafficPolicy {
@@ -166,13 +161,14 @@ impl Blocks {
             limits = limits.with_max_retries(limit::Config::UNLIMITED);
         }
         let outlier = read(&self.outlier);
-        let balance = read(&self.balance).map(|balance| balance.config);
+        let balance = read(&self.balance);
         Policy::default()
             .with_limits(limits)
             .with_pool(pool.to_pool(mesh))
             .with_outlier(outlier.map_or_else(outlier::Config::off, |outlier| outlier.config))
             .with_panic_threshold(outlier.map_or(Ratio::ZERO, |outlier| outlier.panic_threshold))
-            .with_balance(balance.unwrap_or_else(balance::Config::least_request))
+            .with_balance(balance.map_or_else(policy::Config::least_request, |of| of.config))
+            .with_hash(balance.and_then(|balance| balance.hash.clone()))
             .with_budget(read(&self.budget).copied().unwrap_or(mesh.budget))
             .with_breaker(None)
     }
@@ -236,35 +232,6 @@ pub(super) fn read_port(field: &Field<'_>, report: &mut Report<'_>) -> Option<u1
         return None;
     }
     Some(port)
-}
-
-impl Balance {
-    fn read(block: &Field<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let mut fields = block.fields(report)?;
-        let simple = fields.take("simple");
-        let is_hashed = fields.refuse("consistentHash", NOT, report).is_some();
-        fields.finish(report);
-        let config = match simple {
-            Some(simple) => read_simple(&simple, report),
-            None => Some(balance::Config::least_request()),
-        };
-        Some(Self { config: config.unwrap_or_else(balance::Config::least_request), is_hashed })
-    }
-}
-
-fn read_simple(simple: &Field<'_>, report: &mut Report<'_>) -> Option<balance::Config> {
-    match simple.text(report)? {
-        "UNSPECIFIED" | "LEAST_REQUEST" | "LEAST_CONN" => Some(balance::Config::least_request()),
-        "ROUND_ROBIN" => Some(balance::Config::round_robin()),
-        "RANDOM" | "PASSTHROUGH" => {
-            simple.unsupported("is not supported, expected LEAST_REQUEST or ROUND_ROBIN", report);
-            None
-        }
-        _ => {
-            simple.invalid("is not allowed, expected LEAST_REQUEST or ROUND_ROBIN", report);
-            None
-        }
-    }
 }
 
 fn read_budget(block: &Field<'_>, report: &mut Report<'_>) -> Option<budget::Config> {

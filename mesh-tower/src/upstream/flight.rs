@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use mesh_core::{
     Outcome, Rng, Timestamp,
     balance::Started,
@@ -126,6 +126,16 @@ impl Flight {
         let roster = (!same).then(|| roster.handle());
         let (head, decided, at_end) = (None, None, end_of_stream as AtEnd);
         self.attempt = Some(Attempt { endpoint, roster, permit, started, head, decided, at_end });
+    }
+
+    /// What the response says of its endpoint, where somebody asks.
+    #[cold]
+    pub(super) fn on_response<B, E>(&self, now: Timestamp, result: Result<&Response<B>, E>) {
+        if let (Ok(response), Some(endpoint)) = (result, self.endpoint())
+            && let Some(report) = response.extensions().get()
+        {
+            self.subset().on_report(now, endpoint, report);
+        }
     }
 
     /// The head of the response has come, and with it the outcome, unless the trailers decide.

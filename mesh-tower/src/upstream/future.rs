@@ -327,8 +327,8 @@ where
         this.state.set(State::Done);
         let verdict = this.classify.classify(result.as_ref());
         let Some(flight) = this.flight else { return Some(self.answer(now, result)) };
-        if let (Ok(response), Some(endpoint)) = (&result, flight.endpoint()) {
-            flight.subset().on_response(now, endpoint, response.extensions());
+        if flight.subset().hears_reports() {
+            flight.on_response(now, result.as_ref());
         }
         flight.on_head(now, &verdict);
         // If this attempt was a retry, it is over: the next one may take its place.
@@ -352,17 +352,19 @@ where
     fn answer(
         self: Pin<&mut Self>,
         now: Timestamp,
-        result: Result<Response<RB>, BoxError>,
+        mut result: Result<Response<RB>, BoxError>,
     ) -> Answered<RB> {
         let this = self.project();
+        if this.attempt.key.has_cookies() {
+            this.attempt.key.set_cookies(result.as_mut());
+        }
         if let Some(flight) = this.flight {
             let took = now.since(*this.started);
             flight.subset().observer.request(result.as_ref().map(Response::status), took);
             flight.on_answer(now, || answer_of(result.as_ref()));
         }
         match result {
-            Ok(mut response) => {
-                this.attempt.key.set_cookies(&mut response);
+            Ok(response) => {
                 let grpc =
                     this.request.grpc && this.shared.plan.load().config.answers() != Answers::None;
                 Ok(response.map(|body| MeshBody::new(body, this.flight, now, grpc)))

@@ -1,12 +1,12 @@
 //! Consistent hashing: the same key reaches the same endpoint.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroU64, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Response, header, request::Parts};
 use mesh_core::{
     Rng, Timestamp,
     balance::{
-        Candidate,
+        Candidate, Weighted,
         hash::{Config, Head, Host, Policy, SetCookie, Table},
     },
     limit::Resource,
@@ -106,15 +106,19 @@ impl KeySource {
     }
 }
 
-/// The key of one request, if its endpoints are chosen so.
+/// The key of one request, if its endpoints are chosen so. Two words: every request's future has them.
 #[derive(Default)]
 pub(super) struct Key {
-    hash: Option<u64>,
-    /// To be set on the response.
-    cookies: Option<Box<[HeaderValue]>>,
+    /// A hash of 0 counts as 1.
+    hash: Option<NonZeroU64>,
+    cookies: Option<Box<Cookies>>,
 }
 
+/// To be set on the response.
+struct Cookies(Vec<HeaderValue>);
+
 impl Key {
+    #[inline]
     pub(super) fn read<S>(
         &mut self,
         cluster: &Cluster<S>,
@@ -134,34 +138,40 @@ impl Key {
             cookies.extend(HeaderValue::try_from(cookie.to_string()).ok());
         };
         let key = hash.key.hash(&RequestHead(head), rng, set);
-        self.hash = Some(key.unwrap_or_else(|| rng.next_u64()));
-        self.cookies = (!cookies.is_empty()).then(|| cookies.into());
+        let key = key.unwrap_or_else(|| rng.next_u64());
+        self.hash = Some(NonZeroU64::new(key).unwrap_or(NonZeroU64::MIN));
+        self.cookies = (!cookies.is_empty()).then(|| Box::new(Cookies(cookies)));
     }
 
-    /// The table, and what it is to be asked for.
-    pub(super) fn with<'a, S>(&self, cluster: &'a Cluster<S>) -> Option<(&'a Table, u64)> {
-        cluster.table.as_deref().zip(self.hash)
+    /// One of these candidates, which stand in the order of the cluster's members: by the table if there is one.
+    pub(super) fn pick<S, C: Candidate>(
+        &self,
+        cluster: &Cluster<S>,
+        candidates: &Weighted<C>,
+        (now, rng): (Timestamp, &mut impl Rng),
+        avoid: impl Fn(&C) -> bool,
+    ) -> Option<usize> {
+        let subset = &cluster.roster.subset;
+        let Some((table, hash)) = cluster.table.as_deref().zip(self.hash) else {
+            return subset.balancer.pick(now, rng, candidates, avoid);
+        };
+        let in_flight = || u64::from(subset.in_use(Resource::Requests));
+        table.pick(now, hash.get(), candidates, in_flight, avoid)
+    }
+
+    #[inline]
+    pub(super) fn has_cookies(&self) -> bool {
+        self.cookies.is_some()
     }
 
     /// Gives the caller the cookies that it shall have.
-    pub(super) fn set_cookies<B>(&mut self, response: &mut Response<B>) {
-        for cookie in self.cookies.take().into_iter().flatten() {
+    #[cold]
+    pub(super) fn set_cookies<B, E>(&mut self, result: Result<&mut Response<B>, E>) {
+        let Ok(response) = result else { return };
+        for cookie in self.cookies.take().into_iter().flat_map(|cookies| cookies.0) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }
-}
-
-/// Apart from the usual way, as a pick in panic is.
-#[inline(never)]
-pub(super) fn pick<C: Candidate>(
-    (table, hash): (&Table, u64),
-    subset: &Subset,
-    candidates: &[C],
-    now: Timestamp,
-    avoid: impl Fn(&C) -> bool,
-) -> Option<usize> {
-    let in_flight = || u64::from(subset.in_use(Resource::Requests));
-    table.pick(now, hash, candidates, in_flight, avoid)
 }
 
 /// The table of these members: that of the cluster before, if nothing in it would change.

@@ -8,7 +8,7 @@ use mesh_core::{
 
 use super::{
     flight::Flight,
-    hash::{self, Key},
+    hash::Key,
     panic::{self, Doubted},
     plan::Cluster,
     subset::Member,
@@ -29,16 +29,15 @@ pub(super) fn pick<S: Clone>(
     let Cluster { roster, members, .. } = cluster;
     let subset = &roster.subset;
     let in_panic = is_in_panic(cluster);
+    let is_usual = !in_panic && cluster.table.is_none();
     let rng = &mut chance.rng();
     let mut rejected: Option<Rejected> = None;
     for _ in 0..PICKS {
         let avoid = |member: &Member<S>| avoid && tried.contains(member.state.id);
-        let picked = if in_panic {
-            pick_doubted(cluster, key, now, rng, avoid)
-        } else if let Some(place) = key.with(cluster) {
-            hash::pick(place, subset, members, now, avoid)
-        } else {
+        let picked = if is_usual {
             subset.balancer.pick(now, rng, members, avoid)
+        } else {
+            pick_otherwise(cluster, (key, in_panic), (now, rng), avoid)
         };
         let Some(index) = picked else { break };
         let member = &members[index];
@@ -87,22 +86,20 @@ fn is_in_panic<S>(cluster: &Cluster<S>) -> bool {
     in_panic
 }
 
-/// Apart from the usual way, which is to stay short: a balancer's search is long.
+/// By a key, or in panic. Apart from the usual way, which is to stay short: a search is long.
 #[cold]
 #[inline(never)]
-fn pick_doubted<S>(
+fn pick_otherwise<S>(
     cluster: &Cluster<S>,
-    key: &Key,
-    now: Timestamp,
-    rng: &mut impl Rng,
+    (key, in_panic): (&Key, bool),
+    at: (Timestamp, &mut impl Rng),
     avoid: impl Fn(&Member<S>) -> bool,
 ) -> Option<usize> {
-    let avoid = |doubted: &Doubted<S>| avoid(doubted.member());
-    let subset = &cluster.roster.subset;
-    match key.with(cluster) {
-        Some(place) => hash::pick(place, subset, &cluster.doubted, now, avoid),
-        None => subset.balancer.pick(now, rng, &cluster.doubted, avoid),
+    if !in_panic {
+        return key.pick(cluster, &cluster.members, at, avoid);
     }
+    let avoid = |doubted: &Doubted<S>| avoid(doubted.member());
+    key.pick(cluster, &cluster.doubted, at, avoid)
 }
 
 /// How long until the first endpoint may be available: the balancer has passed over those that are ejected, and those

@@ -180,20 +180,15 @@ impl Subset {
         self.observer.attempt(outcome);
     }
 
-    /// What a response says of its endpoint, where somebody asks.
+    /// Whether the endpoints are chosen by what they say of themselves.
     #[inline]
-    pub(super) fn on_response(
-        &self,
-        now: Timestamp,
-        endpoint: &EndpointState,
-        extensions: &http::Extensions,
-    ) {
-        let balance = self.policy.balance();
-        if balance.strategy() == Strategy::Reported
-            && let Some(report) = extensions.get::<Report>()
-        {
-            endpoint.reported.on_report(balance.report(), now, report);
-        }
+    pub(super) fn hears_reports(&self) -> bool {
+        self.policy.balance().strategy() == Strategy::Reported
+    }
+
+    /// What an endpoint says of itself.
+    pub(super) fn on_report(&self, now: Timestamp, endpoint: &EndpointState, report: &Report) {
+        endpoint.reported.on_report(self.policy.balance().report(), now, report);
     }
 
     #[cold]

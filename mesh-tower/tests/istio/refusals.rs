@@ -48,6 +48,10 @@ spec:
       minHealthPercent: 30
     loadBalancer:
       simple: ROUND_ROBIN
+      warmup:
+        duration: 60s
+        minimumPercent: 5
+        aggression: 1.5
     retryBudget:
       percent: 20
       minRetryConcurrency: 3
@@ -55,7 +59,35 @@ spec:
       - port:
           number: 8080
         loadBalancer:
-          simple: LEAST_REQUEST
+          consistentHash:
+            httpCookie:
+              name: user
+              path: /cart
+              ttl: 60s
+            maglev:
+              tableSize: 65537
+      - port:
+          number: 8081
+        loadBalancer:
+          warmupDurationSecs: 30s
+      - port:
+          number: 8082
+        loadBalancer:
+          consistentHash:
+            httpHeaderName: x-user
+            ringHash:
+              minimumRingSize: 1024
+      - port:
+          number: 8083
+        loadBalancer:
+          consistentHash:
+            useSourceIp: true
+            minimumRingSize: 4096
+      - port:
+          number: 8084
+        loadBalancer:
+          consistentHash:
+            httpQueryParameterName: id
   subsets:
     - name: v1
       labels: {version: v1}
@@ -187,15 +219,10 @@ fn what_istio_has_and_this_crate_has_not() {
         ),
         (policy("tunnel: {}"), "spec.trafficPolicy.tunnel"),
         (policy("proxyProtocol: {}"), "spec.trafficPolicy.proxyProtocol"),
-        (policy("loadBalancer: {simple: RANDOM}"), "spec.trafficPolicy.loadBalancer.simple"),
         (policy("loadBalancer: {simple: PASSTHROUGH}"), "spec.trafficPolicy.loadBalancer.simple"),
         (
-            policy("loadBalancer: {consistentHash: {useSourceIp: true}}"),
-            "spec.trafficPolicy.loadBalancer.consistentHash",
-        ),
-        (
-            policy("loadBalancer: {warmup: {duration: 1s}}"),
-            "spec.trafficPolicy.loadBalancer.warmup",
+            policy("loadBalancer: {consistentHash: {httpCookie: {name: a, attributes: []}}}"),
+            "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.attributes",
         ),
         (
             policy("loadBalancer: {localityLbSetting: {}}"),
@@ -267,6 +294,57 @@ fn bad_values_say_what_is_allowed() {
             outlier("interval: 10x"),
             "outlierDetection.interval: \"10x\" is not a duration, expected e.g. \"10s\", \"1m30s\", \"0.25s\"",
         ),
+        (
+            policy("loadBalancer: {simple: ROUND_ROBIN, consistentHash: {useSourceIp: true}}"),
+            "loadBalancer.consistentHash: is not allowed beside simple",
+        ),
+        (
+            policy(
+                "loadBalancer: {consistentHash: {maglev: {tableSize: 65536}, useSourceIp: true}}",
+            ),
+            "tableSize: 65536 is not allowed, expected a prime of at most 5000011",
+        ),
+        (
+            policy("loadBalancer: {consistentHash: {minimumRingSize: 8388609, useSourceIp: true}}"),
+            "minimumRingSize: 8388609 is not allowed, expected at most 8388608",
+        ),
+        (
+            policy("loadBalancer: {consistentHash: {minimumRingSize: 5}}"),
+            "consistentHash: names no key, expected httpHeaderName",
+        ),
+        (
+            policy("loadBalancer: {consistentHash: {useSourceIp: true, httpHeaderName: a}}"),
+            "consistentHash.useSourceIp: is a second key, expected one",
+        ),
+        (
+            policy("loadBalancer: {consistentHash: {useSourceIp: false}}"),
+            "useSourceIp: false is not allowed, expected true",
+        ),
+        (
+            policy("loadBalancer: {consistentHash: {httpHeaderName: two words}}"),
+            "httpHeaderName: \"two words\" is not allowed, expected the name of a header",
+        ),
+        (
+            policy("loadBalancer: {consistentHash: {httpCookie: {name: \"\"}}}"),
+            "httpCookie.name: \"\" is not allowed, expected letters",
+        ),
+        (policy("loadBalancer: {warmup: {}}"), "warmup.duration: is missing"),
+        (
+            policy("loadBalancer: {warmup: {duration: 0s}}"),
+            "warmup.duration: \"0s\" is not allowed, expected 1ms or more",
+        ),
+        (
+            policy("loadBalancer: {warmup: {duration: 1s, minimumPercent: 101}}"),
+            "minimumPercent: 101 is not allowed, expected a number from 0 to 100",
+        ),
+        (
+            policy("loadBalancer: {warmup: {duration: 1s, aggression: 0.5}}"),
+            "aggression: 0.5 is not allowed, expected a number of at least 1",
+        ),
+        (
+            policy("loadBalancer: {warmup: {duration: 1s, aggression: fast}}"),
+            "aggression: \"fast\" is not allowed, expected a number",
+        ),
         (outlier("interval: 10"), "outlierDetection.interval: 10 is not a duration, expected e.g."),
         (outlier("interval: -1s"), "outlierDetection.interval: \"-1s\" is not a duration"),
         (
@@ -310,7 +388,7 @@ fn bad_values_say_what_is_allowed() {
         (policy("connectionPool: [1]"), "connectionPool: a list is not a mapping"),
         (
             policy("loadBalancer: {simple: round_robin}"),
-            "simple: \"round_robin\" is not allowed, expected LEAST_REQUEST or ROUND_ROBIN",
+            "simple: \"round_robin\" is not allowed, expected LEAST_REQUEST, ROUND_ROBIN or RANDOM",
         ),
         (
             policy("retryBudget: {percent: 101}"),

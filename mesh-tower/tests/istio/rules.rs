@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use mesh_core::{Ratio, balance, budget, limit, outlier};
+use mesh_core::{
+    Ratio,
+    balance::{
+        self, SlowStart,
+        hash::{self, Cookie, Part},
+    },
+    budget, limit, outlier,
+};
 use mesh_tower::{
     pool::{self, Http2KeepAlive, Protocol, TcpKeepalive},
-    upstream::Policy,
+    upstream::{ConsistentHash, Policy},
 };
 
 use super::{config, labels, policy, read, refused, rule, service};
@@ -297,4 +304,66 @@ fn an_unknown_host_is_no_upstream_without_protection() {
     // A host of a virtual service alone is known.
     let alone = read(&service("timeout: 1s, route: [{destination: {host: shop}}]"));
     assert_eq!(alone.upstream("shop").unwrap().timeout(), Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn warmup_is_slow_start() {
+    let of = |block: &str| *policy_of(&format!("loadBalancer: {{{block}}}")).balance();
+    let minute = SlowStart::new(Duration::from_secs(60)).unwrap();
+    let slow = |balance: balance::Config, slow_start| balance.with_slow_start(Some(slow_start));
+    assert_eq!(of("warmupDurationSecs: 60s"), slow(balance::Config::least_request(), minute));
+    assert_eq!(
+        of("simple: ROUND_ROBIN, warmupDurationSecs: 1s, warmup: {duration: 60s}"),
+        slow(balance::Config::round_robin(), minute),
+        "the new field counts"
+    );
+    let bent = minute
+        .with_aggression(Ratio::from_percent(150))
+        .and_then(|bent| bent.with_min_weight(Ratio::from_percent(5)))
+        .unwrap();
+    assert_eq!(
+        of("warmup: {duration: 1m, minimumPercent: 5, aggression: 1.5}"),
+        slow(balance::Config::least_request(), bent)
+    );
+    assert_eq!(of("simple: RANDOM"), balance::Config::random());
+
+    for without in ["simple: RANDOM", "consistentHash: {useSourceIp: true}"] {
+        let text =
+            format!("trafficPolicy: {{loadBalancer: {{{without}, warmup: {{duration: 60s}}}}}}");
+        let documents = read(&rule(&text));
+        assert_eq!(documents.warnings().len(), 1, "{without}: it has no effect");
+        assert_eq!(documents.upstream("shop").unwrap().policy().balance().slow_start(), None);
+    }
+}
+
+#[test]
+fn consistent_hash() {
+    let of = |block: &str| {
+        let policy = policy_of(&format!("loadBalancer: {{consistentHash: {{{block}}}}}"));
+        policy.hash().cloned().unwrap()
+    };
+    let hashed = |table, part| ConsistentHash::new(table, hash::Policy::new([part]));
+    let ring = hash::Config::ring();
+    assert_eq!(of("httpHeaderName: X-User"), hashed(ring, Part::header("x-user").unwrap()));
+    assert_eq!(of("useSourceIp: true"), hashed(ring, Part::source_address()));
+    assert_eq!(
+        of("httpQueryParameterName: id"),
+        hashed(ring, Part::query_parameter("id").unwrap())
+    );
+    let cookie = || Cookie::new("user").unwrap();
+    assert_eq!(of("httpCookie: {name: user}"), hashed(ring, Part::cookie(cookie())));
+    let given = cookie().with_path("/cart").unwrap().with_ttl(Duration::ZERO);
+    assert_eq!(
+        of("httpCookie: {name: user, path: /cart, ttl: 0s}"),
+        hashed(ring, Part::cookie(given))
+    );
+
+    let table = |shape: &str| *of(&format!("useSourceIp: true, {shape}")).table();
+    let sized = |size| ring.with_ring_size(size, hash::Config::MAX_RING_SIZE).unwrap();
+    assert_eq!(table("minimumRingSize: 2048"), sized(2_048));
+    assert_eq!(table("minimumRingSize: 0"), ring);
+    assert_eq!(table("ringHash: {}"), ring);
+    assert_eq!(table("ringHash: {minimumRingSize: 4096}, minimumRingSize: 2048"), sized(4_096));
+    assert_eq!(table("maglev: {tableSize: 65537}, minimumRingSize: 2048"), hash::Config::maglev());
+    assert_eq!(policy_of("loadBalancer: {}").hash(), None);
 }
