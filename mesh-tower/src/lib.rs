@@ -3,6 +3,7 @@
 //!
 //! * [`upstream`] is the standard client stack: one service that routes, balances, retries within a budget, ejects what
 //!   fails, and says why when it refuses. Start here.
+//! * [`discover`] is where its endpoints come from.
 //! * [`server`] is the standard server stack: a bounded queue and a deadline around a handler.
 //! * [`deadline`], [`retry`], [`throttle`], [`limit`], [`breaker`], [`outlier`], [`balance`] and [`route`] are the policies
 //!   alone, over any tower service.
@@ -24,6 +25,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod upstream;
+
+pub mod discover;
 
 pub mod route;
 

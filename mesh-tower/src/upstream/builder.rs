@@ -5,8 +5,10 @@ use mesh_core::{
     retry, throttle,
 };
 
-use super::{Answers, Config, Driver, MakeEndpoint, Policy, Upstream, plan::Shared};
-use crate::{Chance, classify::Standard, pool, striped::Striped};
+use super::{
+    Answers, Config, Driver, MakeEndpoint, Policy, Upstream, discovery::Source, plan::Shared,
+};
+use crate::{Chance, classify::Standard, discover::Discover, pool, striped::Striped};
 
 /// Builds an [`Upstream`]. Nothing is mandatory but a way to make the endpoints' services.
 ///
@@ -32,22 +34,31 @@ use crate::{Chance, classify::Standard, pool, striped::Striped};
 /// let typo = Upstream::builder("my-app").split([("v9", 1)]).build(make);
 /// assert!(typo.is_err());
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Builder {
     config: Config,
     endpoints: Vec<Endpoint>,
     chance: Chance,
+    source: Option<Source>,
 }
 
 impl Builder {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, endpoints: Vec::new(), chance: Chance::default() }
+        Self { config, endpoints: Vec::new(), chance: Chance::default(), source: None }
     }
 
     /// The endpoints to begin with. They can be changed at any time.
     #[must_use]
     pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         self.endpoints = endpoints.into_iter().collect();
+        self
+    }
+
+    /// Follows a source of endpoints, polled by the upstream's driver. Its first complete set replaces the
+    /// [endpoints to begin with](Self::endpoints). The last source given counts.
+    #[must_use]
+    pub fn discover(mut self, discover: impl Discover + Send + 'static) -> Self {
+        self.source = Some(Source::new(discover));
         self
     }
 
@@ -175,19 +186,23 @@ impl Builder {
 
     /// The upstream, and its driver.
     ///
-    /// The driver must be polled (`tokio::spawn(driver)`): it brings ejected endpoints back and closes idle
-    /// connections. It ends by itself when the last clone of the upstream is dropped.
+    /// The driver must be polled (`tokio::spawn(driver)`): it brings ejected endpoints back, closes idle connections and
+    /// follows discovery. It ends by itself when the last clone of the upstream is dropped.
     ///
     /// # Errors
     ///
     /// What [`Config::build`] refuses.
-    pub fn build<M>(self, make: M) -> Result<(Upstream<M>, Driver), InvalidConfig>
+    pub fn build<M>(mut self, make: M) -> Result<(Upstream<M>, Driver), InvalidConfig>
     where
         M: MakeEndpoint + Send + Sync + 'static,
         M::Service: Clone + Send + Sync + 'static,
     {
+        let source = self.source.take();
         let upstream = self.build_undriven(make)?;
-        let driver = Driver::new(&upstream.shared);
+        let mut driver = Driver::new(&upstream.shared);
+        if let Some(source) = source {
+            driver = driver.with_discovery(&upstream.shared, source);
+        }
         Ok((upstream, driver))
     }
 
@@ -211,7 +226,7 @@ impl Builder {
         Ok(upstream)
     }
 
-    /// An upstream without a driver: an ejected endpoint never comes back. For endpoint services that are not `Send`,
+    /// An upstream without a driver: an ejected endpoint never comes back, and discovery is not followed. For endpoint services that are not `Send`,
     /// and for benches.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     Config, MakeEndpoint, Origin,
+    discovery::Notes,
     panic::{self, Doubted},
     subset::{EndpointState, Member, Subset},
 };
@@ -50,6 +51,7 @@ pub(super) struct Shared<M: MakeEndpoint> {
     writer: Mutex<Writer<M::Service>>,
     /// Wakes the driver: a timer may have moved.
     pub(super) changed: Arc<Notify>,
+    pub(super) discovery: Notes,
 }
 
 /// The writer's own books. Its lock is never taken on the way of a request.
@@ -89,13 +91,27 @@ where
         };
         writer.follow(&make, now);
         let plan = ArcSwap::from_pointee(writer.plan()?);
-        Ok(Self { name, make, chance, plan, writer: Mutex::new(writer), changed })
+        let discovery = Notes::default();
+        Ok(Self { name, make, chance, plan, writer: Mutex::new(writer), changed, discovery })
     }
 
     /// Changes the list of endpoints.
     pub(super) fn update_endpoints(&self, change: impl FnOnce(&mut BTreeMap<Arc<str>, Endpoint>)) {
+        self.update_endpoints_if(|endpoints| {
+            change(endpoints);
+            true
+        });
+    }
+
+    /// Changes the list of endpoints, unless `change` says that it has not.
+    pub(super) fn update_endpoints_if(
+        &self,
+        change: impl FnOnce(&mut BTreeMap<Arc<str>, Endpoint>) -> bool,
+    ) {
         let mut writer = self.lock();
-        change(&mut writer.endpoints);
+        if !change(&mut writer.endpoints) {
+            return;
+        }
         writer.follow(&self.make, Clock.now());
         // The routes have not changed, so the plan cannot have become invalid.
         if let Ok(plan) = writer.plan() {

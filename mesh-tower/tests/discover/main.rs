@@ -1,0 +1,4 @@
+//! Where endpoints come from: what an upstream makes of its source's items, and of many of them.
+
+mod churn;
+mod follow;
