@@ -17,6 +17,7 @@
 //! | feature | default | adds |
 //! | --- | --- | --- |
 //! | `client` | yes | the connection pool on hyper |
+//! | `dns` | no | endpoints from DNS: A, AAAA and SRV records |
 //! | `metrics` | yes | golden metrics through the `metrics` facade |
 //! | `router` | no | routes by host, path, headers and query to several destinations |
 //! | `istio` | no | reads Istio documents into the configurations of this crate, and their rules into routes |

@@ -59,6 +59,8 @@
 //! [`Builder::discover`]: crate::upstream::Builder::discover
 //! [`Upstream::discovery`]: crate::upstream::Upstream::discovery
 
+#[cfg(feature = "dns")]
+pub mod dns;
 mod list;
 mod stream;
 

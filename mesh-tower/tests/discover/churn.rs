@@ -30,7 +30,7 @@ struct Held;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_fails_and_nothing_stays_behind() {
-    let held: Arc<Mutex<Vec<(String, Weak<Held>)>>> = Arc::default();
+    let held = Arc::new(Mutex::new(Vec::new()));
     let make = {
         let held = held.clone();
         move |origin: &Origin<'_>| {
@@ -135,7 +135,7 @@ fn churn(list: &Handle, change: usize, next: &mut usize) {
             *next += 1;
         }
         _ => {
-            let weight = Weight::new(1 + change as u32 % 7).unwrap();
+            let weight = Weight::new(1 + change as u32 % 7).expect("more than 0");
             list.insert(endpoint(oldest + ENDPOINTS / 2).with_weight(weight));
         }
     }
@@ -150,7 +150,7 @@ fn is_in_line(
 }
 
 fn alive(held: &Mutex<Vec<(String, Weak<Held>)>>) -> Vec<String> {
-    let mut held = held.lock().unwrap();
+    let mut held = held.lock().expect("nobody panics with it");
     held.retain(|(_, held)| held.strong_count() > 0);
     held.iter().map(|(address, _)| address.clone()).collect()
 }
