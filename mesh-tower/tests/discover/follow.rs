@@ -155,10 +155,10 @@ async fn a_burst_is_published_once() {
     let made = Arc::new(AtomicUsize::new(0));
     let upstream = Upstream::builder("up").spawn(counting(&made)).unwrap();
     for update in burst {
-        match update {
-            Update::Insert(endpoint) => upstream.insert_endpoint(endpoint),
-            Update::Remove(address) => upstream.remove_endpoint(&address),
-            _ => unreachable!("the burst has no such update"),
+        if let Update::Insert(endpoint) = update {
+            upstream.insert_endpoint(endpoint);
+        } else if let Update::Remove(address) = update {
+            upstream.remove_endpoint(&address);
         }
     }
     assert_eq!(addresses(&upstream), ["b:1"]);

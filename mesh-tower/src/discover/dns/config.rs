@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use hickory_resolver::proto::rr::Name;
 use mesh_core::{InvalidConfig, Labels, Locality, Ratio, backoff};
@@ -25,7 +25,7 @@ use mesh_core::{InvalidConfig, Labels, Locality, Ratio, backoff};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
-    name: Name,
+    host: Host,
     /// `None` asks for SRV records, which know the ports.
     port: Option<u16>,
     family: Family,
@@ -37,6 +37,13 @@ pub struct Config {
     nxdomain_empties: bool,
     labels: Labels,
     locality: Locality,
+}
+
+/// What is looked up, unless it is its own answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Host {
+    Name(Name),
+    Address(IpAddr),
 }
 
 /// Which addresses of a name count.
@@ -67,7 +74,11 @@ impl Config {
         if port == 0 {
             return Err(InvalidConfig::new("port", port, "1 to 65535"));
         }
-        Ok(Self::new(parse(host)?, Some(port)))
+        let host = match host.parse() {
+            Ok(address) => Host::Address(address),
+            Err(_) => Host::Name(parse(host)?),
+        };
+        Ok(Self::new(host, Some(port)))
     }
 
     /// Every address of every target of the service `name`, such as `_http._tcp.payments.example.`, is an endpoint.
@@ -76,12 +87,12 @@ impl Config {
     ///
     /// A `name` that is none.
     pub fn srv(name: &str) -> Result<Self, InvalidConfig> {
-        Ok(Self::new(parse(name)?, None))
+        Ok(Self::new(Host::Name(parse(name)?), None))
     }
 
-    fn new(name: Name, port: Option<u16>) -> Self {
+    fn new(host: Host, port: Option<u16>) -> Self {
         Self {
-            name,
+            host,
             port,
             family: Family::default(),
             min_refresh: Duration::from_secs(5),
@@ -174,8 +185,8 @@ impl Config {
         self.max_refresh
     }
 
-    pub(super) fn name(&self) -> &Name {
-        &self.name
+    pub(super) fn host(&self) -> &Host {
+        &self.host
     }
 
     pub(super) fn port(&self) -> Option<u16> {

@@ -12,7 +12,7 @@ use hickory_resolver::proto::rr::Name;
 use mesh_core::{Endpoint, Weight};
 use tokio::time::timeout;
 
-use super::{Config, Family, error::Trouble};
+use super::{Config, Family, config::Host, error::Trouble};
 
 /// Records and how long they are good for. None at all is an answer: the name is there, and has none of this kind.
 pub(super) type Answered<T> = (Vec<T>, Duration);
@@ -43,14 +43,22 @@ pub(super) async fn endpoints(
     ask: &dyn Ask,
 ) -> Result<Answered<Endpoint>, Trouble> {
     let lookup = async {
-        match config.port() {
-            Some(port) => by_addresses(config, ask, port).await,
-            None => by_services(config, ask).await,
+        match (config.host(), config.port()) {
+            (Host::Name(name), Some(port)) => by_addresses(config, ask, name, port).await,
+            (Host::Name(name), None) => by_services(config, ask, name).await,
+            (Host::Address(address), port) => {
+                let at = SocketAddr::new(*address, port.unwrap_or(0));
+                Ok(([(at, Weight::ONE)].into(), Duration::MAX))
+            }
         }
     };
     let looked_up = timeout(config.timeout(), lookup).await.unwrap_or_else(|_| {
         let cause = format!("no answer within {:?}", config.timeout());
-        Err(Trouble::Failed(config.name().to_string(), cause.into()))
+        let name = match config.host() {
+            Host::Name(name) => name.to_string(),
+            Host::Address(address) => address.to_string(),
+        };
+        Err(Trouble::Failed(name, cause.into()))
     });
     let (weights, ttl) = match looked_up {
         Err(Trouble::NoSuchName(_)) if config.nxdomain_empties() => Default::default(),
@@ -67,14 +75,19 @@ pub(super) async fn endpoints(
 
 type Weighed = (BTreeMap<SocketAddr, Weight>, Duration);
 
-async fn by_addresses(config: &Config, ask: &dyn Ask, port: u16) -> Result<Weighed, Trouble> {
-    let (addresses, ttl) = resolve(ask, config.name(), config.family()).await?;
+async fn by_addresses(
+    config: &Config,
+    ask: &dyn Ask,
+    name: &Name,
+    port: u16,
+) -> Result<Weighed, Trouble> {
+    let (addresses, ttl) = resolve(ask, name, config.family()).await?;
     let at = |address| (SocketAddr::new(address, port), Weight::ONE);
     Ok((addresses.into_iter().map(at).collect(), ttl))
 }
 
-async fn by_services(config: &Config, ask: &dyn Ask) -> Result<Weighed, Trouble> {
-    let (mut services, mut ttl) = ask.services(config.name().clone()).await?;
+async fn by_services(config: &Config, ask: &dyn Ask, name: &Name) -> Result<Weighed, Trouble> {
+    let (mut services, mut ttl) = ask.services(name.clone()).await?;
     // A target of "." says that there is no such service here.
     services.retain(|service| !service.target.is_root());
     let first = services.iter().map(|service| service.priority).min();
@@ -106,9 +119,6 @@ async fn resolve(
     name: &Name,
     family: Family,
 ) -> Result<(BTreeSet<IpAddr>, Duration), Trouble> {
-    if let Ok(address) = name.to_string().trim_end_matches('.').parse() {
-        return Ok(([address].into(), Duration::MAX));
-    }
     let (addresses, ttl) = match family {
         Family::V4 => ask.addresses(name.clone(), false).await?,
         Family::V6 => ask.addresses(name.clone(), true).await?,

@@ -10,7 +10,7 @@ use hickory_resolver::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::ResponseCode,
-        rr::{Name, RData, RecordType},
+        rr::{Name, RData, RecordType, rdata::SRV},
     },
 };
 
@@ -73,14 +73,13 @@ impl Resolver {
             Ok(lookup) => {
                 Ok((lookup.answers().iter().map(|r| r.data.clone()).collect(), ttl(&lookup)))
             }
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
-                ResponseCode::NoError => {
-                    let ttl = none.negative_ttl.unwrap_or(0);
-                    Ok((Vec::new(), Duration::from_secs(ttl.into())))
-                }
-                ResponseCode::NXDomain => Err(Trouble::NoSuchName(name.to_string())),
-                code => Err(Trouble::Failed(name.to_string(), code.to_string().into())),
-            },
+            Err(NetError::Dns(DnsError::NoRecordsFound(none)))
+                if none.response_code == ResponseCode::NoError =>
+            {
+                let ttl = none.negative_ttl.unwrap_or(0);
+                Ok((Vec::new(), Duration::from_secs(ttl.into())))
+            }
+            Err(error) if error.is_nx_domain() => Err(Trouble::NoSuchName(name.to_string())),
             Err(error) => Err(Trouble::Failed(name.to_string(), error.into())),
         }
     }
@@ -99,15 +98,11 @@ impl Ask for Resolver {
     fn services(&self, name: Name) -> Record<'_, Service> {
         Box::pin(async move {
             let (records, ttl) = self.ask(name, RecordType::SRV).await?;
-            let service = |record| match record {
-                RData::SRV(srv) => Some(Service {
-                    priority: srv.priority,
-                    weight: srv.weight,
-                    port: srv.port,
-                    target: srv.target,
-                }),
-                // What leads to it, such as CNAME.
-                _ => None,
+            let service = |record| {
+                // The others lead to it, such as CNAME.
+                let RData::SRV(srv) = record else { return None };
+                let SRV { priority, weight, port, target, .. } = srv;
+                Some(Service { priority, weight, port, target })
             };
             Ok((records.into_iter().filter_map(service).collect(), ttl))
         })
