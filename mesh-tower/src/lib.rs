@@ -3,6 +3,7 @@
 //!
 //! * [`upstream`] is the standard client stack: one service that routes, balances, retries within a budget, ejects what
 //!   fails, and says why when it refuses. Start here.
+//! * [`discover`] is where its endpoints come from.
 //! * [`server`] is the standard server stack: a bounded queue and a deadline around a handler.
 //! * [`deadline`], [`retry`], [`throttle`], [`limit`], [`breaker`], [`outlier`], [`balance`] and [`route`] are the policies
 //!   alone, over any tower service.
@@ -17,6 +18,7 @@
 //! | feature | default | adds |
 //! | --- | --- | --- |
 //! | `client` | yes | the connection pool on hyper |
+//! | `dns` | no | endpoints from DNS: A, AAAA and SRV records |
 //! | `metrics` | yes | golden metrics through the `metrics` facade |
 //! | `router` | no | routes by host, path, headers and query to several destinations |
 //! | `istio` | no | reads Istio documents into the configurations of this crate, and their rules into routes |
@@ -25,6 +27,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod upstream;
+
+pub mod discover;
 
 pub mod route;
 

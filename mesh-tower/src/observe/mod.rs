@@ -62,6 +62,39 @@ pub(crate) fn refused(upstream: Option<&Arc<str>>, reason: Reason) {
     names::refused(upstream, MeshError::from(reason).flag());
 }
 
+/// What came of a source of endpoints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Discovered<'a> {
+    Update { changes: bool, endpoints: usize },
+    Failed { message: &'a str, age: Option<Duration>, is_first: bool },
+    Recovered,
+    Ended,
+}
+
+/// An upstream has heard from its source of endpoints.
+pub(crate) fn discovered(upstream: &str, event: Discovered<'_>) {
+    match event {
+        Discovered::Update { changes, endpoints } => {
+            tracing::debug!(upstream, changes, endpoints, "discovered");
+        }
+        Discovered::Failed { message, age, is_first: true } => {
+            tracing::info!(upstream, error = message, ?age, "discovery fails");
+        }
+        Discovered::Failed { message, age, is_first: false } => {
+            tracing::debug!(upstream, error = message, ?age, "discovery still fails");
+        }
+        Discovered::Recovered => tracing::info!(upstream, "discovery works again"),
+        Discovered::Ended => tracing::info!(upstream, "discovery has ended"),
+    }
+    #[cfg(feature = "metrics")]
+    match event {
+        Discovered::Update { changes: true, .. } => names::discovered(upstream, "changed"),
+        Discovered::Update { changes: false, .. } => names::discovered(upstream, "unchanged"),
+        Discovered::Failed { .. } => names::discovered(upstream, "failed"),
+        Discovered::Recovered | Discovered::Ended => {}
+    }
+}
+
 /// Speaks for one subset of one upstream.
 #[derive(Debug)]
 pub(crate) struct Observer {

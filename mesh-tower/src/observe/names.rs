@@ -19,6 +19,7 @@ pub(super) const ADAPTIVE_LIMIT: &str = "mesh_adaptive_limit";
 pub(super) const ADAPTIVE_IN_FLIGHT: &str = "mesh_adaptive_limit_in_flight";
 pub(super) const ADAPTIVE_MIN_RTT: &str = "mesh_adaptive_limit_min_rtt_seconds";
 pub(super) const ADAPTIVE_REFUSED: &str = "mesh_adaptive_limit_refused_total";
+pub(super) const DISCOVERED: &str = "mesh_discovery_updates_total";
 
 /// Describes every metric of this crate to the installed recorder. Call it once, after installing one.
 ///
@@ -40,6 +41,9 @@ pub(super) const ADAPTIVE_REFUSED: &str = "mesh_adaptive_limit_refused_total";
 /// | `mesh_endpoints` | gauge | |
 ///
 /// `subset` is empty for the whole upstream.
+///
+/// [Discovery](crate::discover) is counted for the upstream alone: `mesh_discovery_updates_total`, by `upstream` and `result`
+/// (`changed`, `unchanged`, `failed`).
 ///
 /// Each [adaptive limit](crate::limit::adaptive) tells of itself once a second and when it falls quiet, under the label
 /// `limit`, the name that its layer was given:
@@ -76,6 +80,7 @@ pub fn describe_metrics() {
     describe_gauge!(ADAPTIVE_LIMIT, Unit::Count, "Requests that may be in flight");
     describe_gauge!(ADAPTIVE_IN_FLIGHT, Unit::Count, "Requests that are in flight");
     describe_gauge!(ADAPTIVE_MIN_RTT, Unit::Seconds, "Latency without load");
+    count(DISCOVERED, "What sources of endpoints have yielded, by result");
     count(ADAPTIVE_REFUSED, "Requests that an adaptive limit turned away");
 }
 
@@ -104,6 +109,12 @@ pub(super) fn health_check(upstream: &str, verdict: Verdict, transition: Option<
         Some(Transition::BecameUnhealthy) => count(HEALTH_TRANSITIONS, "to", "unhealthy"),
         None => {}
     }
+}
+
+/// Counts what a source has yielded. Looked up each time: it is not on the way of a request.
+pub(super) fn discovered(upstream: &str, result: &'static str) {
+    let labels = [("upstream", upstream.to_owned()), ("result", result.to_owned())];
+    metrics::counter!(DISCOVERED, &labels).increment(1);
 }
 
 /// Buckets for `mesh_client_request_duration_seconds`, in seconds: those of OpenTelemetry's HTTP convention.

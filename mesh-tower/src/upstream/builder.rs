@@ -6,11 +6,13 @@ use mesh_core::{
 };
 
 use super::{
-    Answers, Config, ConsistentHash, Driver, MakeEndpoint, Policy, Upstream, plan::Shared,
+    Answers, Config, ConsistentHash, Driver, MakeEndpoint, Policy, Upstream, discovery::Source,
+    plan::Shared,
 };
 use crate::{
     Chance,
     classify::Standard,
+    discover::Discover,
     health::{self, CheckHealth},
     pool,
     striped::Striped,
@@ -40,23 +42,33 @@ use crate::{
 /// let typo = Upstream::builder("my-app").split([("v9", 1)]).build(make);
 /// assert!(typo.is_err());
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Builder {
     config: Config,
     endpoints: Vec<Endpoint>,
     chance: Chance,
     checks: Option<health::Settings>,
+    source: Option<Source>,
 }
 
 impl Builder {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, endpoints: Vec::new(), chance: Chance::default(), checks: None }
+        let chance = Chance::default();
+        Self { config, endpoints: Vec::new(), chance, checks: None, source: None }
     }
 
     /// The endpoints to begin with. They can be changed at any time.
     #[must_use]
     pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         self.endpoints = endpoints.into_iter().collect();
+        self
+    }
+
+    /// Follows a source of endpoints, polled by the upstream's driver. Its first complete set replaces the
+    /// [endpoints to begin with](Self::endpoints). The last source given counts.
+    #[must_use]
+    pub fn discover(mut self, discover: impl Discover + Send + 'static) -> Self {
+        self.source = Some(Source::new(discover));
         self
     }
 
@@ -200,20 +212,23 @@ impl Builder {
 
     /// The upstream, and its driver.
     ///
-    /// The driver must be polled (`tokio::spawn(driver)`): it brings ejected endpoints back and closes idle
-    /// connections. It ends by itself when the last clone of the upstream is dropped.
+    /// The driver must be polled (`tokio::spawn(driver)`): it brings ejected endpoints back, closes idle connections and
+    /// follows discovery. It ends by itself when the last clone of the upstream is dropped.
     ///
     /// # Errors
     ///
     /// What [`Config::build`] refuses.
-    pub fn build<M>(self, make: M) -> Result<(Upstream<M>, Driver), InvalidConfig>
+    pub fn build<M>(mut self, make: M) -> Result<(Upstream<M>, Driver), InvalidConfig>
     where
         M: MakeEndpoint + Send + Sync + 'static,
         M::Service: Clone + Send + Sync + 'static,
     {
-        let checks = self.checks.clone();
+        let (checks, source) = (self.checks.clone(), self.source.take());
         let upstream = self.build_undriven(make)?;
-        let driver = Driver::new(&upstream.shared, checks);
+        let mut driver = Driver::new(&upstream.shared, checks);
+        if let Some(source) = source {
+            driver = driver.with_discovery(&upstream.shared, source);
+        }
         Ok((upstream, driver))
     }
 
@@ -237,7 +252,8 @@ impl Builder {
         Ok(upstream)
     }
 
-    /// An upstream without a driver: an ejected endpoint never comes back, and nobody is asked whether it is well. For endpoint services that are not `Send`,
+    /// An upstream without a driver: an ejected endpoint never comes back, nobody is asked whether it is well, and
+    /// discovery is not followed. For endpoint services that are not `Send`,
     /// and for benches.
     ///
     /// # Errors

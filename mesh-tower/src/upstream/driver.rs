@@ -9,7 +9,11 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout_at};
 
-use super::{MakeEndpoint, plan::Shared};
+use super::{
+    MakeEndpoint,
+    discovery::{self, Source},
+    plan::Shared,
+};
 use crate::{
     Clock,
     health::{self, Rounds},
@@ -18,12 +22,17 @@ use crate::{
 /// How often the endpoints' services may do their housekeeping.
 const MAINTENANCE: Duration = Duration::from_secs(1);
 
-/// What must happen without traffic: ejected endpoints come back, idle connections are closed, endpoints are checked.
+/// What must happen without traffic: ejected endpoints come back, idle connections are closed, endpoints are checked,
+/// discovery is followed.
 ///
 /// One future for each upstream, to be spawned or polled by its owner. It never blocks a request, and ends when the last
 /// clone of its upstream is gone. Cancel safe: dropping it stops the timers, nothing else.
 #[must_use = "an upstream's driver does nothing unless polled"]
-pub struct Driver(Pin<Box<dyn Future<Output = ()> + Send>>);
+pub struct Driver {
+    drive: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Ends before the other if its source does.
+    follow: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
 
 impl Driver {
     pub(super) fn new<M>(shared: &Arc<Shared<M>>, checks: Option<health::Settings>) -> Self
@@ -32,7 +41,20 @@ impl Driver {
         M::Service: Clone + Send + Sync + 'static,
     {
         let rounds = checks.map(Rounds::new);
-        Self(Box::pin(drive(Arc::downgrade(shared), shared.changed.clone(), rounds)))
+        Self {
+            drive: Box::pin(drive(Arc::downgrade(shared), shared.changed.clone(), rounds)),
+            follow: None,
+        }
+    }
+
+    /// Follows a source of endpoints too.
+    pub(super) fn with_discovery<M>(self, shared: &Arc<Shared<M>>, source: Source) -> Self
+    where
+        M: MakeEndpoint + Send + Sync + 'static,
+        M::Service: Clone + Send + Sync + 'static,
+    {
+        let follow = Box::pin(discovery::follow(Arc::downgrade(shared), source));
+        Self { follow: Some(follow), ..self }
     }
 }
 
@@ -91,7 +113,13 @@ impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
+        // First what is new: the other half may have to act on it.
+        if let Some(follow) = &mut self.follow
+            && follow.as_mut().poll(cx).is_ready()
+        {
+            self.follow = None;
+        }
+        self.drive.as_mut().poll(cx)
     }
 }
 

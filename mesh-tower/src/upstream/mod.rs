@@ -67,6 +67,7 @@
 
 mod builder;
 mod config;
+mod discovery;
 mod driver;
 mod flight;
 pub mod future;
@@ -93,6 +94,7 @@ use tower_service::Service;
 
 pub use builder::Builder;
 pub use config::{Config, Policy, Subset};
+pub use discovery::{DiscoveryError, DiscoveryStatus};
 pub use driver::Driver;
 pub(crate) use flight::Flight;
 pub use future::Answers;
@@ -216,6 +218,12 @@ where
     /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows.
     pub fn status(&self) -> Vec<EndpointStatus> {
         status::of(&self.shared.plan.load())
+    }
+
+    /// How discovery goes; `None` if the upstream has no source of endpoints, or its driver was never polled.
+    pub fn discovery(&self) -> Option<DiscoveryStatus> {
+        let endpoints = self.shared.plan.load().subsets.first().map_or(0, |c| c.members.len());
+        self.shared.discovery.status(endpoints)
     }
 
     /// How much of a limit is in use now, over all subsets: requests in flight, retries, connections, requests that wait

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::{
     Config, MakeEndpoint,
+    discovery::Notes,
     panic::Doubted,
     subset::{EndpointState, Member, Subset},
     writer::Writer,
@@ -60,6 +61,7 @@ pub(super) struct Shared<M: MakeEndpoint> {
     writer: Mutex<Writer<M::Service>>,
     /// Wakes the driver: a timer may have moved.
     pub(super) changed: Arc<Notify>,
+    pub(super) discovery: Notes,
 }
 
 // === impl Shared ===
@@ -82,7 +84,8 @@ where
         let mut writer = Writer::new(config, name.clone(), trusts, &changed, &chance, now);
         writer.set_endpoints(by_address(endpoints), &make, now);
         let plan = ArcSwap::from_pointee(writer.plan(now)?);
-        Ok(Self { name, make, chance, plan, writer: Mutex::new(writer), changed })
+        let (writer, discovery) = (Mutex::new(writer), Notes::default());
+        Ok(Self { name, make, chance, plan, writer, changed, discovery })
     }
 
     /// Replaces the list of endpoints.
@@ -95,10 +98,13 @@ where
         self.update(|writer, now| writer.set_endpoint(address, endpoint, &self.make, now));
     }
 
-    fn update(&self, change: impl FnOnce(&mut Writer<M::Service>, Timestamp)) {
+    /// Changes the list of endpoints, unless `change` says that it has not.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Writer<M::Service>, Timestamp) -> bool) {
         let mut writer = self.lock();
         let now = Clock.now();
-        change(&mut writer, now);
+        if !change(&mut writer, now) {
+            return;
+        }
         // The routes have not changed, so the plan cannot have become invalid.
         if let Ok(plan) = writer.plan(now) {
             self.publish(plan);

@@ -107,12 +107,13 @@ impl<S: Clone> Writer<S> {
         &self.config
     }
 
+    /// Whether that changes anything.
     pub(super) fn set_endpoints<M: MakeEndpoint<Service = S>>(
         &mut self,
         endpoints: BTreeMap<Arc<str>, Endpoint>,
         make: &M,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let gone = self.endpoints.keys().filter(|address| !endpoints.contains_key(*address));
         let mut touched: Vec<Arc<str>> = gone.cloned().collect();
         for address in &touched {
@@ -124,19 +125,24 @@ impl<S: Clone> Writer<S> {
                 touched.push(address);
             }
         }
+        let was_settled = self.is_settled;
         self.follow(&touched, make, now);
+        !touched.is_empty() || !was_settled
     }
 
+    /// Whether that changes anything.
     pub(super) fn set_endpoint<M: MakeEndpoint<Service = S>>(
         &mut self,
         address: &str,
         endpoint: Option<Endpoint>,
         make: &M,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let known = self.endpoints.get(address).map(|known| &**known);
         if known == endpoint.as_ref() {
-            return self.follow(&[], make, now);
+            let was_settled = self.is_settled;
+            self.follow(&[], make, now);
+            return !was_settled;
         }
         let address: Arc<str> = address.into();
         match endpoint {
@@ -144,6 +150,7 @@ impl<S: Clone> Writer<S> {
             None => self.endpoints.remove(&address),
         };
         self.follow(&[address], make, now);
+        true
     }
 
     pub(super) fn set_config<M: MakeEndpoint<Service = S>>(

@@ -1,0 +1,236 @@
+use std::{
+    error::Error,
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use mesh_core::Timestamp;
+
+use super::{
+    MakeEndpoint,
+    plan::{Shared, by_address},
+    writer::Writer,
+};
+use crate::{
+    BoxError, Clock,
+    discover::{Discover, Update},
+    observe::{self, Discovered},
+};
+
+/// How an upstream's discovery goes, as of one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DiscoveryStatus {
+    /// How old the last good item is: a set, or a change. `None` before the first. A source that yields changes only is
+    /// silent while nothing changes; one that asks again and again, as DNS does, is young while it is well.
+    pub age: Option<Duration>,
+    /// How many endpoints the upstream has, whoever listed them.
+    pub endpoints: usize,
+    /// Good items so far, whether they changed anything or not.
+    pub updates: u64,
+    /// Errors since the last good item.
+    pub failures: u32,
+    /// What went wrong last, and how long ago. It stays when the source has recovered: see `failures`.
+    pub last_error: Option<DiscoveryError>,
+    /// The source has ended: the endpoints stay as they are.
+    pub has_ended: bool,
+}
+
+/// An error of a source.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DiscoveryError {
+    /// The error and its causes.
+    pub message: Arc<str>,
+    /// How long ago it was.
+    pub ago: Duration,
+}
+
+impl fmt::Display for DiscoveryStatus {
+    /// One line for a terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} endpoints", self.endpoints)?;
+        match self.age {
+            Some(age) => write!(f, ", as of {age:.1?} ago")?,
+            None => f.write_str(", none discovered yet")?,
+        }
+        if let Some(error) = self.last_error.as_ref().filter(|_| self.failures > 0) {
+            write!(f, ", failing ({}, {:.1?} ago)", error.message, error.ago)?;
+        }
+        f.write_str(if self.has_ended { ", ended" } else { "" })
+    }
+}
+
+/// What a builder was given.
+pub(super) struct Source(Pin<Box<dyn Discover + Send>>);
+
+/// The upstream's notes on its source.
+#[derive(Default)]
+pub(super) struct Notes(Mutex<Option<Facts>>);
+
+#[derive(Clone, Default)]
+struct Facts {
+    good: Option<Timestamp>,
+    updates: u64,
+    failures: u32,
+    error: Option<(Timestamp, Arc<str>)>,
+    has_ended: bool,
+}
+
+/// What was ready at one poll of the driver.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Result<Update, BoxError>>,
+    has_ended: bool,
+}
+
+/// Follows the source until it ends or the upstream is gone.
+pub(super) async fn follow<M>(shared: Weak<Shared<M>>, mut source: Source)
+where
+    M: MakeEndpoint,
+    M::Service: Clone,
+{
+    if let Some(shared) = shared.upgrade() {
+        *shared.discovery.lock() = Some(Facts::default());
+    }
+    loop {
+        let batch = poll_fn(|cx| source.poll_batch(cx)).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let has_ended = batch.has_ended;
+        apply(&shared, batch);
+        drop(shared);
+        if has_ended {
+            return;
+        }
+        // One publication at each poll of the driver, and its other work is never kept waiting.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn apply<M>(shared: &Shared<M>, batch: Batch)
+where
+    M: MakeEndpoint,
+    M::Service: Clone,
+{
+    let mut facts = shared.discovery.lock().clone().unwrap_or_default();
+    let tell = |event: Discovered<'_>| observe::discovered(&shared.name, event);
+    shared.update(|writer, now| {
+        let mut is_changed = false;
+        for item in batch.items {
+            match item {
+                Ok(update) => {
+                    let changes = change(writer, update, &shared.make, now);
+                    is_changed |= changes;
+                    if std::mem::take(&mut facts.failures) > 0 {
+                        tell(Discovered::Recovered);
+                    }
+                    facts.good = Some(now);
+                    facts.updates = facts.updates.saturating_add(1);
+                    tell(Discovered::Update { changes, endpoints: writer.endpoints().len() });
+                }
+                Err(error) => {
+                    let message = chain(&*error);
+                    let age = facts.good.map(|good| now.since(good));
+                    facts.failures = facts.failures.saturating_add(1);
+                    tell(Discovered::Failed {
+                        message: &message,
+                        age,
+                        is_first: facts.failures == 1,
+                    });
+                    facts.error = Some((now, message.into()));
+                }
+            }
+        }
+        is_changed
+    });
+    if batch.has_ended {
+        tell(Discovered::Ended);
+        facts.has_ended = true;
+    }
+    *shared.discovery.lock() = Some(facts);
+}
+
+/// Whether the update made a difference.
+fn change<M>(writer: &mut Writer<M::Service>, update: Update, make: &M, now: Timestamp) -> bool
+where
+    M: MakeEndpoint,
+    M::Service: Clone,
+{
+    match update {
+        Update::Set(endpoints) => writer.set_endpoints(by_address(endpoints), make, now),
+        Update::Insert(endpoint) => {
+            let address = endpoint.address().clone();
+            writer.set_endpoint(&address, Some(endpoint), make, now)
+        }
+        Update::Remove(address) => writer.set_endpoint(&address, None, make, now),
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message = message + ": " + &cause.to_string();
+        source = cause.source();
+    }
+    message
+}
+
+// === impl Source ===
+
+impl Source {
+    pub(super) fn new(discover: impl Discover + Send + 'static) -> Self {
+        Self(Box::pin(discover))
+    }
+
+    /// All that is ready, up to a bound: a source that is always ready must not keep the driver for ever.
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Batch> {
+        const MOST: usize = 16_384;
+        let mut batch = Batch::default();
+        batch.items.push(match ready!(self.0.as_mut().poll_update(cx)) {
+            Some(item) => item,
+            None => return Poll::Ready(Batch { has_ended: true, ..batch }),
+        });
+        while batch.items.len() < MOST {
+            match self.0.as_mut().poll_update(cx) {
+                Poll::Ready(Some(item)) => batch.items.push(item),
+                Poll::Ready(None) => return Poll::Ready(Batch { has_ended: true, ..batch }),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(batch)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
+// === impl Notes ===
+
+impl Notes {
+    pub(super) fn status(&self, endpoints: usize) -> Option<DiscoveryStatus> {
+        let facts = self.lock().clone()?;
+        let now = Clock.now();
+        Some(DiscoveryStatus {
+            age: facts.good.map(|good| now.since(good)),
+            endpoints,
+            updates: facts.updates,
+            failures: facts.failures,
+            last_error: facts
+                .error
+                .map(|(at, message)| DiscoveryError { message, ago: now.since(at) }),
+            has_ended: facts.has_ended,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Facts>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
