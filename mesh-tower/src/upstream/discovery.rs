@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     error::Error,
     fmt,
     future::poll_fn,
@@ -8,12 +9,11 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::Timestamp;
+use mesh_core::{Endpoint, Timestamp};
 
 use super::{
     MakeEndpoint,
     plan::{Shared, by_address},
-    writer::Writer,
 };
 use crate::{
     BoxError, Clock,
@@ -119,18 +119,17 @@ where
     let mut facts = shared.discovery.lock().clone().unwrap_or_default();
     let tell = |event: Discovered<'_>| observe::discovered(&shared.name, event);
     shared.update(|writer, now| {
-        let mut is_changed = false;
+        let mut view = View::new(writer.endpoints());
         for item in batch.items {
             match item {
                 Ok(update) => {
-                    let changes = change(writer, update, &shared.make, now);
-                    is_changed |= changes;
+                    let changes = view.apply(update);
                     if std::mem::take(&mut facts.failures) > 0 {
                         tell(Discovered::Recovered);
                     }
                     facts.good = Some(now);
                     facts.updates = facts.updates.saturating_add(1);
-                    tell(Discovered::Update { changes, endpoints: writer.endpoints().len() });
+                    tell(Discovered::Update { changes, endpoints: view.count });
                 }
                 Err(error) => {
                     let message = chain(&*error);
@@ -145,6 +144,10 @@ where
                 }
             }
         }
+        let mut is_changed = false;
+        for (address, endpoint) in view.changed {
+            is_changed |= writer.set_endpoint(&address, endpoint, &shared.make, now);
+        }
         is_changed
     });
     if batch.has_ended {
@@ -154,19 +157,56 @@ where
     *shared.discovery.lock() = Some(facts);
 }
 
-/// Whether the update made a difference.
-fn change<M>(writer: &mut Writer<M::Service>, update: Update, make: &M, now: Timestamp) -> bool
-where
-    M: MakeEndpoint,
-    M::Service: Clone,
-{
-    match update {
-        Update::Set(endpoints) => writer.set_endpoints(by_address(endpoints), make, now),
-        Update::Insert(endpoint) => {
-            let address = endpoint.address().clone();
-            writer.set_endpoint(&address, Some(endpoint), make, now)
+/// The endpoints as a batch leaves them: one that comes and goes within it was never there.
+struct View<'a> {
+    listed: &'a BTreeMap<Arc<str>, Arc<Endpoint>>,
+    /// What differs; `None` is gone.
+    changed: BTreeMap<Arc<str>, Option<Endpoint>>,
+    count: usize,
+}
+
+impl<'a> View<'a> {
+    fn new(listed: &'a BTreeMap<Arc<str>, Arc<Endpoint>>) -> Self {
+        Self { listed, changed: BTreeMap::new(), count: listed.len() }
+    }
+
+    fn get(&self, address: &str) -> Option<&Endpoint> {
+        match self.changed.get(address) {
+            Some(changed) => changed.as_ref(),
+            None => self.listed.get(address).map(|listed| &**listed),
         }
-        Update::Remove(address) => writer.set_endpoint(&address, None, make, now),
+    }
+
+    /// Whether the update makes a difference.
+    fn apply(&mut self, update: Update) -> bool {
+        match update {
+            Update::Insert(endpoint) => self.put(endpoint.address().clone(), Some(endpoint)),
+            Update::Remove(address) => self.put(address, None),
+            Update::Set(endpoints) => {
+                let endpoints = by_address(endpoints);
+                let mut all: Vec<_> = self.listed.keys().chain(self.changed.keys()).collect();
+                all.retain(|address| !endpoints.contains_key(*address));
+                let gone: Vec<_> = all.into_iter().cloned().collect();
+                let mut is_changed = false;
+                for address in gone {
+                    is_changed |= self.put(address, None);
+                }
+                for (address, endpoint) in endpoints {
+                    is_changed |= self.put(address, Some(endpoint));
+                }
+                is_changed
+            }
+        }
+    }
+
+    fn put(&mut self, address: Arc<str>, endpoint: Option<Endpoint>) -> bool {
+        let known = self.get(&address);
+        if known == endpoint.as_ref() {
+            return false;
+        }
+        self.count = self.count - usize::from(known.is_some()) + usize::from(endpoint.is_some());
+        self.changed.insert(address, endpoint);
+        true
     }
 }
 
