@@ -96,6 +96,8 @@ fn pick_otherwise<S>(
     avoid: impl Fn(&Member<S>) -> bool,
 ) -> Option<usize> {
     if !in_panic {
+        // A closure of its own, and with it a search of its own: one that two places share is inlined in neither.
+        let avoid = |member: &Member<S>| avoid(member);
         return key.pick(cluster, &cluster.members, at, avoid);
     }
     let avoid = |doubted: &Doubted<S>| avoid(doubted.member());
