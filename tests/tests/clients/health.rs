@@ -156,8 +156,8 @@ async fn a_timeout_is_deadline_exceeded() {
 async fn without_answers_for_grpc_all_of_it_would_be_unknown() {
     let world = World::new().await;
     let silent = Server::silent().await;
-    let broken = world.builder().answers(Answers::None).timeout(Duration::from_millis(100));
-    assert_eq!(code(&world.channel(broken.clone().endpoints([]))).await, Code::Unknown);
-    let late = world.channel(broken.endpoints([silent.endpoint()]));
+    let broken = || world.builder().answers(Answers::None).timeout(Duration::from_millis(100));
+    assert_eq!(code(&world.channel(broken().endpoints([]))).await, Code::Unknown);
+    let late = world.channel(broken().endpoints([silent.endpoint()]));
     assert_eq!(code(&late).await, Code::Unknown);
 }
