@@ -14,6 +14,7 @@ use crate::{Chance, Clock, observe};
 #[derive(Debug)]
 pub(crate) struct Adaptive {
     limiter: Limiter,
+    chance: Chance,
     /// Refused requests that metrics have not been told of, and all of them.
     unreported: AtomicU64,
     refused: AtomicU64,
@@ -24,9 +25,10 @@ pub(crate) struct Adaptive {
 }
 
 impl Adaptive {
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config, chance: Chance) -> Self {
         Self {
             limiter: Limiter::new(config, Clock.now()),
+            chance,
             unreported: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             next_report: AtomicU64::new(0),
@@ -50,14 +52,14 @@ impl Adaptive {
 
     pub(super) fn try_acquire(&self) -> Option<Permit> {
         let now = Clock.now();
-        let permit = self.limiter.try_acquire(now, &mut Chance::from_thread().rng()).ok();
+        let permit = self.limiter.try_acquire(now, &mut self.chance.rng()).ok();
         self.report(now);
         permit
     }
 
     pub(super) fn release(&self, permit: Permit, outcome: Outcome) {
         let now = Clock.now();
-        self.limiter.on_outcome(now, &mut Chance::from_thread().rng(), permit, outcome);
+        self.limiter.on_outcome(now, &mut self.chance.rng(), permit, outcome);
         self.report(now);
     }
 

@@ -13,6 +13,7 @@ use mesh_core::{
 };
 
 use super::driven::Adaptive;
+use crate::Chance;
 
 /// The slots and the queue in front of them.
 ///
@@ -60,8 +61,12 @@ impl Gate {
     }
 
     /// The limit on requests is a learnt one, and of `config` only the queue's counts.
-    pub(crate) fn adaptive(config: Config, adaptive: adaptive::Config) -> Arc<Self> {
-        let adaptive = Some(Adaptive::new(adaptive));
+    pub(crate) fn adaptive(
+        config: Config,
+        adaptive: adaptive::Config,
+        chance: Chance,
+    ) -> Arc<Self> {
+        let adaptive = Some(Adaptive::new(adaptive, chance));
         Arc::new(Self { limits: Limits::new(config), adaptive, queue: Mutex::default() })
     }
 
@@ -391,6 +396,7 @@ mod tests {
         hammer(&Gate::adaptive(
             Config::unlimited().with_max_pending(100),
             one.with_window(adaptive::Window::EVERY_SAMPLE),
+            Chance::default(),
         ));
     }
 

@@ -4,7 +4,10 @@ use mesh_core::limit::{Config, Resource, adaptive};
 use tower_layer::Layer;
 
 use super::{Gate, Limit, Refusals, Side, driven::Adaptive};
-use crate::deadline::{Http, Plain};
+use crate::{
+    Chance,
+    deadline::{Http, Plain},
+};
 
 /// Makes [`Limit`] services. All services that one layer makes, and their clones, share the same slots and queue.
 ///
@@ -65,7 +68,7 @@ impl<K> LimitLayer<K> {
     /// ```
     #[must_use]
     pub fn with_adaptive(mut self, adaptive: adaptive::Config) -> Self {
-        self.gate = Gate::adaptive(self.gate.limits().config(), adaptive);
+        self.gate = Gate::adaptive(self.gate.limits().config(), adaptive, Chance::default());
         if let Some(name) = self.refusals.name() {
             self.gate.set_name(name);
         }

@@ -172,7 +172,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Where the chance of [`shed`](Self::shed) comes from. Default: each thread's own generator.
+    /// Where the chance of [`shed`](Self::shed), and of the pauses of an [adaptive limit](Self::adaptive_limit), comes from.
+    /// Default: each thread's own generator.
     pub fn chance(mut self, chance: Chance) -> Self {
         self.settings.defence.chance = chance;
         self
@@ -186,9 +187,10 @@ impl ServerBuilder {
 
     /// The layer.
     pub fn build(self) -> ServerLayer {
+        let chance = self.settings.defence.chance.clone();
         let gate = match self.adaptive {
             None => Gate::new(self.limit),
-            Some(adaptive) => Gate::adaptive(self.limit, adaptive),
+            Some(adaptive) => Gate::adaptive(self.limit, adaptive, chance),
         };
         if let Some(name) = self.settings.refusals.name() {
             gate.set_name(name);
