@@ -2,17 +2,12 @@ use std::time::Duration;
 
 use mesh_core::{
     Rng, Timestamp,
+    balance::priority::{Health, Priorities},
     breaker::{Rejected, State},
     retry::Tried,
 };
 
-use super::{
-    flight::Flight,
-    hash::Key,
-    panic::{self, Doubted},
-    plan::Cluster,
-    subset::Member,
-};
+use super::{flight::Flight, hash::Key, panic::Doubted, plan::Cluster, subset::Member};
 use crate::{Chance, MeshError, error::Reason};
 
 /// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
@@ -78,8 +73,8 @@ fn is_in_panic<S>(cluster: &Cluster<S>) -> bool {
     }
     let subset = &cluster.roster.subset;
     let (ejected, all) = (u64::from(subset.detection.ejected()), cluster.members.len() as u64);
-    let threshold = subset.policy.panic_threshold();
-    let in_panic = panic::is_in_panic(threshold, all.saturating_sub(ejected), all);
+    let health = Health::new(all).with_healthy(all.saturating_sub(ejected));
+    let in_panic = Priorities::panics(&subset.panic, &health);
     if in_panic {
         subset.observer.panic();
     }

@@ -6,7 +6,7 @@ use std::sync::{
 use mesh_core::{
     Endpoint, Labels, Outcome, Rng, Timestamp, Weight,
     balance::{
-        Balancer, Candidate, Load, Since, Strategy,
+        Balancer, Candidate, Load, Since, Strategy, priority,
         report::{Report, Reported},
     },
     breaker::{self, Breaker},
@@ -18,7 +18,7 @@ use mesh_core::{
 };
 use tokio::sync::Notify;
 
-use super::{Config, Policy};
+use super::{Config, Policy, panic};
 use crate::{observe::Observer, pool::Group};
 
 /// One subset of an upstream's endpoints with the machines that its requests share. As in Istio each subset is a
@@ -31,6 +31,8 @@ pub(crate) struct Subset {
     pub(crate) name: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) policy: Policy,
+    /// When ejections are doubted, worked out once.
+    pub(super) panic: priority::Config,
     /// The upstream's: a request is retried by the rules under which it began.
     pub(crate) retry: retry::Config,
     counted: Arc<Counted>,
@@ -86,6 +88,7 @@ impl Subset {
             name: name.into(),
             labels: labels.clone(),
             policy: policy.clone(),
+            panic: panic::config(policy),
             retry: upstream.retry().clone(),
             group: Group::new(Arc::new(Limits::new(*policy.limits())), policy.pool().clone()),
             counted: Arc::new(counted),
@@ -124,6 +127,7 @@ impl Subset {
             name: self.name.clone(),
             labels: labels.clone(),
             policy: policy.clone(),
+            panic: panic::config(policy),
             retry: upstream.retry().clone(),
             counted: self.counted.clone(),
             counted_high: self.counted_high.clone(),

@@ -151,6 +151,21 @@ impl Priorities {
         Self::build(config, levels, now, &self.levels)
     }
 
+    /// Whether a priority that stands alone is in panic: what [`is_in_panic`](Self::is_in_panic) says of the only one, for
+    /// whoever has no others to weigh it against. O(1), without a plan.
+    ///
+    /// ```
+    /// use mesh_core::balance::priority::{Config, Health, Priorities};
+    ///
+    /// let panics = |healthy| Priorities::panics(&Config::envoy(), &Health::new(10).with_healthy(healthy));
+    /// assert!(panics(4));
+    /// assert!(!panics(5));
+    /// ```
+    pub fn panics(config: &Config, health: &Health) -> bool {
+        let (healthy, degraded) = health.percents(config.overprovisioning());
+        healthy + degraded < 100 && health.is_below(config.panic_threshold())
+    }
+
     fn build(config: Config, healths: &[Health], now: Timestamp, before: &[Level]) -> Self {
         let percents = healths.iter().map(|health| health.percents(config.overprovisioning()));
         let mut levels: Box<[Level]> =

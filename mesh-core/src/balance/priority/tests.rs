@@ -197,3 +197,40 @@ fn bad_settings_are_refused() {
         assert_eq!(Loads::new(healthy, degraded).unwrap_err().field(), "load");
     }
 }
+
+#[test]
+fn alone_it_panics_as_the_only_one_of_a_plan() {
+    let panics = |percent, healthy, all| {
+        let config = Config::istio().with_panic_threshold(Ratio::from_percent(percent)).unwrap();
+        let health = Health::new(all).with_healthy(healthy);
+        let alone = Priorities::panics(&config, &health);
+        assert_eq!(alone, Priorities::new(config, &[health], START).is_in_panic(0));
+        alone
+    };
+    for (percent, healthy, all, expected) in [
+        (0, 0, 10, false),
+        (50, 5, 10, false),
+        (50, 4, 10, true),
+        (50, 0, 10, true),
+        (30, 3, 10, false),
+        (30, 2, 10, true),
+        (1, 0, 1, true),
+        // 1.4 times what is left is enough: no panic, whatever the threshold.
+        (100, 10, 10, false),
+        (100, 5, 7, false),
+        (100, 7, 10, true),
+        (100, 72, 100, false),
+        (100, 71, 100, true),
+        // Nobody is less than any share.
+        (50, 0, 0, true),
+    ] {
+        assert_eq!(panics(percent, healthy, all), expected, "{percent} % {healthy}/{all}");
+    }
+    for percent in [0, 1, 33, 50, 72, 100] {
+        for all in 0..40 {
+            (0..=all).for_each(|healthy| _ = panics(percent, healthy, all));
+        }
+    }
+    // The broken twin: a comparison with "at most" would panic at half of ten.
+    assert!(!panics(50, 5, 10) && 5 * 100 <= 50 * 10);
+}
