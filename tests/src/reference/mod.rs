@@ -11,6 +11,7 @@ mod breaker;
 mod budget;
 mod deadline;
 mod hash;
+mod health;
 mod hedge;
 mod limit;
 mod load;
@@ -57,4 +58,5 @@ pub const MACHINES: &[Machine] = &[
     locality::MACHINE,
     subset::MACHINE,
     route::MACHINE,
+    health::MACHINE,
 ];
