@@ -18,6 +18,9 @@ pub struct EndpointStatus {
     pub subset: Arc<str>,
     /// The endpoint as it was listed.
     pub endpoint: Endpoint,
+    /// Its priority as the caller sees it, from 0: by its [own](Endpoint::with_priority), and by
+    /// [`Policy::with_locality`]. `None` if it gets nothing by the shares of localities.
+    pub priority: Option<usize>,
     /// Attempts under way.
     pub active: u32,
     /// Attempts answered well since it was listed.
@@ -79,12 +82,13 @@ impl fmt::Display for EndpointStatus {
 
 pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
     let now = Clock.now();
-    let of_member = |subset: &Arc<str>, policy: &Policy, member: &Member<S>| {
+    let of_member = |subset: &Arc<str>, policy: &Policy, priority, member: &Member<S>| {
         let state = &member.state;
         let (successes, failures) = state.counts();
         EndpointStatus {
             subset: subset.clone(),
             endpoint: (*member.endpoint).clone(),
+            priority,
             active: state.load().active(),
             successes,
             failures,
@@ -105,7 +109,11 @@ pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
         .iter()
         .flat_map(|cluster| {
             let subset = &cluster.roster.subset;
-            cluster.members.iter().map(move |m| of_member(&subset.name, &subset.policy, m))
+            cluster.members.iter().enumerate().map(move |(index, member)| {
+                let places = cluster.places.as_ref();
+                let priority = places.map_or(Some(0), |places| places.priority(index));
+                of_member(&subset.name, &subset.policy, priority, member)
+            })
         })
         .collect()
 }

@@ -7,13 +7,16 @@ use std::{
 };
 
 use mesh_core::{
-    Endpoint, InvalidConfig, Labels, Rng, Timestamp, balance::Weighted, health::Transition,
+    Endpoint, InvalidConfig, Labels, Rng, Timestamp,
+    balance::{Weighted, locality::Caller},
+    health::Transition,
     route::Split,
 };
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint, Origin, Policy, hash, panic,
+    Config, MakeEndpoint, Origin, Policy,
+    places::{Around, Places, Vantage},
     plan::{Cluster, Plan, Roster},
     subset::{EndpointState, Member, Subset},
 };
@@ -28,6 +31,8 @@ pub(super) struct Writer<S> {
     next_id: u32,
     plans: u64,
     health: Health,
+    vantage: Arc<Vantage>,
+    chance: Chance,
     /// Whether the members follow the endpoints. Not after a panic in a user's `make`.
     is_settled: bool,
 }
@@ -64,7 +69,7 @@ impl<S: Clone> Writer<S> {
     pub(super) fn new(
         config: Config,
         name: Arc<str>,
-        trusts: bool,
+        (vantage, trusts): (Vantage, bool),
         changed: &Arc<Notify>,
         chance: &Chance,
         now: Timestamp,
@@ -72,7 +77,28 @@ impl<S: Clone> Writer<S> {
         let subsets = subsets_of(&config, Vec::new(), changed, chance, now);
         let endpoints = BTreeMap::new();
         let health = Health { trusts, checked: BTreeMap::new() };
-        Self { config, name, endpoints, subsets, next_id: 0, plans: 0, health, is_settled: true }
+        Self {
+            config,
+            name,
+            endpoints,
+            subsets,
+            next_id: 0,
+            plans: 0,
+            health,
+            vantage: Arc::new(vantage),
+            chance: chance.clone(),
+            is_settled: true,
+        }
+    }
+
+    /// Whether that changes anything.
+    pub(super) fn set_caller(&mut self, caller: Caller) -> bool {
+        if self.vantage.caller == caller {
+            return false;
+        }
+        self.vantage = Arc::new(Vantage { caller, ..*self.vantage });
+        self.subsets.iter_mut().for_each(|members| members.has_changed = true);
+        true
     }
 
     pub(super) fn endpoints(&self) -> &BTreeMap<Arc<str>, Arc<Endpoint>> {
@@ -93,11 +119,13 @@ impl<S: Clone> Writer<S> {
                     state.since.on_available(now);
                 }
                 state.set_well(is_well);
+                subset.on_condition();
             }
             if ended.has_passed()
                 && let Some(event) = subset.detection.on_health_check_passed(now, &state.host)
             {
                 state.since.on_available(now);
+                subset.on_condition();
                 subset.observer.outlier(address, event);
             }
         }
@@ -216,11 +244,15 @@ impl<S: Clone> Writer<S> {
             }
         };
         self.plans += 1;
+        let Self { vantage, chance, .. } = &*self;
+        let (vantage, chance) = (vantage.clone(), chance.clone());
+        let subsets = self.subsets.iter_mut();
+        let subsets = subsets.map(|members| members.cluster(&vantage, &chance, now)).collect();
         Ok(Plan {
             number: self.plans,
             config: self.config.clone(),
             split: Split::new(destinations)?,
-            subsets: self.subsets.iter_mut().map(|members| members.cluster(now)).collect(),
+            subsets,
         })
     }
 }
@@ -308,7 +340,12 @@ impl<S> Members<S> {
     }
 
     /// The endpoints as requests read them: those of the last time, if they are the same.
-    fn cluster(&mut self, now: Timestamp) -> Arc<Cluster<S>>
+    fn cluster(
+        &mut self,
+        vantage: &Arc<Vantage>,
+        chance: &Chance,
+        now: Timestamp,
+    ) -> Arc<Cluster<S>>
     where
         S: Clone,
     {
@@ -321,11 +358,19 @@ impl<S> Members<S> {
         let policy = &self.subset.policy;
         let members = self.members.values().cloned().collect();
         let members = Weighted::scheduled(members, policy.balance(), now);
-        let doubted = panic::doubted(policy, members.as_slice(), now);
         let endpoints = members.iter().map(|member| member.state.clone()).collect();
         let roster = Striped::new(&Roster { subset: self.subset.clone(), endpoints });
-        let table = hash::table_of(&self.subset, &members, self.cluster.as_deref());
-        let cluster = Arc::new(Cluster { roster, members, doubted, table });
+        let before = self.cluster.as_deref();
+        let around = Around {
+            subset: &self.subset,
+            before: before.map(|before| &*before.roster.subset),
+            vantage,
+            chance,
+            now,
+        };
+        let known = before.and_then(|before| before.places.as_deref());
+        let places = Places::of(&around, &members, known);
+        let cluster = Arc::new(Cluster { roster, members, places });
         self.has_changed = false;
         self.cluster.insert(cluster).clone()
     }
