@@ -70,11 +70,14 @@
 //! | localities | weights, given shares, zones ([`Policy::with_locality`]) | the part of the group |
 //! | panic | [`Policy::with_panic_threshold`] | that it is ignored who is well, or that requests are refused |
 //! | keys | [`Policy::with_hash`] | the group and the endpoint, in place of chance |
+//! | labels | [`Policy::with_label_subsets`], and a request's [`Criteria`] | among which endpoints all of this is decided |
 //!
 //! The picture of this is renewed when an endpoint is ejected or comes back, and when a check finds out that it has become
 //! well or unwell: by the driver, or by the first request that comes upon the change. A request never misses an endpoint
 //! that is well: where it was sent to those that are gone, or whose breakers refuse, it goes to the rest of the group, and
 //! then to the other groups in their order.
+//!
+//! Before all of this [`Config::with_subsetting`] says which of the listed endpoints this client uses at all.
 //!
 //! Keys and localities: the table of a group has the localities' weights in it; by zones a key is not routed, as in Envoy.
 //!
