@@ -72,6 +72,7 @@ mod driver;
 mod flight;
 pub mod future;
 mod hash;
+mod life;
 mod make;
 mod panic;
 mod pick;
@@ -99,7 +100,8 @@ pub use driver::Driver;
 pub(crate) use flight::Flight;
 pub use future::Answers;
 pub use hash::{ConsistentHash, KeySource};
-pub use make::{MakeEndpoint, Origin};
+pub use life::Life;
+pub use make::{Link, MakeEndpoint, Origin};
 pub use status::{BreakerStatus, EjectionStatus, EndpointStatus};
 
 use self::{future::ResponseFuture, plan::Shared};
@@ -215,9 +217,11 @@ where
         self.shared.set_endpoint(address, None);
     }
 
-    /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows.
+    /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows. After those that are
+    /// listed come those that are listed no longer and still have attempts under way: they are
+    /// [draining](Life::Draining).
     pub fn status(&self) -> Vec<EndpointStatus> {
-        status::of(&self.shared.plan.load())
+        status::of(&self.shared)
     }
 
     /// How discovery goes; `None` if the upstream has no source of endpoints, or its driver was never polled.
