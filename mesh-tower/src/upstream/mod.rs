@@ -92,6 +92,7 @@ mod flight;
 pub mod future;
 mod hash;
 mod key;
+mod life;
 mod make;
 mod pick;
 mod places;
@@ -120,7 +121,8 @@ pub use driver::Driver;
 pub(crate) use flight::Flight;
 pub use future::Answers;
 pub use hash::{ConsistentHash, KeySource};
-pub use make::{MakeEndpoint, Origin};
+pub use life::Life;
+pub use make::{Link, MakeEndpoint, Origin};
 pub use policy::Policy;
 pub use status::{BreakerStatus, EjectionStatus, EndpointStatus};
 
@@ -243,9 +245,11 @@ where
         self.shared.set_caller(caller);
     }
 
-    /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows.
+    /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows. After those that are
+    /// listed come those that are listed no longer and still have attempts under way: they are
+    /// [draining](Life::Draining).
     pub fn status(&self) -> Vec<EndpointStatus> {
-        status::of(&self.shared.plan.load())
+        status::of(&self.shared)
     }
 
     /// How discovery goes; `None` if the upstream has no source of endpoints, or its driver was never polled.

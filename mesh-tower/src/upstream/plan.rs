@@ -14,8 +14,9 @@ use mesh_core::{
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint,
+    Config, Life, MakeEndpoint,
     discovery::Notes,
+    life::{Census, Leaving},
     places::{Places, Vantage},
     subset::{EndpointState, Member, Subset},
     writer::Writer,
@@ -108,6 +109,37 @@ where
         if let Ok(plan) = writer.plan(now) {
             self.publish(plan);
         }
+        writer.leaving.settle();
+    }
+
+    /// The endpoints that are listed no longer.
+    pub(super) fn leaving<R>(&self, look: impl FnOnce(&mut Leaving) -> R) -> R {
+        look(&mut self.lock().leaving)
+    }
+
+    /// Looks where the endpoints stand in their lives, and tells of it.
+    pub(super) fn tell_lives(&self, plan: &Plan<M::Service>) {
+        let census = |cluster: &Arc<Cluster<M::Service>>| {
+            let mut census = Census::default();
+            for member in cluster.members.iter() {
+                let (state, life) = (&member.state, Life::of(&self.make, member));
+                state.told.tell(&cluster.roster.subset, &state.address, life);
+                census[life as usize] += 1;
+            }
+            census
+        };
+        let mut all: Vec<_> = plan.subsets.iter().map(census).collect();
+        let subsets = plan.subsets.iter().map(|cluster| &cluster.roster.subset);
+        self.leaving(|leaving| {
+            leaving.settle();
+            for (census, subset) in all.iter_mut().zip(subsets.clone()) {
+                let draining = leaving.iter().filter(|left| left.is_of(subset)).count();
+                census[Life::Draining as usize] = draining;
+            }
+        });
+        for (census, subset) in all.iter().zip(subsets) {
+            subset.observer.lives(census);
+        }
     }
 
     /// Somebody else calls, or from elsewhere.
@@ -148,6 +180,7 @@ where
         let now = Clock.now();
         writer.set_config(config, &self.make, &self.changed, &self.chance, now);
         self.publish(writer.plan(now)?);
+        writer.leaving.settle();
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::{
     Config, MakeEndpoint, Origin, Policy,
+    life::{Leaving, Left},
     places::{Around, Places, Vantage},
     plan::{Cluster, Plan, Roster},
     subset::{EndpointState, Member, Subset},
@@ -33,6 +34,8 @@ pub(super) struct Writer<S> {
     health: Health,
     vantage: Arc<Vantage>,
     chance: Chance,
+    /// Who is listed no longer.
+    pub(super) leaving: Leaving,
     /// Whether the members follow the endpoints. Not after a panic in a user's `make`.
     is_settled: bool,
 }
@@ -59,6 +62,7 @@ struct Maker<'a, M> {
     make: &'a M,
     upstream: &'a Arc<str>,
     next_id: &'a mut u32,
+    leaving: &'a mut Leaving,
     health: &'a Health,
     now: Timestamp,
 }
@@ -74,7 +78,8 @@ impl<S: Clone> Writer<S> {
         chance: &Chance,
         now: Timestamp,
     ) -> Self {
-        let subsets = subsets_of(&config, Vec::new(), changed, chance, now);
+        let mut leaving = Leaving::default();
+        let subsets = subsets_of(&config, (Vec::new(), &mut leaving), changed, chance, now);
         let endpoints = BTreeMap::new();
         let health = Health { trusts, checked: BTreeMap::new() };
         Self {
@@ -87,6 +92,7 @@ impl<S: Clone> Writer<S> {
             health,
             vantage: Arc::new(vantage),
             chance: chance.clone(),
+            leaving,
             is_settled: true,
         }
     }
@@ -190,7 +196,7 @@ impl<S: Clone> Writer<S> {
         now: Timestamp,
     ) {
         let old = std::mem::take(&mut self.subsets);
-        self.subsets = subsets_of(&config, old, changed, chance, now);
+        self.subsets = subsets_of(&config, (old, &mut self.leaving), changed, chance, now);
         self.config = config;
         // A selector or a breaker may have changed.
         self.is_settled = false;
@@ -204,12 +210,12 @@ impl<S: Clone> Writer<S> {
         make: &M,
         now: Timestamp,
     ) {
-        let Self { endpoints, subsets, name, next_id, health, is_settled, .. } = self;
+        let Self { endpoints, subsets, name, next_id, health, leaving, is_settled, .. } = self;
         for address in touched.iter().filter(|address| !endpoints.contains_key(*address)) {
             health.checked.remove(address);
         }
         let was_settled = std::mem::replace(is_settled, false);
-        let mut maker = Maker { make, upstream: name, next_id, health, now };
+        let mut maker = Maker { make, upstream: name, next_id, leaving, health, now };
         for members in subsets {
             if was_settled {
                 for address in touched {
@@ -260,7 +266,7 @@ impl<S: Clone> Writer<S> {
 /// The subsets of `config`: the whole upstream first, then the named ones; those that `old` knows keep their machines.
 fn subsets_of<S>(
     config: &Config,
-    mut old: Vec<Members<S>>,
+    (mut old, leaving): (Vec<Members<S>>, &mut Leaving),
     changed: &Arc<Notify>,
     chance: &Chance,
     now: Timestamp,
@@ -282,10 +288,17 @@ fn subsets_of<S>(
         })
         .collect();
     for Members { subset, members, .. } in &old {
-        members.values().for_each(|member| subset.on_removed(&member.state));
+        members.values().for_each(|member| leaving.push(left(subset, member)));
         subset.observer.endpoints(0);
+        subset.observer.lives(&Default::default());
     }
     subsets
+}
+
+/// Takes the member's leave of its machines.
+fn left<S>(subset: &Arc<Subset>, Member { state, endpoint, .. }: &Member<S>) -> Left {
+    subset.on_removed(state);
+    Left { subset: subset.clone(), endpoint: endpoint.clone(), state: state.clone() }
 }
 
 // === impl Members ===
@@ -327,7 +340,7 @@ impl<S> Members<S> {
                 }
                 None => {
                     *has_changed = true;
-                    subset.on_removed(&member.state);
+                    maker.leaving.push(left(subset, member));
                     members.remove(address);
                 }
             }
