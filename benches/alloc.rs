@@ -6,7 +6,7 @@
 use dhat::{HeapStats, Profiler};
 use http::Request;
 use mesh_benches::{
-    Case, decisions, machines,
+    Case, choosing, decisions, machines,
     stack::{self, Client, Noop, answer, bare},
     windows::{self, FILLS, Windowed},
 };
@@ -22,14 +22,15 @@ fn main() {
     let profiler = Profiler::builder().testing().build();
     the_counter_counts();
     let cases = [decisions::cases(), machines::cases(), machines::picks()];
-    for case in cases.iter().flatten() {
-        expect_none(case.name(), |calls| case.run(calls));
+    let choosing = [choosing::picks(), choosing::routes()];
+    for case in cases.iter().chain(&choosing).flatten() {
+        expect_none(case.name(), case.calls(), |calls| case.run(calls));
     }
     memory_is_constant();
     let full = stack::build(stack::builder());
-    expect_none("full client stack", |calls| request(&full, bare, calls));
+    expect_none("full client stack", CALLS, |calls| request(&full, bare, calls));
     let none = stack::build(stack::builder().retry(retry::Config::none()));
-    expect_none("client stack without retries", |calls| request(&none, bare, calls));
+    expect_none("client stack without retries", CALLS, |calls| request(&none, bare, calls));
     // What is there for one attempt only is moved, not copied: headers cost nothing then.
     let alone = allocations(|| headers_alone(CALLS));
     let wrapped = allocations(|| request(&none, stack::with_headers, CALLS));
@@ -64,9 +65,9 @@ fn memory_is_constant() {
     assert!(few < more && more < many, "a list holds {few}, {more}, {many} bytes");
 }
 
-fn expect_none(what: &str, run: impl Fn(u64)) {
-    run(CALLS);
-    assert_eq!(allocations(|| run(CALLS)), 0, "{what} allocates, in {CALLS} calls");
+fn expect_none(what: &str, calls: u64, run: impl Fn(u64)) {
+    run(calls);
+    assert_eq!(allocations(|| run(calls)), 0, "{what} allocates, in {calls} calls");
 }
 
 fn request(client: &Client, request: fn() -> Request<stack::Body>, calls: u64) {

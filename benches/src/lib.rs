@@ -17,6 +17,7 @@
 #![expect(clippy::disallowed_methods, reason = "what measures time has to read it")]
 
 pub mod case;
+pub mod choosing;
 pub mod count;
 pub mod decisions;
 pub mod machines;
