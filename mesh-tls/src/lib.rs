@@ -14,7 +14,7 @@
 //! * [`MtlsAcceptor`] accepts: strict, permissive or disabled, for axum, tonic or by hand;
 //! * [`ConnInfo`] tells the handler who called; [`AuthorizePeerLayer`] refuses those who must not.
 //!
-//! What it does not do: it does not issue certificates for production, does not check revocation lists, and does
+//! What it does not do: it does not issue certificates for production, does not fetch revocation lists, and does
 //! not close connections whose trust has changed since they were made.
 //!
 #![cfg_attr(
@@ -62,6 +62,8 @@ pub mod mesh;
 
 pub mod policy;
 
+pub mod revocation;
+
 pub mod client;
 
 pub mod server;
@@ -78,15 +80,16 @@ pub use client::MtlsConnector;
 #[cfg(feature = "dev-ca")]
 pub use dev_ca::{DevCa, DevIdentity};
 pub use error::{
-    AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, MaterialError,
-    MaterialErrorKind, Untrusted,
+    AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, IssuerRule, MaterialError,
+    MaterialErrorKind, SvidRule, Untrusted,
 };
 pub use http::{AuthorizePeerLayer, conn_info, peer};
 pub use id::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use info::{ConnInfo, PeerIdentity, TlsInfo};
 pub use material::Material;
 pub use mesh::{Driver, MeshTls, MeshTlsBuilder, Stats, Status};
-pub use policy::PeerPolicy;
+pub use policy::{InvalidDnsName, PeerPolicy};
+pub use revocation::Revocation;
 pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, ServerMode};
 pub use source::{FileSource, IdentitySource, MaterialHandle, SourceEvent, StaticSource};
 pub use stream::MeshStream;

@@ -46,9 +46,9 @@ impl PeerVerifier {
     ) -> Result<(), Error> {
         let result = self
             .trust
-            .verify(end_entity, intermediates, now, role, self.algorithms)
+            .verify_peer(end_entity, intermediates, now, role, self.algorithms, &self.policy)
             .map_err(Refusal::Untrusted)
-            .and_then(|peer| match self.policy.allows(peer.id()) {
+            .and_then(|peer| match self.policy.admits(&peer) {
                 true => Ok(()),
                 false => Err(Refusal::NotAuthorized(peer.id().clone())),
             });
@@ -156,6 +156,11 @@ fn alert_for(refusal: &Refusal) -> CertificateError {
             }
             Untrusted::WrongPurpose => CertificateError::InvalidPurpose,
             Untrusted::BadSignature => CertificateError::BadSignature,
+            Untrusted::Revoked => CertificateError::Revoked,
+            Untrusted::RevocationUnknown | Untrusted::RevocationForged => {
+                CertificateError::UnknownRevocationStatus
+            }
+            Untrusted::RevocationOutdated => CertificateError::ExpiredRevocationList,
             Untrusted::NoCertificate
             | Untrusted::NotAnSvid(_)
             | Untrusted::BadIssuer(_)

@@ -45,14 +45,13 @@ pub use driver::Driver;
 pub use stats::Stats;
 
 use driver::PAUSE;
-pub(crate) use generation::Generation;
+pub(crate) use generation::{Demands, Generation};
 pub(crate) use stats::{Counter, Counters};
 
 use crate::{
     backend::{ClientSettings, LiveConfig, Provider},
     client::{HttpConnector, MtlsConnector},
     error::{ConnectError, MaterialError, MaterialErrorKind},
-    id::SpiffeId,
     info::PeerIdentity,
     material::Material,
     policy::PeerPolicy,
@@ -93,7 +92,7 @@ pub struct Status {
 pub(crate) struct Shared {
     pub(crate) provider: Provider,
     pub(crate) counters: Counters,
-    expected: Option<SpiffeId>,
+    demands: Demands,
     current: ArcSwapOption<Generation>,
     /// The number of the last generation published. Its sender living here tells the driver when to stop.
     published: watch::Sender<u64>,
@@ -217,13 +216,8 @@ impl Shared {
         let previous = self.current();
         let origin = material.origin.clone();
         let number = *self.published.borrow() + 1;
-        let built = Generation::build(
-            material,
-            number,
-            &self.provider,
-            self.expected.as_ref(),
-            previous.as_deref(),
-        );
+        let built =
+            Generation::build(material, number, &self.provider, &self.demands, previous.as_deref());
         let generation = built.map_err(|error| {
             let error = origin.into_iter().fold(error, |error, origin| origin.blame(error));
             self.counters.add(Counter::UpdatesRefused);

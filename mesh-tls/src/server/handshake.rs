@@ -15,6 +15,7 @@ use crate::{
     error::{AcceptError, AcceptErrorKind, Untrusted},
     info::ConnInfo,
     mesh::Counter,
+    policy::PeerPolicy,
     prefixed::Prefixed,
     stream::MeshStream,
     svid,
@@ -106,7 +107,7 @@ where
 {
     let generation = acceptor.current()?;
     let config = acceptor.config(&generation, mode)?;
-    let handshake = handshake(config, io, addresses, generation.number);
+    let handshake = handshake(config, io, addresses, generation.number, &acceptor.policy);
     match time::timeout(acceptor.handshake_timeout, handshake).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err((error, mut io))) => {
@@ -122,6 +123,7 @@ async fn handshake<IO>(
     io: Prefixed<IO>,
     (remote, local): Addresses,
     generation: u64,
+    policy: &PeerPolicy,
 ) -> Result<MeshStream<IO>, (AcceptError, Prefixed<IO>)>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -133,7 +135,7 @@ where
     let state = io.get_ref().1;
     // The verifier has judged this certificate a moment ago, in this handshake: there is no resumption.
     let leaf = state.peer_certificates().and_then(|chain| chain.first());
-    let peer = leaf.and_then(|leaf| svid::check_leaf(leaf).ok());
+    let peer = leaf.and_then(|leaf| svid::check_peer(leaf, policy).ok());
     let info = ConnInfo::tls_of(remote, local, peer, tls_info(state), generation);
     Ok(MeshStream::server(io.into(), info))
 }
