@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_core::{
     Endpoint, InvalidConfig, Labels, Ratio,
-    balance::{self, locality, priority},
+    balance::{self, locality, priority, subset, subsetting},
     breaker, budget, deadline, limit, outlier, retry, throttle,
 };
 
@@ -182,6 +182,18 @@ impl Builder {
     #[must_use]
     pub fn locality(self, locality: locality::Config) -> Self {
         self.policy(|policy| policy.with_locality(Some(locality)))
+    }
+
+    /// See [`Policy::with_label_subsets`].
+    #[must_use]
+    pub fn label_subsets(self, subsets: subset::Config) -> Self {
+        self.policy(|policy| policy.with_label_subsets(Some(subsets)))
+    }
+
+    /// See [`Config::with_subsetting`].
+    #[must_use]
+    pub fn subsetting(self, share: subsetting::Config) -> Self {
+        self.config(|config| config.with_subsetting(Some(share)))
     }
 
     /// Who calls: where it runs, its labels, and where its peers run. It decides how far endpoints are, where

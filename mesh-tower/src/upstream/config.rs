@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use mesh_core::{InvalidConfig, Labels, deadline, retry, route::Split};
+use mesh_core::{InvalidConfig, Labels, balance::subsetting, deadline, retry, route::Split};
 
 use super::{Answers, Policy};
 use crate::retry::Wishes;
@@ -41,6 +41,7 @@ pub struct Config {
     policy: Policy,
     subsets: Vec<Subset>,
     split: Vec<(String, u32)>,
+    subsetting: Option<subsetting::Config>,
     replay_cap: u64,
     propagate_deadline: bool,
     answers: Answers,
@@ -57,6 +58,7 @@ impl Config {
             policy: Policy::default(),
             subsets: Vec::new(),
             split: Vec::new(),
+            subsetting: None,
             replay_cap: REPLAY_CAP,
             propagate_deadline: true,
             answers: Answers::default(),
@@ -153,6 +155,32 @@ impl Config {
         self
     }
 
+    /// Uses only this client's share of the endpoints that are listed, so that a large fleet of clients does not connect to
+    /// all of a large fleet of endpoints: see [`subsetting`]. Default `None`: all of them.
+    ///
+    /// It comes first: subsets and priorities are those of the endpoints that are left, of which a rare label may have
+    /// none. An endpoint that goes is replaced by another. [`Aperture`](subsetting::Aperture) changes weights, too. An
+    /// endpoint that is not used is not checked.
+    ///
+    /// ```
+    /// use mesh_core::{Endpoint, balance::subsetting::{Config, Random}};
+    /// use mesh_tower::upstream::{Origin, Upstream};
+    ///
+    /// // The seed is this client's own, drawn once.
+    /// let share = Config::Random(Random::new(2, 4711)?);
+    /// let (upstream, _driver) = Upstream::builder("shop")
+    ///     .endpoints((1..=9).map(|host| Endpoint::new(format!("10.0.0.{host}:80"))))
+    ///     .subsetting(share)
+    ///     .build(|_: &Origin<'_>| ())?;
+    /// assert_eq!(upstream.status().len(), 2);
+    /// # Ok::<(), mesh_core::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn with_subsetting(mut self, subsetting: Option<subsetting::Config>) -> Self {
+        self.subsetting = subsetting;
+        self
+    }
+
     /// How many bytes of a request's body are kept to send it again. A larger body is sent once. Default 64 KiB
     /// (Linkerd).
     #[must_use]
@@ -183,7 +211,8 @@ impl Config {
     /// An empty name of the upstream or of a subset, two subsets of one name, a split that names no subset, and
     /// weights that are all 0 or whose sum exceeds 2³²−1. What would be ignored: a retry policy with
     /// `hedge_on_per_try_timeout` or a deadline policy with hedging (put
-    /// [`HedgeLayer::envoy`](crate::retry::hedge::HedgeLayer::envoy) over the upstream).
+    /// [`HedgeLayer::envoy`](crate::retry::hedge::HedgeLayer::envoy) over the upstream), and weights of localities within
+    /// [label subsets](Policy::with_label_subsets).
     pub fn build(self) -> Result<Self, InvalidConfig> {
         if self.name.is_empty() {
             return Err(InvalidConfig::new("name", "\"\"", "the name of an upstream"));
@@ -208,6 +237,8 @@ impl Config {
             return Err(InvalidConfig::new("hedge_on_per_try_timeout", true, expected));
         }
         self.wishes.check()?;
+        let own = self.subsets.iter().filter_map(Subset::policy);
+        std::iter::once(&self.policy).chain(own).try_for_each(Policy::check)?;
         Ok(self)
     }
 
@@ -253,6 +284,11 @@ impl Config {
     /// The subset of this name.
     pub fn subset(&self, name: &str) -> Option<&Subset> {
         self.subsets.iter().find(|subset| subset.name == name)
+    }
+
+    /// Which share of the listed endpoints is used.
+    pub fn subsetting(&self) -> Option<&subsetting::Config> {
+        self.subsetting.as_ref()
     }
 
     /// How many bytes of a request's body are kept.

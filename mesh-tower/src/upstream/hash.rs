@@ -10,7 +10,7 @@ use mesh_core::balance::hash::{Config, Head, Policy};
 /// A request without a key goes to an endpoint of the table by chance. Who is ejected, or refused by its breaker, is stepped
 /// over, always to the same substitute; and so is who was tried before, if the retry policy avoids it. The key stays
 /// the same over all attempts. The table is built when the endpoints, their weights or this setting change, by whoever
-/// changes them: see [`Table`] for what that costs.
+/// changes them: see [`Table`](mesh_core::balance::hash::Table) for what that costs.
 ///
 /// A cookie with a time to live is set on the response to a caller that has none.
 ///

@@ -6,7 +6,7 @@ use mesh_core::{
     balance::{hash::SetCookie, priority::Attempted},
 };
 
-use super::{hash::RequestHead, plan::Cluster, subset::Subset};
+use super::{Criteria, hash::RequestHead, plan::Cluster, subset::Subset};
 
 /// What a request says of where its attempts go, if anything does. Two words: every request's future has them.
 #[derive(Default)]
@@ -21,6 +21,8 @@ pub(super) struct Key {
 struct Rest {
     /// To be set on the response.
     cookies: Vec<HeaderValue>,
+    /// Which endpoints it asks for, if the policy knows such.
+    criteria: Option<Criteria>,
     /// The priorities of the attempts so far, where a retry goes elsewhere.
     attempted: Option<Attempted>,
 }
@@ -40,6 +42,11 @@ impl Key {
     /// Apart from the way of those who have no key.
     #[inline(never)]
     fn read_head(&mut self, subset: &Subset, head: &Parts, rng: &mut impl Rng) {
+        if subset.policy.label_subsets().is_some()
+            && let Some(criteria) = head.extensions.get()
+        {
+            self.rest().criteria = Some(Criteria::clone(criteria));
+        }
         let Some(hash) = subset.policy.hash() else { return };
         let mut cookies = Vec::new();
         let set = |cookie: SetCookie<'_>| {
@@ -57,10 +64,15 @@ impl Key {
         self.hash.map(NonZeroU64::get)
     }
 
-    /// The priorities of the attempts so far, of which each so many are avoided; 0: none is.
-    pub(super) fn attempted(&mut self, every: u32) -> Option<&mut Attempted> {
-        let attempted = Attempted::every(every).ok()?;
-        Some(self.rest().attempted.get_or_insert(attempted))
+    /// Which endpoints it asks for, and the priorities of the attempts so far, of which each so many are avoided; 0: none is.
+    pub(super) fn wishes(&mut self, every: u32) -> (Option<&Criteria>, Option<&mut Attempted>) {
+        if let Ok(attempted) = Attempted::every(every) {
+            self.rest().attempted.get_or_insert(attempted);
+        }
+        match &mut self.rest {
+            Some(rest) => (rest.criteria.as_ref(), rest.attempted.as_mut().filter(|_| every > 0)),
+            None => (None, None),
+        }
     }
 
     /// An attempt goes to that priority.

@@ -86,6 +86,7 @@
 
 mod builder;
 mod config;
+mod criteria;
 mod discovery;
 mod driver;
 mod flight;
@@ -93,6 +94,7 @@ pub mod future;
 mod hash;
 mod key;
 mod life;
+mod listed;
 mod make;
 mod pick;
 mod places;
@@ -116,6 +118,7 @@ use tower_service::Service;
 
 pub use builder::Builder;
 pub use config::{Config, Subset};
+pub use criteria::Criteria;
 pub use discovery::{DiscoveryError, DiscoveryStatus};
 pub use driver::Driver;
 pub(crate) use flight::Flight;
@@ -254,8 +257,9 @@ where
 
     /// How discovery goes; `None` if the upstream has no source of endpoints, or its driver was never polled.
     pub fn discovery(&self) -> Option<DiscoveryStatus> {
-        let endpoints = self.shared.plan.load().subsets.first().map_or(0, |c| c.members.len());
-        self.shared.discovery.status(endpoints)
+        let plan = self.shared.plan.load();
+        let used = plan.subsets.first().map_or(0, |cluster| cluster.members.len());
+        self.shared.discovery.status(plan.listed, used)
     }
 
     /// How much of a limit is in use now, over all subsets: requests in flight, retries, connections, requests that wait

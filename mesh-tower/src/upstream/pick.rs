@@ -69,8 +69,8 @@ fn pick_by_place<S: Clone>(
     for _ in 0..PICKS {
         let avoid = |state: &EndpointState| avoids && tried.contains(state.id);
         let mut asked = Asked { now, rng, hash: key.hash(), subset };
-        let attempted = key.attempted(retry.previous_priorities());
-        let picked = match places.pick(&mut asked, attempted, avoid) {
+        let wishes = key.wishes(retry.previous_priorities());
+        let picked = match places.pick(&mut asked, wishes, avoid) {
             Ok(picked) => picked,
             Err(nobody) => match (rejected, nobody.until) {
                 (Some(rejected), _) => return Err(refused(rejected)),

@@ -29,6 +29,8 @@ pub(super) struct Plan<S> {
     /// Counts the plans of an upstream, from 1.
     pub(super) number: u64,
     pub(super) config: Config,
+    /// How many endpoints are listed; those that are used are the members of the first subset.
+    pub(super) listed: usize,
     pub(super) split: Split<usize>,
     /// Those that a change did not touch are the same as in the plan before.
     pub(super) subsets: Vec<Arc<Cluster<S>>>,
@@ -95,7 +97,7 @@ where
 
     /// Changes a single one; `None` removes it.
     pub(super) fn set_endpoint(&self, address: &str, endpoint: Option<Endpoint>) {
-        self.update(|writer, now| writer.set_endpoint(address, endpoint, &self.make, now));
+        self.update(|writer, now| writer.change([(address.into(), endpoint)], &self.make, now));
     }
 
     /// Changes the list of endpoints, unless `change` says that it has not.
@@ -147,7 +149,7 @@ where
         self.update(|writer, _| writer.set_caller(caller));
     }
 
-    /// The endpoints as they are listed.
+    /// The endpoints that are used.
     pub(super) fn endpoints(&self) -> BTreeMap<Arc<str>, Arc<Endpoint>> {
         self.lock().endpoints().clone()
     }

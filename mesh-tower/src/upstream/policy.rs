@@ -1,6 +1,9 @@
 use mesh_core::{
-    Ratio,
-    balance::{self, locality, priority},
+    InvalidConfig, Ratio,
+    balance::{
+        self, locality, priority,
+        subset::{self, LocalityWeights},
+    },
     breaker, budget, limit, outlier, throttle,
 };
 
@@ -28,6 +31,7 @@ pub struct Policy {
     hash: Option<ConsistentHash>,
     priorities: priority::Config,
     locality: Option<locality::Config>,
+    label_subsets: Option<subset::Config>,
     budget: budget::Config,
     high_priority: limit::Thresholds,
     throttle: Option<throttle::Config>,
@@ -46,6 +50,7 @@ impl Default for Policy {
             hash: None,
             priorities: priority::Config::istio(),
             locality: None,
+            label_subsets: None,
             budget,
             high_priority: limit::Thresholds::new(limits).with_retry_budget(Some(budget)),
             throttle: None,
@@ -166,6 +171,20 @@ impl Policy {
         self
     }
 
+    /// Sends a request to the endpoints whose labels it asks for by [`Criteria`](super::Criteria) among its extensions (Envoy
+    /// `lb_subset_config`): see [`subset`]. Default `None`: criteria mean nothing.
+    ///
+    /// A request without criteria goes where those go that no subset is for. Priorities, localities and panic are those
+    /// within what was found, but localities weigh nothing there: [`subset::LocalityWeights`] other than ignored are
+    /// refused by [`Config::build`](super::Config::build). Limits, ejections and budget are those of the policy: it is a
+    /// choice within one upstream (or one [subset](super::Config::with_subset) of it), where Istio's subsets are clusters
+    /// of their own.
+    #[must_use]
+    pub fn with_label_subsets(mut self, subsets: Option<subset::Config>) -> Self {
+        self.label_subsets = subsets;
+        self
+    }
+
     /// How many retries there may be for the requests there are. On by default;
     /// [`budget::Config::unlimited`] is off.
     #[must_use]
@@ -237,6 +256,26 @@ impl Policy {
     /// Where requests go by where endpoints are.
     pub fn locality(&self) -> Option<&locality::Config> {
         self.locality.as_ref()
+    }
+
+    /// Which endpoints a request may ask for.
+    pub fn label_subsets(&self) -> Option<&subset::Config> {
+        self.label_subsets.as_ref()
+    }
+
+    pub(super) fn check(&self) -> Result<(), InvalidConfig> {
+        let weights = self.label_subsets.as_ref().map(subset::Config::locality_weights);
+        match weights {
+            Some(LocalityWeights::Kept | LocalityWeights::Scaled) => {
+                let expected = "ignored: in a label subset localities weigh nothing";
+                Err(InvalidConfig::new(
+                    "locality_weights",
+                    format_args!("{:?}", weights.unwrap_or_default()),
+                    expected,
+                ))
+            }
+            Some(LocalityWeights::Ignored) | None => Ok(()),
+        }
     }
 
     /// How many retries there may be for the requests there are.

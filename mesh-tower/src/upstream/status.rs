@@ -2,7 +2,7 @@ use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
 use mesh_core::{
     Endpoint, Ratio, Timestamp,
-    balance::hash,
+    balance::{hash, locality, priority::OnPanic, subsetting},
     breaker,
     outlier::{self, Detector},
 };
@@ -148,6 +148,9 @@ pub(super) fn describe(config: &Config) -> String {
         // Writing to a String cannot fail.
         _ = writeln!(text, "  {step:<9} {what}");
     };
+    if let Some(share) = config.subsetting() {
+        line("endpoints", describe_share(share));
+    }
     line("route", split(config));
     let (timeout, whose) = match config.deadline_policy() {
         Some(policy) => (policy.timeout(), "what the request's headers ask for"),
@@ -184,6 +187,21 @@ pub(super) fn describe(config: &Config) -> String {
     text
 }
 
+fn describe_share(share: &subsetting::Config) -> String {
+    match share {
+        subsetting::Config::Random(random) => {
+            format!("{} of those listed, by a seed", random.size())
+        }
+        subsetting::Config::Rounds(rounds) => {
+            format!("{} of those listed, as client {}", rounds.size(), rounds.client())
+        }
+        subsetting::Config::Aperture(aperture) => {
+            let (size, place, all) = (aperture.size(), aperture.instance(), aperture.instances());
+            format!("{size} of those listed at least, as client {place} of {all}")
+        }
+    }
+}
+
 fn describe_policy(policy: &Policy, line: &mut impl FnMut(&str, String)) {
     let limits = policy.limits();
     let count = |limit: u32| match limit {
@@ -208,12 +226,35 @@ fn describe_policy(policy: &Policy, line: &mut impl FnMut(&str, String)) {
             Some(hash) => describe_hash(hash.table()),
         },
     );
+    if let Some(locality) = policy.locality().filter(|locality| locality.is_enabled()) {
+        line("locality", describe_locality(locality).into());
+    }
+    if let Some(subsets) = policy.label_subsets() {
+        let keys = subsets.selectors().iter().map(|selector| {
+            let keys: Vec<_> = selector.keys().collect();
+            keys.join("+")
+        });
+        line("labels", format!("as a request asks for: {}", keys.collect::<Vec<_>>().join(", ")));
+    }
     line("breaker", policy.breaker().map_or_else(|| "none".into(), describe_breaker));
     let panic = match policy.panic_threshold() {
         Ratio::ZERO => String::new(),
-        share => format!(", ignored while less than {share} are left"),
+        share => match policy.priorities().on_panic() {
+            OnPanic::UseAll => format!(", ignored while less than {share} are well"),
+            OnPanic::FailFast { .. } => format!(", all refused while less than {share} are well"),
+        },
     };
     line("outlier", describe_outlier(policy.outlier()) + &panic);
+}
+
+fn describe_locality(locality: &locality::Config) -> &'static str {
+    if locality.zone_routing().is_some() {
+        "stays in the zone while that can carry it, then by distance"
+    } else if locality.is_distributed() {
+        "by given shares"
+    } else {
+        "to the nearest"
+    }
 }
 
 fn describe_hash(table: &hash::Config) -> String {

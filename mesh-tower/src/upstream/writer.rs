@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::{
     Config, MakeEndpoint, Origin, Policy,
     life::{Leaving, Left},
+    listed::{Endpoints, Listed},
     places::{Around, Places, Vantage},
     plan::{Cluster, Plan, Roster},
     subset::{EndpointState, Member, Subset},
@@ -27,7 +28,7 @@ use crate::{Chance, health::Ended, striped::Striped};
 pub(super) struct Writer<S> {
     config: Config,
     name: Arc<str>,
-    endpoints: BTreeMap<Arc<str>, Arc<Endpoint>>,
+    listed: Listed,
     subsets: Vec<Members<S>>,
     next_id: u32,
     plans: u64,
@@ -80,12 +81,12 @@ impl<S: Clone> Writer<S> {
     ) -> Self {
         let mut leaving = Leaving::default();
         let subsets = subsets_of(&config, (Vec::new(), &mut leaving), changed, chance, now);
-        let endpoints = BTreeMap::new();
+        let listed = Listed::new(config.subsetting().copied());
         let health = Health { trusts, checked: BTreeMap::new() };
         Self {
             config,
             name,
-            endpoints,
+            listed,
             subsets,
             next_id: 0,
             plans: 0,
@@ -107,8 +108,14 @@ impl<S: Clone> Writer<S> {
         true
     }
 
-    pub(super) fn endpoints(&self) -> &BTreeMap<Arc<str>, Arc<Endpoint>> {
-        &self.endpoints
+    /// The endpoints as they are listed.
+    pub(super) fn listed(&self) -> &Endpoints {
+        self.listed.all()
+    }
+
+    /// Those that are used.
+    pub(super) fn endpoints(&self) -> &Endpoints {
+        self.listed.used()
     }
 
     /// An active check of an endpoint has ended.
@@ -148,43 +155,23 @@ impl<S: Clone> Writer<S> {
         make: &M,
         now: Timestamp,
     ) -> bool {
-        let gone = self.endpoints.keys().filter(|address| !endpoints.contains_key(*address));
-        let mut touched: Vec<Arc<str>> = gone.cloned().collect();
-        for address in &touched {
-            self.endpoints.remove(address);
-        }
-        for (address, endpoint) in endpoints {
-            if self.endpoints.get(&address).is_none_or(|known| **known != endpoint) {
-                self.endpoints.insert(address.clone(), Arc::new(endpoint));
-                touched.push(address);
-            }
-        }
-        let was_settled = self.is_settled;
-        self.follow(&touched, make, now);
-        !touched.is_empty() || !was_settled
+        let gone = self.listed.all().keys().filter(|address| !endpoints.contains_key(*address));
+        let gone: Vec<_> = gone.map(|address| (address.clone(), None)).collect();
+        let listed = endpoints.into_iter().map(|(address, endpoint)| (address, Some(endpoint)));
+        self.change(gone.into_iter().chain(listed), make, now)
     }
 
-    /// Whether that changes anything.
-    pub(super) fn set_endpoint<M: MakeEndpoint<Service = S>>(
+    /// Changes these endpoints; `None` removes one. Whether that changes anything.
+    pub(super) fn change<M: MakeEndpoint<Service = S>>(
         &mut self,
-        address: &str,
-        endpoint: Option<Endpoint>,
+        changes: impl IntoIterator<Item = (Arc<str>, Option<Endpoint>)>,
         make: &M,
         now: Timestamp,
     ) -> bool {
-        let known = self.endpoints.get(address).map(|known| &**known);
-        if known == endpoint.as_ref() {
-            let was_settled = self.is_settled;
-            self.follow(&[], make, now);
-            return !was_settled;
-        }
-        let address: Arc<str> = address.into();
-        match endpoint {
-            Some(endpoint) => self.endpoints.insert(address.clone(), Arc::new(endpoint)),
-            None => self.endpoints.remove(&address),
-        };
-        self.follow(&[address], make, now);
-        true
+        let (has_changed, touched) = self.listed.change(changes);
+        let was_settled = self.is_settled;
+        self.follow(&touched, make, now);
+        has_changed || !was_settled
     }
 
     pub(super) fn set_config<M: MakeEndpoint<Service = S>>(
@@ -197,6 +184,9 @@ impl<S: Clone> Writer<S> {
     ) {
         let old = std::mem::take(&mut self.subsets);
         self.subsets = subsets_of(&config, (old, &mut self.leaving), changed, chance, now);
+        if self.config.subsetting() != config.subsetting() {
+            self.listed.set_subsetting(config.subsetting().copied());
+        }
         self.config = config;
         // A selector or a breaker may have changed.
         self.is_settled = false;
@@ -210,7 +200,8 @@ impl<S: Clone> Writer<S> {
         make: &M,
         now: Timestamp,
     ) {
-        let Self { endpoints, subsets, name, next_id, health, leaving, is_settled, .. } = self;
+        let Self { listed, subsets, name, next_id, health, leaving, is_settled, .. } = self;
+        let endpoints = listed.used();
         for address in touched.iter().filter(|address| !endpoints.contains_key(*address)) {
             health.checked.remove(address);
         }
@@ -257,6 +248,7 @@ impl<S: Clone> Writer<S> {
         Ok(Plan {
             number: self.plans,
             config: self.config.clone(),
+            listed: self.listed.all().len(),
             split: Split::new(destinations)?,
             subsets,
         })

@@ -9,20 +9,32 @@ mod area;
 mod seat;
 mod set;
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_core::{
-    Ratio, Rng, Timestamp,
-    balance::{locality::Caller, priority::Attempted},
+    Endpoint, Ratio, Rng, Timestamp,
+    balance::{
+        locality::{self, Caller, Layout},
+        priority::Attempted,
+        subset::{self, Id, Metadata, Subsets},
+    },
 };
 
 use self::{seat::Seat, set::Set};
-use super::subset::{EndpointState, Member, Subset};
+use super::{
+    Criteria,
+    subset::{EndpointState, Member, Subset},
+};
 use crate::Chance;
 
 /// The places of a cluster.
 pub(super) struct Places {
-    whole: Set,
+    /// All endpoints, then those of the subsets by labels, in their order.
+    sets: Box<[Set]>,
+    by_labels: Option<Subsets>,
     vantage: Arc<Vantage>,
 }
 
@@ -76,53 +88,128 @@ impl Places {
         members: &[Member<S>],
         before: Option<&Self>,
     ) -> Option<Box<Self>> {
-        if around.is_plain(members) {
+        let seats = || members.iter().enumerate().map(|(index, member)| Seat::of(index, member));
+        let endpoint = |index: usize| &*members[index].endpoint;
+        let config = around.subset.policy.label_subsets();
+        let by_labels = config.map(|config| {
+            let labels = members.iter().map(|member| member.endpoint.labels());
+            Subsets::new(config, &labels.map(Metadata::from).collect::<Vec<_>>())
+        });
+        let layout = around.layout(members.iter().map(|member| &*member.endpoint), true);
+        if by_labels.is_none() && around.is_plain(members.len(), &layout) {
             return None;
         }
-        let seats = members.iter().enumerate().map(|(index, member)| Seat::of(index, member));
-        let endpoints = members.iter().map(|member| &*member.endpoint);
-        let whole =
-            Set::new(around, seats.collect(), endpoints, before.map(|before| &before.whole));
-        Some(Box::new(Self { whole, vantage: around.vantage.clone() }))
+        let known = before.and_then(|before| before.sets.first());
+        let whole = Set::new(around, seats().collect(), layout, known);
+        let all: Vec<Seat> = seats().collect();
+        let known = before.map(Self::by_key).unwrap_or_default();
+        let of_labels = |(id, subset): (Id, &subset::Subset)| {
+            let places = subset.members();
+            // The first is of all: it is there already.
+            (id.index() > 0).then(|| {
+                let layout = around.layout(places.iter().map(|&index| endpoint(index)), false);
+                let seats = places.iter().map(|&index| all[index].clone()).collect();
+                Set::new(around, seats, layout, known.get(subset.key()).copied())
+            })
+        };
+        let others = by_labels.iter().flat_map(Subsets::iter).filter_map(of_labels);
+        let sets = std::iter::once(whole).chain(others).collect();
+        Some(Box::new(Self { sets, by_labels, vantage: around.vantage.clone() }))
     }
 
     /// Picks an endpoint, of those that are not to be avoided if there are such.
     pub(super) fn pick(
         &self,
         asked: &mut Asked<'_, impl Rng>,
+        (criteria, mut attempted): (Option<&Criteria>, Option<&mut Attempted>),
+        avoid: impl Fn(&EndpointState) -> bool + Copy,
+    ) -> Result<Picked, Nobody<'_>> {
+        let Some(subsets) = &self.by_labels else {
+            return self.pick_in(0, asked, attempted, avoid);
+        };
+        let anything = Criteria::default();
+        let mut nobody = Nobody { seats: &[], until: None };
+        for found in criteria.unwrap_or(&anything).find(subsets) {
+            for subset in std::iter::once(found.subset()).chain(found.or()) {
+                match self.pick_in(subset.index(), asked, attempted.as_deref_mut(), avoid) {
+                    Ok(picked) => return Ok(picked),
+                    Err(other) => nobody = other,
+                }
+            }
+        }
+        Err(nobody)
+    }
+
+    fn pick_in(
+        &self,
+        set: usize,
+        asked: &mut Asked<'_, impl Rng>,
         attempted: Option<&mut Attempted>,
         avoid: impl Fn(&EndpointState) -> bool + Copy,
     ) -> Result<Picked, Nobody<'_>> {
-        self.whole.refresh(asked.subset, &self.vantage.caller, asked.now);
-        self.whole.pick(asked, attempted, avoid)
+        let set = &self.sets[set];
+        set.refresh(asked.subset, &self.vantage.caller, asked.now);
+        set.pick(asked, attempted, avoid)
     }
 
     /// Makes new pictures where the condition of an endpoint has changed since.
     pub(super) fn refresh(&self, subset: &Subset, now: Timestamp) {
-        self.whole.refresh(subset, &self.vantage.caller, now);
+        for set in &self.sets {
+            set.refresh(subset, &self.vantage.caller, now);
+        }
+    }
+
+    /// The sets, by what they are over all changes of the endpoints.
+    fn by_key(&self) -> BTreeMap<&subset::Key, &Set> {
+        let subsets = self.by_labels.iter().flat_map(Subsets::iter);
+        subsets.map(|(id, subset)| (subset.key(), &self.sets[id.index()])).collect()
     }
 
     /// The priority of a member, from 0; `None` if it gets nothing.
     pub(super) fn priority(&self, member: usize) -> Option<usize> {
-        self.whole.priority(member)
+        self.sets[0].priority(member)
     }
 }
 
 impl Around<'_> {
-    /// Whether any endpoint will do that is available.
-    fn is_plain<S>(&self, members: &[Member<S>]) -> bool {
+    /// The priorities and localities of some endpoints. Within a subset by labels localities weigh nothing, as in Envoy.
+    fn layout<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>, is_whole: bool) -> Layout {
         let policy = &self.subset.policy;
-        let mut priorities = members.iter().map(|member| member.endpoint.priority());
-        let first = priorities.next().unwrap_or_default();
-        policy.hash().is_none()
-            && self.never_panics()
-            && policy.locality().is_none_or(|locality| !locality.is_enabled())
-            && priorities.all(|priority| priority == first)
+        let locality = policy.locality().cloned();
+        let mut locality =
+            locality.unwrap_or_else(|| locality::Config::failover().with_enabled(false));
+        if !is_whole {
+            locality = locality.with_weighted_localities(false);
+        }
+        // Zones are looked at in any case, as in Istio.
+        let can_fail_over =
+            !policy.outlier().is_off() || self.vantage.checks || locality.zone_routing().is_some();
+        Layout::new(&locality, &self.vantage.caller, can_fail_over, endpoints)
+    }
+
+    /// Whether any endpoint will do that is available.
+    fn is_plain(&self, endpoints: usize, layout: &Layout) -> bool {
+        let is_flat = match layout.levels() {
+            [] => endpoints == 0,
+            [level] => {
+                let count = level.groups().iter().map(|group| group.endpoints().len()).sum();
+                let is_one = level.groups().len() == 1;
+                endpoints == count && (is_one || !draws_localities(layout, 0))
+            }
+            _ => false,
+        };
+        is_flat && self.never_panics() && self.subset.policy.hash().is_none()
     }
 
     fn never_panics(&self) -> bool {
         self.subset.policy.panic_threshold() == Ratio::ZERO
     }
+}
+
+/// Whether a locality of that priority is drawn before an endpoint is.
+fn draws_localities(layout: &Layout, priority: usize) -> bool {
+    // Who fails over has no zone to stay in.
+    layout.is_weighted() || (priority == 0 && layout.zone_routing().is_some())
 }
 
 impl Nobody<'_> {

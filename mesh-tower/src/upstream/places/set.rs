@@ -5,14 +5,14 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    Endpoint, Rng, Timestamp,
+    Rng, Timestamp,
     balance::{
-        locality::{Caller, Config, Layout, Plan},
+        locality::{Caller, Group, Layout, Plan},
         priority::{Attempted, Condition, Target},
     },
 };
 
-use super::{Around, Asked, Nobody, Picked, area::Area, seat::Seat};
+use super::{Around, Asked, Nobody, Picked, area::Area, draws_localities, seat::Seat};
 use crate::upstream::subset::{EndpointState, Subset};
 
 /// Endpoints in priorities and localities, and how the load is shared as of now.
@@ -20,7 +20,7 @@ pub(super) struct Set {
     seats: Box<[Seat]>,
     layout: Layout,
     levels: Box<[Level]>,
-    plan: ArcSwap<Plan>,
+    pub(super) plan: ArcSwap<Plan>,
     /// Of which of the subset's conditions the plan is the picture.
     as_of: AtomicU64,
     renewing: Mutex<()>,
@@ -37,21 +37,14 @@ struct Level {
 type Drawn = (usize, Option<usize>, Target, Option<Timestamp>);
 
 impl Set {
-    pub(super) fn new<'a>(
+    pub(super) fn new(
         around: &Around<'_>,
         seats: Box<[Seat]>,
-        endpoints: impl Iterator<Item = &'a Endpoint>,
+        layout: Layout,
         before: Option<&Self>,
     ) -> Self {
         let policy = &around.subset.policy;
-        let off = Config::failover().with_enabled(false);
-        let locality = policy.locality().unwrap_or(&off);
-        // Zones are looked at in any case, as in Istio.
-        let can_fail_over = !policy.outlier().is_off()
-            || around.vantage.checks
-            || locality.zone_routing().is_some();
         let caller = &around.vantage.caller;
-        let layout = Layout::new(locality, caller, can_fail_over, endpoints);
         let levels = layout.levels().iter().enumerate().map(|(priority, level)| {
             let before = before.and_then(|before| before.levels.get(priority));
             let at = |positions: &[usize]| -> Vec<Seat> {
@@ -60,8 +53,6 @@ impl Set {
             let groups = level.groups();
             let mut all: Vec<usize> =
                 groups.iter().flat_map(|group| group.endpoints()).copied().collect();
-            let is_drawn =
-                layout.is_weighted() || (priority == 0 && layout.zone_routing().is_some());
             let localities = if layout.is_weighted() {
                 groups.iter().map(|group| (group.weight(), group.endpoints().len())).collect()
             } else {
@@ -69,11 +60,9 @@ impl Set {
                 all.sort_unstable();
                 vec![(1, all.len())]
             };
-            let apart =
-                if is_drawn && groups.len() > 1 && policy.hash().is_none() { groups } else { &[] };
-            let area = |group: &mesh_core::balance::locality::Group| {
-                Area::new(around, at(group.endpoints()), Vec::new(), None)
-            };
+            let is_drawn = draws_localities(&layout, priority) && policy.hash().is_none();
+            let apart = if is_drawn && groups.len() > 1 { groups } else { &[] };
+            let area = |group: &Group| Area::new(around, at(group.endpoints()), Vec::new(), None);
             Level {
                 all: Area::new(around, at(&all), localities, before.map(|before| &before.all)),
                 groups: apart.iter().map(area).collect(),
@@ -152,7 +141,7 @@ impl Set {
         Err(nobody(None))
     }
 
-    fn pick_at(
+    pub(super) fn pick_at(
         &self,
         asked: &mut Asked<'_, impl Rng>,
         (priority, group, target): (usize, Option<usize>, Target),
