@@ -193,7 +193,7 @@ impl Documents {
 
     fn view(&self, asked: &str) -> Result<View<'_>, Errors> {
         let (host, port) = split_port(asked);
-        let full = self.resolve(host)?;
+        let full = resolve(self.hosts(), host, super::DEFAULT_NAMESPACE)?;
         let service = most_specific(&self.virtual_services, |service| {
             service.hosts.iter().filter_map(|host| host.specificity(&full)).max()
         })
@@ -295,25 +295,8 @@ impl Documents {
         self.virtual_services.push(service);
     }
 
-    /// The full name of what the caller means.
-    fn resolve(&self, asked: &str) -> Result<String, Errors> {
-        let known = self.hosts();
-        if known.contains(&asked) {
-            return Ok(asked.to_owned());
-        }
-        match *known.into_iter().filter(|full| is_asked(full, asked)).collect::<Vec<_>>() {
-            // Perhaps a wildcard means it.
-            [] => Ok(super::host::Host::resolve(asked, super::DEFAULT_NAMESPACE).full),
-            [full] => Ok(full.to_owned()),
-            ref several => {
-                let message = format!("{asked:?} may be {}", several.join(" or "));
-                Err(unresolved(Origin::default(), "", message).into())
-            }
-        }
-    }
-
     /// The full names of all hosts but wildcards, each once.
-    fn hosts(&self) -> Vec<&str> {
+    pub(super) fn hosts(&self) -> Vec<&str> {
         let of_services = self.virtual_services.iter().flat_map(|service| &service.hosts);
         let of_rules = self.destination_rules.iter().map(|rule| &rule.host);
         let mut hosts: Vec<&str> = of_rules
@@ -335,6 +318,22 @@ impl Documents {
         };
         let message = format!("{host:?} is no host of the documents, which are about {about}");
         unresolved(Origin::default(), "", message).into()
+    }
+}
+
+/// The full name of what the caller means: one of those that are known, or a service of that namespace.
+pub(super) fn resolve(known: Vec<&str>, asked: &str, namespace: &str) -> Result<String, Errors> {
+    if known.contains(&asked) {
+        return Ok(asked.to_owned());
+    }
+    match *known.into_iter().filter(|full| is_asked(full, asked)).collect::<Vec<_>>() {
+        // Perhaps a wildcard means it.
+        [] => Ok(super::host::Host::resolve(asked, namespace).full),
+        [full] => Ok(full.to_owned()),
+        ref several => {
+            let message = format!("{asked:?} may be {}", several.join(" or "));
+            Err(unresolved(Origin::default(), "", message).into())
+        }
     }
 }
 

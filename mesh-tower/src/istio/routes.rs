@@ -6,7 +6,7 @@ use mesh_core::route::{Action, Client, Forward, Rule, VirtualHost};
 
 use super::{
     Destination, Documents, Errors, VirtualService,
-    documents::unknown_subsets,
+    documents::{resolve, unknown_subsets},
     host::{CLUSTER, Host},
     problem::Problem,
     virtual_service::HttpRule,
@@ -74,6 +74,41 @@ impl Documents {
         Ok(hosts)
     }
 
+    /// The destination that is the whole of `host`, which is named as for [`upstream`](Self::upstream), or is one that a
+    /// route leads to. What no document speaks of is a service of the client's namespace, if its name has no dot.
+    ///
+    /// # Errors
+    ///
+    /// A host that may mean several.
+    ///
+    /// ```
+    /// use mesh_core::route::Client;
+    /// use mesh_tower::istio::{self, Unsupported};
+    ///
+    /// let documents = istio::read("\
+    /// apiVersion: networking.istio.io/v1
+    /// kind: DestinationRule
+    /// metadata: {name: shop, namespace: sales}
+    /// spec: {host: shop}
+    /// ", "shop.yaml", Unsupported::Error)?;
+    /// let client = Client::default();
+    /// let full = |host| documents.whole(host, &client).unwrap().full_host().to_owned();
+    /// assert_eq!(full("shop"), "shop.sales.svc.cluster.local");
+    /// assert_eq!(full("cart"), "cart.default.svc.cluster.local");
+    /// # Ok::<_, istio::Errors>(())
+    /// ```
+    pub fn whole(&self, host: &str, client: &Client) -> Result<Destination, Errors> {
+        let rules = self.virtual_services.iter().flat_map(|service| &service.rules);
+        let mut known = self.hosts();
+        for action in rules.map(|rule| &rule.action) {
+            known.extend(destinations(action).map(|to| to.full_host()));
+        }
+        known.sort_unstable();
+        known.dedup();
+        let full = resolve(known, host, client.namespace())?;
+        Ok(Destination::whole(Host { written: host.to_owned(), full }))
+    }
+
     /// The upstream of a destination: the policy of its host, subset and port. Its name is the host as it is written, with
     /// the port if one is named. Time limits and retries of the routes that lead to it come with the requests; its own are
     /// the mesh's.
@@ -102,10 +137,7 @@ impl Documents {
     ) -> Rule<Destination> {
         let action = match &rule.action {
             Action::Forward(forward) => {
-                let shares = forward.destinations().weights();
-                let shares = shares.filter_map(|(share, _)| share.destination());
-                let copies = forward.mirrors().iter().map(|mirror| mirror.destination());
-                for to in shares.chain(copies) {
+                for to in destinations(&rule.action) {
                     let view = self.view_of(&to.host.full, to.port);
                     let subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
                     let known: Vec<_> = subsets.map(|subset| subset.name.as_str()).collect();
@@ -132,6 +164,19 @@ impl Documents {
         let policy = subset.and_then(|subset| subset.policy.as_ref());
         view.blocks(policy).is_some_and(|blocks| blocks.is_hashed())
     }
+}
+
+/// Where requests may go by a rule, copies included.
+fn destinations(action: &Action<Destination>) -> impl Iterator<Item = &Destination> {
+    let forward = match action {
+        Action::Forward(forward) => Some(forward),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    };
+    forward.into_iter().flat_map(|forward| {
+        let shares = forward.destinations().weights();
+        let copies = forward.mirrors().iter().map(|mirror| mirror.destination());
+        shares.filter_map(|(share, _)| share.destination()).chain(copies)
+    })
 }
 
 /// By which names a client knows the hosts, without those that are taken.
