@@ -75,7 +75,9 @@ impl Policies {
 
     fn hosts(&self) -> impl Iterator<Item = &str> {
         let of_rules = self.0.destination_rules().iter().map(istio::DestinationRule::host);
-        of_rules.chain(self.0.virtual_services().iter().flat_map(istio::VirtualService::hosts))
+        of_rules
+            .chain(self.0.virtual_services().iter().flat_map(istio::VirtualService::hosts))
+            .chain(self.0.http_routes().iter().flat_map(istio::HttpRoute::hosts))
     }
 }
 

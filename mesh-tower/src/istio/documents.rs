@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_core::{InvalidConfig, Labels};
 
 use super::{
-    Destination, DestinationRule, EffectivePolicy, Errors, MeshConfig, PeerAuthentication, Retries,
-    VirtualService, WHOLE,
+    Destination, DestinationRule, EffectivePolicy, Errors, HttpRoute, MeshConfig,
+    PeerAuthentication, Retries, VirtualService, WHOLE,
     host::is_asked,
     problem::{Cause, Origin, Problem},
     traffic_policy::{Blocks, TrafficPolicy},
@@ -18,6 +18,7 @@ use crate::upstream;
 pub struct Documents {
     pub(super) destination_rules: Vec<DestinationRule>,
     pub(super) virtual_services: Vec<VirtualService>,
+    pub(super) http_routes: Vec<HttpRoute>,
     pub(super) peer_authentications: Vec<PeerAuthentication>,
     pub(super) warnings: Vec<Problem>,
     pub(super) root_namespace: String,
@@ -61,6 +62,7 @@ impl Documents {
         self.destination_rules.extend(other.destination_rules);
         self.warnings.extend(other.warnings);
         self.peer_authentications.extend(other.peer_authentications);
+        self.http_routes.extend(other.http_routes);
         for service in other.virtual_services {
             self.add_virtual_service(service);
         }
@@ -75,6 +77,11 @@ impl Documents {
     /// The virtual services, in the order of the text.
     pub fn virtual_services(&self) -> &[VirtualService] {
         &self.virtual_services
+    }
+
+    /// The routes of Gateway API, in the order of the text.
+    pub fn http_routes(&self) -> &[HttpRoute] {
+        &self.http_routes
     }
 
     /// The policies of what workloads accept, in the order of the text.
@@ -342,6 +349,7 @@ impl Default for Documents {
         Self {
             destination_rules: Vec::new(),
             virtual_services: Vec::new(),
+            http_routes: Vec::new(),
             peer_authentications: Vec::new(),
             warnings: Vec::new(),
             root_namespace: super::ROOT_NAMESPACE.to_owned(),

@@ -1,14 +1,15 @@
 //! The rules of all virtual services as routes, and the upstreams of their destinations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::route::{Action, Client, Forward, Rule, VirtualHost};
+use mesh_core::route::{Action, Client, Forward, Rule, VirtualHost, gateway};
 
 use super::{
-    Destination, Documents, Errors, VirtualService,
+    Destination, Documents, Errors, HttpRoute,
     documents::{resolve, unknown_subsets},
     host::{CLUSTER, Host},
-    problem::Problem,
+    http_route::Parent,
+    problem::{Origin, Problem},
     virtual_service::HttpRule,
 };
 use crate::upstream;
@@ -59,9 +60,11 @@ impl Documents {
             if names.is_empty() {
                 continue;
             }
-            let rules = service.rules.iter().map(|rule| self.rule(rule, service, &mut problems));
+            let rules =
+                service.rules.iter().map(|rule| self.rule(rule, &service.origin, &mut problems));
             hosts.push(VirtualHost::new(names, rules.collect()));
         }
+        self.gateway_hosts(client, &mut taken, &mut problems, &mut hosts);
         Errors::refuse(problems)?;
         for rule in &self.destination_rules {
             let names = new_names([&rule.host].into_iter(), client, &mut taken);
@@ -98,10 +101,17 @@ impl Documents {
     /// # Ok::<_, istio::Errors>(())
     /// ```
     pub fn whole(&self, host: &str, client: &Client) -> Result<Destination, Errors> {
-        let rules = self.virtual_services.iter().flat_map(|service| &service.rules);
+        let of_services = self.virtual_services.iter().flat_map(|service| &service.rules);
+        let rules = of_services.chain(self.http_routes.iter().flat_map(|route| &route.rules));
         let mut known = self.hosts();
         for action in rules.map(|rule| &rule.action) {
             known.extend(destinations(action).map(|to| to.full_host()));
+        }
+        for parent in self.http_routes.iter().flat_map(|route| &route.parents) {
+            match parent {
+                Parent::Service(host, _) => known.push(&host.full),
+                Parent::Gateway(..) => {}
+            }
         }
         known.sort_unstable();
         known.dedup();
@@ -120,7 +130,7 @@ impl Documents {
         let view = self.view_of(&to.host.full, to.port);
         let subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
         let known: Vec<_> = subsets.map(|subset| subset.name.as_str()).collect();
-        let origin = super::problem::Origin::default();
+        let origin = Origin::default();
         Errors::refuse(unknown_subsets([to].into_iter(), &origin, &known))?;
         let mut config = self.config(&to.name(), &view)?;
         if let Some(subset) = to.subset() {
@@ -129,10 +139,39 @@ impl Documents {
         Ok(config.with_retry(self.retries(None).to_config(self.is_hashed(to))))
     }
 
+    /// The hosts of the routes of Gateway API, each with the rules of all its routes.
+    fn gateway_hosts(
+        &self,
+        client: &Client,
+        taken: &mut BTreeSet<String>,
+        problems: &mut Vec<Problem>,
+        hosts: &mut Vec<VirtualHost<Destination>>,
+    ) {
+        let mut ranked: BTreeMap<&str, (Vec<String>, Vec<gateway::Rule<Rule<Destination>>>)> =
+            BTreeMap::new();
+        for route in &self.http_routes {
+            for (name, names, port) in attached(route, client) {
+                let (known, rules) = ranked.entry(name).or_default();
+                *known = names;
+                rules.extend(route.rules.iter().map(|rule| {
+                    let made = self.rule(rule, &route.origin, problems);
+                    route.ranked(rule, port, made)
+                }));
+            }
+        }
+        for (names, rules) in ranked.into_values() {
+            let free = names.into_iter().filter(|name| taken.insert(name.to_ascii_lowercase()));
+            let names: Vec<_> = free.collect();
+            if !names.is_empty() {
+                hosts.push(VirtualHost::by_precedence(names, rules));
+            }
+        }
+    }
+
     fn rule(
         &self,
         rule: &HttpRule,
-        service: &VirtualService,
+        origin: &Origin,
         problems: &mut Vec<Problem>,
     ) -> Rule<Destination> {
         let action = match &rule.action {
@@ -141,7 +180,7 @@ impl Documents {
                     let view = self.view_of(&to.host.full, to.port);
                     let subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
                     let known: Vec<_> = subsets.map(|subset| subset.name.as_str()).collect();
-                    problems.extend(unknown_subsets([to].into_iter(), &service.origin, &known));
+                    problems.extend(unknown_subsets([to].into_iter(), origin, &known));
                 }
                 let mut shares = forward.destinations().weights();
                 let is_hashed = shares
@@ -177,6 +216,33 @@ fn destinations(action: &Action<Destination>) -> impl Iterator<Item = &Destinati
         let copies = forward.mirrors().iter().map(|mirror| mirror.destination());
         shares.filter_map(|(share, _)| share.destination()).chain(copies)
     })
+}
+
+/// A host by which rules are found together, the names by which the client knows it, and the port that it is restricted to.
+type Attached<'a> = (&'a str, Vec<String>, Option<u16>);
+
+/// The hosts of a route, for that client.
+fn attached<'a>(route: &'a HttpRoute, client: &Client) -> Vec<Attached<'a>> {
+    let mut all: Vec<Attached<'a>> = Vec::new();
+    for parent in &route.parents {
+        match parent {
+            Parent::Service(host, port) if client.gateway() == Client::default().gateway() => {
+                all.push((&host.full, names_of(host, client), *port));
+            }
+            Parent::Gateway(name, namespace)
+                if client.gateway() == name
+                    || client.gateway() == format!("{namespace}/{name}") =>
+            {
+                if route.hostnames.is_empty() {
+                    all.push(("*", vec!["*".to_owned()], None));
+                }
+                let names = route.hostnames.iter();
+                all.extend(names.map(|name| (name.as_str(), vec![name.clone()], None)));
+            }
+            Parent::Service(..) | Parent::Gateway(..) => {}
+        }
+    }
+    all
 }
 
 /// By which names a client knows the hosts, without those that are taken.
