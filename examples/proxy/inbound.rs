@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use mesh_core::{Endpoint, outlier, retry};
 use mesh_tls::{ConnInfo, MeshTls, MtlsAcceptor, PeerPolicy, ServerMode};
 use mesh_tower::{
+    body::ReplayBody,
     istio::MtlsMode,
     limit,
     pool::HttpEndpoints,
@@ -22,7 +23,7 @@ use tower_service::Service;
 use crate::{
     config::{ConfigError, Inbound},
     forward::{Body, Forward},
-    headers::CLIENT_CERT,
+    headers::{CLIENT_CERT, clean_request},
     transport::{Endpoints, Target},
 };
 
@@ -116,6 +117,7 @@ impl Service<Request<Incoming>> for Application {
             Some(caller) => drop(request.headers_mut().insert(CLIENT_CERT, caller.clone())),
             None => drop(request.headers_mut().remove(CLIENT_CERT)),
         }
-        Forward::new(&mut self.target, request)
+        clean_request(request.version(), request.headers_mut());
+        Forward::new(&mut self.target, request.map(ReplayBody::once))
     }
 }

@@ -5,6 +5,7 @@
 mod istio {
     mod effective;
     mod hostile;
+    mod http_routes;
     mod lenient;
     mod localities;
     mod mtls;

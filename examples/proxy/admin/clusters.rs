@@ -76,9 +76,13 @@ fn endpoint(status: &EndpointStatus) -> Value {
     })
 }
 
-/// An endpoint stands in its subsets and in the upstream as a whole. Where the split sends everything to subsets, the
-/// whole gets nothing and is not shown.
+/// An endpoint stands in its subsets and in the upstream as a whole. Those that get nothing are not shown: other subsets
+/// are destinations of their own.
 pub(crate) fn shown(mesh: &Mesh) -> Vec<EndpointStatus> {
-    let by_subset = !mesh.config().split().is_empty();
-    mesh.status().into_iter().filter(|status| by_subset != status.subset.is_empty()).collect()
+    let config = mesh.config();
+    let gets = |subset: &str| match config.split() {
+        [] => subset.is_empty(),
+        split => split.iter().any(|(name, weight)| name == subset && *weight > 0),
+    };
+    mesh.status().into_iter().filter(|status| gets(&status.subset)).collect()
 }

@@ -8,4 +8,5 @@ mod drain;
 mod forwarding;
 mod mutual;
 mod reload;
+mod routes;
 mod support;

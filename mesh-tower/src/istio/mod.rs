@@ -1,5 +1,5 @@
-//! Reads Istio documents, `DestinationRule`, `VirtualService` and `PeerAuthentication`, into the configurations that
-//! the builders of this crate make.
+//! Reads Istio documents, `DestinationRule`, `VirtualService` and `PeerAuthentication`, and Gateway API's `HTTPRoute`, into
+//! the configurations that the builders of this crate make.
 //!
 //! Why not derived deserialisers: they ignore what they do not know, or stop at the first mistake. A policy that is
 //! read but not carried out is worse than none, because somebody relies on it. Here every field is either carried
@@ -17,6 +17,7 @@
 //! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`, `retryRemoteLocalities`) |
 //! | … by [`Documents::routes`] alone | `http[]` with `match[]` (`uri`, `ignoreUriCase`, `scheme`, `method`, `authority`, `headers`, `withoutHeaders`, `queryParams`, `port`, `sourceLabels`, `sourceNamespace`, `gateways`), `rewrite` (`uri`, `uriRegexRewrite`, `authority`), `headers`, also of a destination (`request`, `response`: `set`, `add`, `remove`), `fault` (`delay`, `abort`), `mirror`, `mirrorPercentage`, `mirrors[]`, `redirect`, `directResponse`; shares of several hosts |
 //! | `PeerAuthentication` (`security.istio.io/v1`, `v1beta1`) | `selector.matchLabels`, `mtls.mode`, `portLevelMtls` |
+//! | `HTTPRoute` (`gateway.networking.k8s.io/v1`, `v1beta1`), by [`Documents::routes`] alone | `parentRefs[]` of kind `Service` and `Gateway`, with `port`; `hostnames[]`; `rules[]` with `name`; `matches[]` (`path`, `method`, `headers`, `queryParams`); `filters[]` (`RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`, `RequestMirror`); `backendRefs[]` (`Service`, `port`, `weight`, `filters[]` for headers); `timeouts` (`request`, `backendRequest`); `retry` (`codes`, `attempts`, `backoff`) |
 //! | `List` (`v1`) | `items[]`, each a document: what `kubectl get -o yaml` prints |
 //!
 //! What the mesh says of all hosts is another text, read by [`MeshConfig::read`].
@@ -46,6 +47,15 @@
 //!
 //! A block is replaced whole: its fields are never mixed (Istio `MergeSubsetTrafficPolicy`). A port is named by whoever asks,
 //! `shop:8080`, or by the destination of a virtual service. [`Documents::effective_policy`] shows what came of it.
+//!
+//! # Gateway API
+//!
+//! The rules of all `HTTPRoute`s of a host count together, in the order of [precedence](mesh_core::route::gateway). With a
+//! `Service` as the parent they are for every client of that service, by any of its names, and `hostnames` mean nothing
+//! (Gateway API for meshes); with a `Gateway` they are for who is it. A host that a `VirtualService` speaks of is that
+//! service's alone, as in Istio. A backend in another namespace needs no `ReferenceGrant` here: whoever writes the documents
+//! of a process may also send its requests. `backendRequest` is the time of a try; a rule without `retry` is retried as the
+//! mesh says, as in Istio.
 //!
 //! # Where it differs from Istio
 //!
@@ -109,6 +119,8 @@ mod fault;
 mod host;
 mod http_action;
 mod http_match;
+mod http_route;
+mod http_route_match;
 mod locality;
 mod mesh_config;
 mod mtls;
@@ -127,6 +139,7 @@ pub use destination::Destination;
 pub use destination_rule::DestinationRule;
 pub use documents::Documents;
 pub use effective::EffectivePolicy;
+pub use http_route::HttpRoute;
 pub use mesh_config::MeshConfig;
 use mtls::Metadata;
 pub use mtls::{MtlsMode, PeerAuthentication};
@@ -238,6 +251,9 @@ impl Reader<'_> {
             "PeerAuthentication" => {
                 ["security.istio.io/v1", "security.istio.io/v1beta1"].as_slice()
             }
+            "HTTPRoute" => {
+                ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"].as_slice()
+            }
             // What `kubectl get -o yaml` prints of several.
             "List" if !is_item => ["v1"].as_slice(),
             _ => return kind.unsupported(KINDS, &mut report),
@@ -262,7 +278,7 @@ impl Reader<'_> {
 }
 
 const KINDS: &str =
-    "is not supported, expected DestinationRule, VirtualService or PeerAuthentication";
+    "is not supported, expected DestinationRule, VirtualService, PeerAuthentication or HTTPRoute";
 
 fn read_resource(
     name: &str,
@@ -298,6 +314,10 @@ fn read_resource(
             if let Some(service) = service.filter(|_| report.is_clean()) {
                 documents.add_virtual_service(service);
             }
+        }
+        ("HTTPRoute", Some(spec)) => {
+            let route = HttpRoute::read(metadata, spec, report);
+            documents.http_routes.extend(route.filter(|_| report.is_clean()));
         }
         (_, _) => {}
     }

@@ -119,7 +119,8 @@ where
         look(&mut self.lock().leaving)
     }
 
-    /// Looks where the endpoints stand in their lives, and tells of it.
+    /// Looks where the endpoints stand in their lives, and tells of it. Of subsets that get nothing there is nothing to
+    /// tell, and somebody else may use those.
     pub(super) fn tell_lives(&self, plan: &Plan<M::Service>) {
         let census = |cluster: &Arc<Cluster<M::Service>>| {
             let mut census = Census::default();
@@ -130,8 +131,10 @@ where
             }
             census
         };
-        let mut all: Vec<_> = plan.subsets.iter().map(census).collect();
-        let subsets = plan.subsets.iter().map(|cluster| &cluster.roster.subset);
+        let used = plan.split.weights().filter(|(_, weight)| *weight > 0);
+        let used: Vec<_> = used.filter_map(|(index, _)| plan.subsets.get(*index)).collect();
+        let mut all: Vec<_> = used.iter().map(|cluster| census(cluster)).collect();
+        let subsets = used.iter().map(|cluster| &cluster.roster.subset);
         self.leaving(|leaving| {
             leaving.settle();
             for (census, subset) in all.iter_mut().zip(subsets.clone()) {
