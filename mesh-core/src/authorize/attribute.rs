@@ -111,6 +111,11 @@ impl Attribute {
         names.iter().all(is_name).then_some(Self::Claim(names))
     }
 
+    /// Whether it is of a token that somebody must have verified.
+    pub fn is_of_token(&self) -> bool {
+        matches!(self, Self::RequestPrincipal | Self::Audience | Self::Presenter | Self::Claim(_))
+    }
+
     /// Whether only a request of HTTP has it, and a connection alone has not.
     pub fn is_http_only(&self) -> bool {
         match self {

@@ -14,11 +14,11 @@ use super::{
 /// Who the peer is must come from what the listener has proved, never from a header.
 pub trait Caller {
     /// The connection.
-    fn connection<'a>(&self, extensions: &'a Extensions) -> Connection<'a>;
+    fn connection<'a>(&'a self, extensions: &'a Extensions) -> Connection<'a>;
 }
 
 impl<F: for<'a> Fn(&'a Extensions) -> Connection<'a>> Caller for F {
-    fn connection<'a>(&self, extensions: &'a Extensions) -> Connection<'a> {
+    fn connection<'a>(&'a self, extensions: &'a Extensions) -> Connection<'a> {
         self(extensions)
     }
 }
@@ -47,6 +47,30 @@ impl<C> AuthorizeLayer<C> {
         let authorizer = Authorizer::clone(&handle.authorizer());
         self.shared = Arc::new(Shared::new(name.into(), handle.mode(), authorizer));
         self
+    }
+
+    /// The same policies for requests of which another caller knows: of one connection, say, whose peer is settled.
+    ///
+    /// ```
+    /// use http::Extensions;
+    /// use mesh_tower::authorize::{AuthorizeLayer, Caller, policy::{Authorizer, Connection}};
+    ///
+    /// #[derive(Clone)]
+    /// struct Peer(String);
+    ///
+    /// impl Caller for Peer {
+    ///     fn connection<'a>(&'a self, _: &'a Extensions) -> Connection<'a> {
+    ///         Connection::default().with_principal(&self.0)
+    ///     }
+    /// }
+    ///
+    /// let of_listener = AuthorizeLayer::new(Authorizer::default(), |_: &Extensions| Connection::default());
+    /// let of_connection = of_listener.with_caller(Peer("spiffe://cluster.local/ns/shop/sa/cart".into()));
+    /// ```
+    #[must_use]
+    pub fn with_caller<D: Caller>(&self, caller: D) -> AuthorizeLayer<D> {
+        let Self { shared, keep_forwarded, .. } = self;
+        AuthorizeLayer { shared: Arc::clone(shared), caller, keep_forwarded: *keep_forwarded }
     }
 
     /// Leaves [`FORWARDED_CLIENT_CERT`](super::FORWARDED_CLIENT_CERT) as the caller wrote it: for a service behind a proxy

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_core::{InvalidConfig, Labels};
 
 use super::{
-    Destination, DestinationRule, EffectivePolicy, Errors, MeshConfig, PeerAuthentication, Retries,
-    VirtualService, WHOLE,
+    AuthorizationPolicy, Destination, DestinationRule, EffectivePolicy, Errors, MeshConfig,
+    PeerAuthentication, Retries, VirtualService, WHOLE,
     host::is_asked,
     problem::{Cause, Origin, Problem},
     traffic_policy::{Blocks, TrafficPolicy},
@@ -19,6 +19,7 @@ pub struct Documents {
     pub(super) destination_rules: Vec<DestinationRule>,
     pub(super) virtual_services: Vec<VirtualService>,
     pub(super) peer_authentications: Vec<PeerAuthentication>,
+    pub(super) authorization_policies: Vec<AuthorizationPolicy>,
     pub(super) warnings: Vec<Problem>,
     pub(super) root_namespace: String,
     mesh: MeshConfig,
@@ -36,7 +37,7 @@ pub(super) struct View<'a> {
 }
 
 impl Documents {
-    /// The namespace whose `PeerAuthentication` is for the whole mesh. Default `istio-system`.
+    /// The namespace whose `PeerAuthentication` and `AuthorizationPolicy` are for the whole mesh. Default `istio-system`.
     #[must_use]
     pub fn with_root_namespace(mut self, namespace: impl Into<String>) -> Self {
         self.root_namespace = namespace.into();
@@ -61,6 +62,7 @@ impl Documents {
         self.destination_rules.extend(other.destination_rules);
         self.warnings.extend(other.warnings);
         self.peer_authentications.extend(other.peer_authentications);
+        self.authorization_policies.extend(other.authorization_policies);
         for service in other.virtual_services {
             self.add_virtual_service(service);
         }
@@ -344,6 +346,7 @@ impl Default for Documents {
             destination_rules: Vec::new(),
             virtual_services: Vec::new(),
             peer_authentications: Vec::new(),
+            authorization_policies: Vec::new(),
             warnings: Vec::new(),
             root_namespace: super::ROOT_NAMESPACE.to_owned(),
             mesh: MeshConfig::default(),
