@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod istio {
+    mod authorization;
     mod effective;
     mod hostile;
     mod http_routes;

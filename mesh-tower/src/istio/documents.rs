@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_core::{InvalidConfig, Labels};
 
 use super::{
-    Destination, DestinationRule, EffectivePolicy, Errors, HttpRoute, MeshConfig,
-    PeerAuthentication, Retries, VirtualService, WHOLE,
+    AuthorizationPolicy, Destination, DestinationRule, EffectivePolicy, Errors, HttpRoute,
+    MeshConfig, PeerAuthentication, Retries, VirtualService, WHOLE,
     host::is_asked,
     problem::{Cause, Origin, Problem},
     traffic_policy::{Blocks, TrafficPolicy},
@@ -20,6 +20,7 @@ pub struct Documents {
     pub(super) virtual_services: Vec<VirtualService>,
     pub(super) http_routes: Vec<HttpRoute>,
     pub(super) peer_authentications: Vec<PeerAuthentication>,
+    pub(super) authorization_policies: Vec<AuthorizationPolicy>,
     pub(super) warnings: Vec<Problem>,
     pub(super) root_namespace: String,
     mesh: MeshConfig,
@@ -37,7 +38,7 @@ pub(super) struct View<'a> {
 }
 
 impl Documents {
-    /// The namespace whose `PeerAuthentication` is for the whole mesh. Default `istio-system`.
+    /// The namespace whose `PeerAuthentication` and `AuthorizationPolicy` are for the whole mesh. Default `istio-system`.
     #[must_use]
     pub fn with_root_namespace(mut self, namespace: impl Into<String>) -> Self {
         self.root_namespace = namespace.into();
@@ -63,6 +64,7 @@ impl Documents {
         self.warnings.extend(other.warnings);
         self.peer_authentications.extend(other.peer_authentications);
         self.http_routes.extend(other.http_routes);
+        self.authorization_policies.extend(other.authorization_policies);
         for service in other.virtual_services {
             self.add_virtual_service(service);
         }
@@ -351,6 +353,7 @@ impl Default for Documents {
             virtual_services: Vec::new(),
             http_routes: Vec::new(),
             peer_authentications: Vec::new(),
+            authorization_policies: Vec::new(),
             warnings: Vec::new(),
             root_namespace: super::ROOT_NAMESPACE.to_owned(),
             mesh: MeshConfig::default(),

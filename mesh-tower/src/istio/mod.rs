@@ -1,5 +1,5 @@
-//! Reads Istio documents, `DestinationRule`, `VirtualService` and `PeerAuthentication`, and Gateway API's `HTTPRoute`, into
-//! the configurations that the builders of this crate make.
+//! Reads Istio documents, `DestinationRule`, `VirtualService`, `PeerAuthentication` and `AuthorizationPolicy`, and Gateway
+//! API's `HTTPRoute`, into the configurations that the builders of this crate make.
 //!
 //! Why not derived deserialisers: they ignore what they do not know, or stop at the first mistake. A policy that is
 //! read but not carried out is worse than none, because somebody relies on it. Here every field is either carried
@@ -17,6 +17,7 @@
 //! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`, `retryRemoteLocalities`) |
 //! | … by [`Documents::routes`] alone | `http[]` with `match[]` (`uri`, `ignoreUriCase`, `scheme`, `method`, `authority`, `headers`, `withoutHeaders`, `queryParams`, `port`, `sourceLabels`, `sourceNamespace`, `gateways`), `rewrite` (`uri`, `uriRegexRewrite`, `authority`), `headers`, also of a destination (`request`, `response`: `set`, `add`, `remove`), `fault` (`delay`, `abort`), `mirror`, `mirrorPercentage`, `mirrors[]`, `redirect`, `directResponse`; shares of several hosts |
 //! | `PeerAuthentication` (`security.istio.io/v1`, `v1beta1`) | `selector.matchLabels`, `mtls.mode`, `portLevelMtls` |
+//! | `AuthorizationPolicy` (the same versions) | `selector.matchLabels`; `action`: `ALLOW`, `DENY`, `AUDIT`; `rules[]` with `from[].source`, `to[].operation`, `when[]`, their fields and keys as in [`Attribute`](mesh_core::authorize::Attribute); the annotation `istio.io/dry-run` |
 //! | `HTTPRoute` (`gateway.networking.k8s.io/v1`, `v1beta1`), by [`Documents::routes`] alone | `parentRefs[]` of kind `Service` and `Gateway`, with `port`; `hostnames[]`; `rules[]` with `name`; `matches[]` (`path`, `method`, `headers`, `queryParams`); `filters[]` (`RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`, `RequestMirror`); `backendRefs[]` (`Service`, `port`, `weight`, `filters[]` for headers); `timeouts` (`request`, `backendRequest`); `retry` (`codes`, `attempts`, `backoff`) |
 //! | `List` (`v1`) | `items[]`, each a document: what `kubectl get -o yaml` prints |
 //!
@@ -80,6 +81,13 @@
 //! * A share is cut to whole millionths of the number as it is written; Istio multiplies in binary floating point, and makes
 //!   123,455 millionths of 12.3456 %.
 //!
+//! * Of an `AuthorizationPolicy` nothing is ever left out, with [`Unsupported::Warn`] neither: a rule that is not carried out
+//!   lets through what it should refuse. `CUSTOM`, `targetRefs`, unknown keys, empty lists, a `*` in the middle and
+//!   `spiffe://` in a principal are errors when it is read; what is asked of tokens, SNI and the first sender is one for a
+//!   [`Workload`] that does not know it. Istio skips rules that it does not understand.
+//! * What an `AuthorizationPolicy` says of a request that can be read in two ways, refuses it:
+//!   [`mesh_core::authorize`] has the table, [`Workload::with_config`] the way back.
+//!
 //! # Example
 //!
 //! ```
@@ -107,6 +115,7 @@
 //! # Ok::<_, istio::Errors>(())
 //! ```
 
+mod authorization;
 mod balance;
 mod connection_pool;
 mod cursor;
@@ -134,6 +143,7 @@ mod yaml;
 
 use std::sync::Arc;
 
+pub use authorization::{AuthorizationPolicy, Workload};
 use cursor::{Field, Fields, Report};
 pub use destination::Destination;
 pub use destination_rule::DestinationRule;
@@ -248,7 +258,7 @@ impl Reader<'_> {
                 "networking.istio.io/v1alpha3",
             ]
             .as_slice(),
-            "PeerAuthentication" => {
+            "PeerAuthentication" | "AuthorizationPolicy" => {
                 ["security.istio.io/v1", "security.istio.io/v1beta1"].as_slice()
             }
             "HTTPRoute" => {
@@ -277,8 +287,8 @@ impl Reader<'_> {
     }
 }
 
-const KINDS: &str =
-    "is not supported, expected DestinationRule, VirtualService, PeerAuthentication or HTTPRoute";
+const KINDS: &str = "is not supported, expected DestinationRule, VirtualService, PeerAuthentication, \
+    AuthorizationPolicy or HTTPRoute";
 
 fn read_resource(
     name: &str,
@@ -286,12 +296,15 @@ fn read_resource(
     report: &mut Report<'_>,
     documents: &mut Documents,
 ) {
+    if name == "AuthorizationPolicy" {
+        report.be_strict();
+    }
     let metadata = read_metadata(&mut root, report);
     // Written by the cluster, for people.
     drop(root.take("status"));
     let spec = match root.take("spec") {
         Some(spec) => spec.fields(report),
-        None if name == "PeerAuthentication" => None,
+        None if matches!(name, "PeerAuthentication" | "AuthorizationPolicy") => None,
         None => {
             report.invalid(root.place(), &root.path_of("spec"), "is missing");
             None
@@ -303,6 +316,12 @@ fn read_resource(
             let policy = PeerAuthentication::read(metadata, spec, report);
             if report.is_clean() {
                 documents.peer_authentications.push(policy);
+            }
+        }
+        ("AuthorizationPolicy", spec) => {
+            let policy = AuthorizationPolicy::read(&metadata, spec, report);
+            if report.is_clean() {
+                documents.authorization_policies.push(policy);
             }
         }
         ("DestinationRule", Some(spec)) => {
@@ -343,7 +362,8 @@ fn text_at(node: &Node, path: &[&str]) -> Arc<str> {
 }
 
 fn read_metadata(root: &mut Fields<'_>, report: &mut Report<'_>) -> Metadata {
-    let mut metadata = Metadata { namespace: DEFAULT_NAMESPACE.to_owned(), created: None };
+    let namespace = DEFAULT_NAMESPACE.to_owned();
+    let mut metadata = Metadata { namespace, created: None, dry_run: None };
     let Some(mut fields) = root.require("metadata", report).and_then(|field| field.fields(report))
     else {
         return metadata;
@@ -356,6 +376,11 @@ fn read_metadata(root: &mut Fields<'_>, report: &mut Report<'_>) -> Metadata {
     }
     if let Some(created) = fields.take("creationTimestamp").and_then(|field| field.text(report)) {
         metadata.created = Some(created.to_owned());
+    }
+    let annotations = fields.take("annotations").map(|annotations| &annotations.node.value);
+    if let Some(Value::Map(annotations)) = annotations {
+        let dry_run = annotations.iter().find(|(key, _)| key.name == "istio.io/dry-run");
+        metadata.dry_run = dry_run.map(|(key, node)| (key.place, node.value.clone()));
     }
     // The rest is the cluster's book-keeping: it means nothing to a client.
     metadata

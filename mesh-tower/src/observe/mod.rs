@@ -2,6 +2,7 @@
 //!
 //! Levels: a state change that an operator would act on is INFO, why nothing was done is DEBUG, a request is TRACE.
 
+mod authorize;
 #[cfg(feature = "metrics")]
 mod handles;
 #[cfg(feature = "metrics")]
@@ -11,6 +12,7 @@ mod names;
 
 use std::{sync::Arc, time::Duration};
 
+pub(crate) use authorize::Authorized;
 use http::StatusCode;
 use mesh_core::{
     Outcome, breaker::Transition, health, limit::adaptive::Limiter, outlier::Event, retry::GiveUp,

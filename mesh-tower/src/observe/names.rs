@@ -23,6 +23,9 @@ pub(super) const ADAPTIVE_LIMIT: &str = "mesh_adaptive_limit";
 pub(super) const ADAPTIVE_IN_FLIGHT: &str = "mesh_adaptive_limit_in_flight";
 pub(super) const ADAPTIVE_MIN_RTT: &str = "mesh_adaptive_limit_min_rtt_seconds";
 pub(super) const ADAPTIVE_REFUSED: &str = "mesh_adaptive_limit_refused_total";
+pub(super) const AUTHORIZED: &str = "mesh_authorize_total";
+pub(super) const AUDITED: &str = "mesh_authorize_audited_total";
+pub(super) const TRIALS: &str = "mesh_authorize_trial_total";
 pub(super) const DISCOVERED: &str = "mesh_discovery_updates_total";
 
 /// Describes every metric of this crate to the installed recorder. Call it once, after installing one.
@@ -60,6 +63,9 @@ pub(super) const DISCOVERED: &str = "mesh_discovery_updates_total";
 /// | `mesh_adaptive_limit_in_flight` | gauge | how many are |
 /// | `mesh_adaptive_limit_min_rtt_seconds` | gauge | the latency without load, once known |
 /// | `mesh_adaptive_limit_refused_total` | counter | neither a slot nor a place in the queue |
+///
+/// Each [layer of authorization](crate::authorize) counts what it decides, under the label `layer`, the name that it was given;
+/// the table stands there.
 pub fn describe_metrics() {
     let count = |name, text| describe_counter!(name, Unit::Count, text);
     count(
@@ -89,6 +95,9 @@ pub fn describe_metrics() {
     describe_gauge!(ADAPTIVE_IN_FLIGHT, Unit::Count, "Requests that are in flight");
     describe_gauge!(ADAPTIVE_MIN_RTT, Unit::Seconds, "Latency without load");
     count(DISCOVERED, "What sources of endpoints have yielded, by result");
+    count(AUTHORIZED, "Requests that authorization policies decided about, by result and policy");
+    count(AUDITED, "Requests that an audit policy matched");
+    count(TRIALS, "Decisions that policies on trial would change, by what they would be");
     count(ADAPTIVE_REFUSED, "Requests that an adaptive limit turned away");
 }
 

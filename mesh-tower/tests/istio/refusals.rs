@@ -132,6 +132,48 @@ spec:
   portLevelMtls:
     8080:
       mode: DISABLE
+---
+apiVersion: security.istio.io/v1beta1
+kind: AuthorizationPolicy
+metadata:
+  name: policy
+spec:
+  selector:
+    matchLabels:
+      app: shop
+  action: ALLOW
+  rules:
+    - from:
+        - source:
+            principals: [cluster.local/ns/a/sa/b]
+            notPrincipals: [\"*/sa/c\"]
+            requestPrincipals: [\"*\"]
+            notRequestPrincipals: [a/b]
+            namespaces: [a]
+            notNamespaces: [b]
+            trustDomains: [cluster.local]
+            notTrustDomains: [\"*.example\"]
+            ipBlocks: [10.0.0.0/8]
+            notIpBlocks: [10.0.0.1]
+            remoteIpBlocks: [\"2001:db8::/32\"]
+            notRemoteIpBlocks: [\"::1\"]
+        - source:
+            serviceAccounts: [a/b, c]
+            notServiceAccounts: [d]
+      to:
+        - operation:
+            hosts: [\"*.shop\"]
+            notHosts: [admin.shop]
+            ports: [\"8080\"]
+            notPorts: [\"8081\"]
+            methods: [GET]
+            notMethods: [HEAD]
+            paths: [\"/items/{*}\"]
+            notPaths: [\"/items/old*\"]
+      when:
+        - key: request.headers[x-stage]
+          values: [\"dev*\"]
+          notValues: [dev-old]
 ";
 
 /// Paths that are not judged, whatever stands there.

@@ -40,6 +40,7 @@ macro_rules! adapters {
 
 adapters! {
     adaptive_throttling
+    authorization_policy
     backoff
     envoy_adaptive_concurrency
     envoy_circuit_breaker
@@ -61,6 +62,7 @@ adapters! {
     other_breakers
     priority_panic
     peak_ewma
+    peer_authentication
     resilience4j_circuit_breaker
     retry_budget_tokens
     ring_hash
