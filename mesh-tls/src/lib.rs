@@ -14,8 +14,9 @@
 //! * [`MtlsAcceptor`] accepts: strict, permissive or disabled, for axum, tonic or by hand;
 //! * [`ConnInfo`] tells the handler who called; [`AuthorizePeerLayer`] refuses those who must not.
 //!
-//! What it does not do: it does not issue certificates for production, does not check revocation lists, and does
-//! not close connections whose trust has changed since they were made.
+//! Who was let in is judged again when trust, policy or mode change while it is [connected](stream).
+//!
+//! What it does not do: it does not issue certificates for production, and does not check revocation lists.
 //!
 #![cfg_attr(
     feature = "dev-ca",
@@ -44,6 +45,7 @@ assert_eq!(connected?.info().peer().unwrap().id().path(), "/sa/pay");
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
+mod live;
 mod prefixed;
 mod svid;
 
@@ -81,13 +83,13 @@ pub use error::{
     AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, MaterialError,
     MaterialErrorKind, Untrusted,
 };
-pub use http::{AuthorizePeerLayer, conn_info, peer};
+pub use http::{AuthorizePeerLayer, DrainLayer, conn_info, peer};
 pub use id::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use info::{ConnInfo, PeerIdentity, TlsInfo};
 pub use material::Material;
-pub use mesh::{Driver, MeshTls, MeshTlsBuilder, Stats, Status};
+pub use mesh::{Driver, MeshTls, MeshTlsBuilder, PlaintextSource, Stats, Status};
 pub use policy::PeerPolicy;
-pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, ServerMode};
+pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, PolicyHandle, ServerMode};
 pub use source::{FileSource, IdentitySource, MaterialHandle, SourceEvent, StaticSource};
 pub use stream::MeshStream;
 

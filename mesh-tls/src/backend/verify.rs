@@ -37,6 +37,22 @@ pub(crate) struct PeerVerifier {
 }
 
 impl PeerVerifier {
+    /// Trust and policy, outside of any handshake.
+    pub(crate) fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> Result<(), Refusal> {
+        let verified = self.trust.verify(end_entity, intermediates, now, role, self.algorithms);
+        let peer = verified.map_err(Refusal::Untrusted)?;
+        match self.policy.allows(peer.id()) {
+            true => Ok(()),
+            false => Err(Refusal::NotAuthorized(peer.id().clone())),
+        }
+    }
+
     pub(super) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -44,15 +60,7 @@ impl PeerVerifier {
         now: UnixTime,
         role: Role,
     ) -> Result<(), Error> {
-        let result = self
-            .trust
-            .verify(end_entity, intermediates, now, role, self.algorithms)
-            .map_err(Refusal::Untrusted)
-            .and_then(|peer| match self.policy.allows(peer.id()) {
-                true => Ok(()),
-                false => Err(Refusal::NotAuthorized(peer.id().clone())),
-            });
-        result.map_err(|refusal| {
+        self.judge(end_entity, intermediates, now, role).map_err(|refusal| {
             let alert = alert_for(&refusal);
             // Outside our own handshakes (a configuration lent to another client) nobody listens.
             let _unheard = REFUSAL.try_with(|slot| slot.replace(Some(refusal)));

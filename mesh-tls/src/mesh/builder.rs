@@ -9,12 +9,13 @@ use arc_swap::ArcSwapOption;
 use rustls::crypto::CryptoProvider;
 use tokio::{sync::watch, time};
 
-use super::{Counters, Driver, MeshTls, PAUSE, Shared};
+use super::{Counters, Driver, MeshTls, PAUSE, Plaintext, Shared};
 use crate::{
     backend::{Provider, default_provider},
     clock::{Clock, SystemClock},
     error::{MaterialError, MaterialErrorKind},
     id::SpiffeId,
+    live::Registry,
     source::{IdentitySource, SourceEvent},
 };
 
@@ -149,6 +150,8 @@ impl<S: IdentitySource> MeshTlsBuilder<S> {
         Ok(Arc::new(Shared {
             provider: Provider { crypto, clock: Arc::clone(&self.clock) },
             counters: Counters::default(),
+            live: Registry::default(),
+            plaintext: Plaintext::default(),
             expected: self.expected.clone(),
             current: ArcSwapOption::empty(),
             published: watch::Sender::new(0),

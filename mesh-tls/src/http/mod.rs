@@ -18,6 +18,8 @@
 //! # Ok::<(), mesh_tls::InvalidSpiffeId>(())
 //! ```
 
+mod drain;
+
 use std::{
     future::Future,
     pin::Pin,
@@ -28,6 +30,8 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode, header::CONTE
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
+
+pub use drain::{Drain, DrainFuture, DrainLayer};
 
 use crate::{
     info::{ConnInfo, PeerIdentity},
