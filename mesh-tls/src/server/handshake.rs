@@ -92,6 +92,8 @@ where
     // Boxed: what waits for its first byte does not carry the room for a handshake.
     match mode {
         ServerMode::Strict => {
+            // Nobody waits for what cannot come.
+            drop(acceptor.current()?);
             // One limit for both: a handshake is everything that comes before it is proved who is there.
             let proof = async { Box::pin(tls(acceptor, first.await?.1, addresses, mode)).await };
             time::timeout(acceptor.handshake_timeout, proof)
