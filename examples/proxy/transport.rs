@@ -9,7 +9,7 @@ use mesh_tower::{
     body::ReplayBody,
     classify::is_grpc,
     pool::{HttpEndpoints, Pool},
-    upstream::{MakeEndpoint, Origin, Upstream},
+    upstream::{Link, MakeEndpoint, Origin, Upstream},
 };
 
 use crate::config::{Protocol, Transport};
@@ -71,5 +71,9 @@ impl MakeEndpoint for Endpoints {
 
     fn maintain(&self, service: &Self::Service, now: Timestamp) {
         service.evict_idle(now);
+    }
+
+    fn link(&self, service: &Self::Service) -> Link {
+        service.link()
     }
 }

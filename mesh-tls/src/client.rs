@@ -330,7 +330,7 @@ impl Handshake {
         let io = result.map_err(|e| ConnectError::from_failure(classify(e, refusal)))?;
         let state = io.get_ref().1;
         let leaf = state.peer_certificates().and_then(|chain| chain.first());
-        let peer = leaf.and_then(|leaf| svid::check_leaf(leaf).ok());
+        let peer = leaf.and_then(|leaf| svid::check_peer(leaf, &self.policy).ok());
         let addresses = (
             addresses.as_ref().map(HttpInfo::remote_addr),
             addresses.as_ref().map(HttpInfo::local_addr),

@@ -7,7 +7,10 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use rustls_pki_types::UnixTime;
 
-use crate::{id::SpiffeId, live::Live};
+use crate::{
+    id::{SpiffeId, TrustDomain},
+    live::Live,
+};
 
 /// A peer that has proved, with its private key, to be the workload of its certificate.
 ///
@@ -18,6 +21,7 @@ pub struct PeerIdentity(Arc<Identity>);
 #[derive(PartialEq, Eq)]
 struct Identity {
     id: SpiffeId,
+    dns_name: Option<Arc<str>>,
     serial: String,
     not_before: UnixTime,
     not_after: UnixTime,
@@ -55,13 +59,32 @@ impl PeerIdentity {
         not_before: UnixTime,
         not_after: UnixTime,
     ) -> Self {
-        Self(Arc::new(Identity { id, serial, not_before, not_after }))
+        Self(Arc::new(Identity { id, dns_name: None, serial, not_before, not_after }))
     }
 
-    /// The SPIFFE ID of the certificate.
+    pub(crate) fn with_dns_name(
+        domain: &TrustDomain,
+        dns_name: &Arc<str>,
+        serial: String,
+        not_before: UnixTime,
+        not_after: UnixTime,
+    ) -> Self {
+        let (id, dns_name) = (domain.id(), Some(Arc::clone(dns_name)));
+        Self(Arc::new(Identity { id, dns_name, serial, not_before, not_after }))
+    }
+
+    /// The SPIFFE ID of the certificate. Of a peer with only a [DNS name](Self::dns_name) it is the ID of the trust
+    /// domain whose bundle verified it, which has no path and which no workload can have.
     #[must_use]
     pub fn id(&self) -> &SpiffeId {
         &self.0.id
+    }
+
+    /// The DNS name that the peer was asked for by, where it has no SPIFFE ID of its own: a workload of Linkerd. See
+    /// [`PeerPolicy::dns_name`](crate::PeerPolicy::dns_name).
+    #[must_use]
+    pub fn dns_name(&self) -> Option<&str> {
+        self.0.dns_name.as_deref()
     }
 
     /// The certificate's serial number, in hexadecimal with colons.
@@ -85,7 +108,10 @@ impl PeerIdentity {
 
 impl fmt::Display for PeerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.id.fmt(f)
+        match self.dns_name() {
+            Some(name) => f.write_str(name),
+            None => self.0.id.fmt(f),
+        }
     }
 }
 
@@ -93,6 +119,7 @@ impl fmt::Debug for PeerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerIdentity")
             .field("id", &self.0.id)
+            .field("dns_name", &self.0.dns_name)
             .field("serial", &self.0.serial)
             .field("not_after", &self.0.not_after.as_secs())
             .finish_non_exhaustive()

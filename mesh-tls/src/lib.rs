@@ -16,7 +16,7 @@
 //!
 //! Who was let in is judged again when trust, policy or mode change while it is [connected](stream).
 //!
-//! What it does not do: it does not issue certificates for production, and does not check revocation lists.
+//! What it does not do: it does not issue certificates for production, and does not fetch revocation lists.
 //!
 #![cfg_attr(
     feature = "dev-ca",
@@ -64,6 +64,8 @@ pub mod mesh;
 
 pub mod policy;
 
+pub mod revocation;
+
 pub mod client;
 
 pub mod server;
@@ -80,15 +82,16 @@ pub use client::MtlsConnector;
 #[cfg(feature = "dev-ca")]
 pub use dev_ca::{DevCa, DevIdentity};
 pub use error::{
-    AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, MaterialError,
-    MaterialErrorKind, Untrusted,
+    AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, IssuerRule, MaterialError,
+    MaterialErrorKind, SvidRule, Untrusted,
 };
 pub use http::{AuthorizePeerLayer, DrainLayer, conn_info, peer};
 pub use id::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use info::{ConnInfo, PeerIdentity, TlsInfo};
 pub use material::Material;
 pub use mesh::{Driver, MeshTls, MeshTlsBuilder, PlaintextSource, Stats, Status};
-pub use policy::PeerPolicy;
+pub use policy::{InvalidDnsName, PeerPolicy};
+pub use revocation::Revocation;
 pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, PolicyHandle, ServerMode};
 pub use source::{FileSource, IdentitySource, MaterialHandle, SourceEvent, StaticSource};
 pub use stream::MeshStream;

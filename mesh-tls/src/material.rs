@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject,
+};
 
 use crate::{
     error::{MaterialError, MaterialErrorKind},
@@ -29,6 +31,7 @@ pub struct Material {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
+    pub(crate) crls: Vec<CertificateRevocationListDer<'static>>,
     /// Where it was read, so that an error can name the file.
     pub(crate) origin: Option<Origin>,
 }
@@ -45,7 +48,7 @@ impl Material {
     /// Material without any bundle: it trusts nobody until [`Material::with_bundle`].
     #[must_use]
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
-        Self { chain, key, bundles: BTreeMap::new(), origin: None }
+        Self { chain, key, bundles: BTreeMap::new(), crls: Vec::new(), origin: None }
     }
 
     /// Material from PEM: the chain with its leaf first, the unencrypted key, and the bundle of the leaf's own
@@ -84,11 +87,32 @@ impl Material {
         Ok(self.with_bundle(domain, bundle(pem)?))
     }
 
+    /// Holds every peer's chain against these revocation lists, of whichever issuers, in place of what it had before.
+    /// Without any, revocation is not checked. [`Revocation`](crate::Revocation) says what is made of them.
+    #[must_use]
+    pub fn with_crls(self, crls: Vec<CertificateRevocationListDer<'static>>) -> Self {
+        Self { crls, ..self }
+    }
+
+    /// As [`Material::with_crls`], from PEM.
+    ///
+    /// # Errors
+    ///
+    /// When there is no revocation list in it: a file that was to hold one is not taken for "nothing is revoked".
+    pub fn with_crls_pem(self, pem: &[u8]) -> Result<Self, MaterialError> {
+        Ok(self.with_crls(crls(pem)?))
+    }
+
     /// The same material again; written out, because a private key is not copied by accident.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        let (chain, bundles) = (self.chain.clone(), self.bundles.clone());
-        Self { chain, key: self.key.clone_key(), bundles, origin: self.origin.clone() }
+        Self {
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+            bundles: self.bundles.clone(),
+            crls: self.crls.clone(),
+            origin: self.origin.clone(),
+        }
     }
 }
 
@@ -106,6 +130,8 @@ impl Origin {
             MaterialErrorKind::Unreadable
             | MaterialErrorKind::Unsettled
             | MaterialErrorKind::TwoBundles(_)
+            | MaterialErrorKind::BadCrl(..)
+            | MaterialErrorKind::NoCrl
             | MaterialErrorKind::DriverEnded
             | MaterialErrorKind::Provider(_)
             | MaterialErrorKind::Timeout
@@ -122,6 +148,7 @@ impl fmt::Debug for Material {
             .field("chain", &self.chain.len())
             .field("key", &"redacted")
             .field("roots", &roots.collect::<BTreeMap<_, _>>())
+            .field("crls", &self.crls.len())
             .finish()
     }
 }
@@ -143,4 +170,15 @@ pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Material
 /// As [`certificates`], but no text at all is an empty bundle.
 pub(crate) fn bundle(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
     if pem.iter().all(u8::is_ascii_whitespace) { Ok(Vec::new()) } else { certificates(pem) }
+}
+
+/// Every revocation list in the text; at least one.
+pub(crate) fn crls(
+    pem: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, MaterialError> {
+    let parsed: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    match parsed {
+        Ok(lists) if !lists.is_empty() => Ok(lists),
+        Ok(_) | Err(_) => Err(MaterialError::new(MaterialErrorKind::NoCrl)),
+    }
 }

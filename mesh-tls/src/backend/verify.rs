@@ -45,9 +45,11 @@ impl PeerVerifier {
         now: UnixTime,
         role: Role,
     ) -> Result<(), Refusal> {
-        let verified = self.trust.verify(end_entity, intermediates, now, role, self.algorithms);
+        let (trust, policy) = (&self.trust, &self.policy);
+        let verified =
+            trust.verify_peer(end_entity, intermediates, now, role, self.algorithms, policy);
         let peer = verified.map_err(Refusal::Untrusted)?;
-        match self.policy.allows(peer.id()) {
+        match policy.admits(&peer) {
             true => Ok(()),
             false => Err(Refusal::NotAuthorized(peer.id().clone())),
         }
@@ -164,6 +166,11 @@ fn alert_for(refusal: &Refusal) -> CertificateError {
             }
             Untrusted::WrongPurpose => CertificateError::InvalidPurpose,
             Untrusted::BadSignature => CertificateError::BadSignature,
+            Untrusted::Revoked => CertificateError::Revoked,
+            Untrusted::RevocationUnknown | Untrusted::RevocationForged => {
+                CertificateError::UnknownRevocationStatus
+            }
+            Untrusted::RevocationOutdated => CertificateError::ExpiredRevocationList,
             Untrusted::NoCertificate
             | Untrusted::NotAnSvid(_)
             | Untrusted::BadIssuer(_)

@@ -25,6 +25,8 @@ pub enum MaterialErrorKind {
     Unsettled,
     /// No certificate in it, in PEM.
     NoCertificate,
+    /// No revocation list in it, in PEM.
+    NoCrl,
     /// No private key in it, in unencrypted PEM.
     NoKey,
     /// The private key is of a kind or size that cannot be used; the text says why.
@@ -42,6 +44,8 @@ pub enum MaterialErrorKind {
     },
     /// A certificate of the bundle, counted from one, cannot be a root; the text says why.
     BadBundle(usize, String),
+    /// A revocation list, counted from one, cannot be used; the text says why.
+    BadCrl(usize, String),
     /// Two files hold a bundle for this one trust domain.
     TwoBundles(TrustDomain),
     /// The cryptography provider does not work with TLS 1.3, or there is none.
@@ -96,6 +100,10 @@ impl MaterialError {
         Self::new(MaterialErrorKind::BadBundle(number, why.into()))
     }
 
+    pub(crate) fn bad_crl(number: usize, why: &str) -> Self {
+        Self::new(MaterialErrorKind::BadCrl(number, why.into()))
+    }
+
     pub(crate) fn in_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.file.get_or_insert_with(|| file.into());
         self
@@ -115,6 +123,9 @@ impl fmt::Display for MaterialError {
             MaterialErrorKind::NoCertificate => {
                 f.write_str("no certificate found; PEM with BEGIN CERTIFICATE is expected")
             }
+            MaterialErrorKind::NoCrl => {
+                f.write_str("no revocation list found; PEM with BEGIN X509 CRL is expected")
+            }
             MaterialErrorKind::NoKey => f.write_str(
                 "no private key found; unencrypted PEM (PKCS#8, SEC1 or PKCS#1) is expected",
             ),
@@ -130,6 +141,9 @@ impl fmt::Display for MaterialError {
             }
             MaterialErrorKind::BadBundle(number, why) => {
                 write!(f, "certificate {number} of the bundle cannot be a root: {why}")
+            }
+            MaterialErrorKind::BadCrl(number, why) => {
+                write!(f, "revocation list {number} cannot be used: {why}")
             }
             MaterialErrorKind::TwoBundles(domain) => {
                 write!(f, "this is a second bundle for the trust domain {domain}; keep one")

@@ -127,7 +127,7 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let peer = peer(request.extensions());
-        let state = if peer.is_some_and(|peer| self.policy.allows(peer.id())) {
+        let state = if peer.is_some_and(|peer| self.policy.admits(peer)) {
             State::Allowed { future: self.inner.call(request) }
         } else {
             tracing::debug!(peer = peer.map(|peer| peer.id().as_str()), "request refused");

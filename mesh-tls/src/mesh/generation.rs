@@ -11,6 +11,7 @@ use crate::{
     info::PeerIdentity,
     material::Material,
     policy::PeerPolicy,
+    revocation::Revocation,
     svid,
 };
 
@@ -27,25 +28,33 @@ pub(crate) struct Generation {
     provider: Provider,
 }
 
+/// What is asked of every generation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Demands {
+    pub(super) expected: Option<SpiffeId>,
+    pub(super) revocation: Revocation,
+}
+
 impl Generation {
     pub(super) fn build(
         material: Material,
         number: u64,
         provider: &Provider,
-        expected: Option<&SpiffeId>,
+        demands: &Demands,
         previous: Option<&Self>,
     ) -> Result<Self, MaterialError> {
-        let Material { chain, key, bundles, origin: _ } = material;
+        let Demands { expected, revocation } = demands;
+        let Material { chain, key, bundles, crls, origin: _ } = material;
         let leaf = chain
             .first()
             .cloned()
             .ok_or_else(|| MaterialError::new(MaterialErrorKind::NoCertificate))?;
         let own = svid::check_leaf(&leaf).map_err(own_certificate)?;
-        if let Some(expected) = expected.filter(|expected| *expected != own.id()) {
+        if let Some(expected) = expected.as_ref().filter(|expected| *expected != own.id()) {
             let (expected, found) = (expected.clone(), own.id().clone());
             return Err(MaterialError::new(MaterialErrorKind::UnexpectedId { expected, found }));
         }
-        let trust = TrustStore::new(&bundles)?;
+        let trust = TrustStore::new(&bundles, &crls, *revocation)?;
         let only_the_bundle_changed = previous.is_some_and(|previous| previous.leaf == leaf);
         if !only_the_bundle_changed {
             check_own(&chain, &own, &trust, provider)?;

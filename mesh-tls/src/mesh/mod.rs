@@ -49,7 +49,7 @@ pub use plaintext::PlaintextSource;
 pub use stats::Stats;
 
 use driver::PAUSE;
-pub(crate) use generation::Generation;
+pub(crate) use generation::{Demands, Generation};
 use plaintext::Plaintext;
 pub(crate) use stats::{Counter, Counters};
 
@@ -57,7 +57,6 @@ use crate::{
     backend::{ClientSettings, LiveConfig, Provider},
     client::{HttpConnector, MtlsConnector},
     error::{ConnectError, MaterialError, MaterialErrorKind},
-    id::SpiffeId,
     info::PeerIdentity,
     live::Registry,
     material::Material,
@@ -102,7 +101,7 @@ pub(crate) struct Shared {
     /// The connections that exist.
     pub(crate) live: Registry,
     pub(crate) plaintext: Plaintext,
-    expected: Option<SpiffeId>,
+    demands: Demands,
     current: ArcSwapOption<Generation>,
     /// The number of the last generation published. Its sender living here tells the driver when to stop.
     published: watch::Sender<u64>,
@@ -240,13 +239,8 @@ impl Shared {
         let previous = self.current();
         let origin = material.origin.clone();
         let number = *self.published.borrow() + 1;
-        let built = Generation::build(
-            material,
-            number,
-            &self.provider,
-            self.expected.as_ref(),
-            previous.as_deref(),
-        );
+        let built =
+            Generation::build(material, number, &self.provider, &self.demands, previous.as_deref());
         let generation = built.map_err(|error| {
             let error = origin.into_iter().fold(error, |error, origin| origin.blame(error));
             self.counters.add(Counter::UpdatesRefused);

@@ -182,6 +182,10 @@ impl From<&Untrusted> for Counter {
             Untrusted::WrongPurpose
             | Untrusted::NotAnSvid(_)
             | Untrusted::BadIssuer(_)
+            | Untrusted::Revoked
+            | Untrusted::RevocationUnknown
+            | Untrusted::RevocationOutdated
+            | Untrusted::RevocationForged
             | Untrusted::ChainTooLong
             | Untrusted::BadSignature
             | Untrusted::Chain(_) => Self::RefusedBadCertificate,

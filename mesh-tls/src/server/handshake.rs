@@ -147,7 +147,7 @@ where
     let state = io.get_ref().1;
     // The verifier has judged this certificate a moment ago, in this handshake: there is no resumption.
     let leaf = state.peer_certificates().and_then(|chain| chain.first());
-    let peer = leaf.and_then(|leaf| svid::check_leaf(leaf).ok());
+    let peer = leaf.and_then(|leaf| svid::check_peer(leaf, &policy).ok());
 
     let shared = acceptor.mesh.shared();
     let live = shared.live.register();

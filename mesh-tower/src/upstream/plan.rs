@@ -7,16 +7,17 @@ use std::{
 use arc_swap::ArcSwap;
 use mesh_core::{
     Endpoint, InvalidConfig, Timestamp,
-    balance::{Weighted, hash::Table},
+    balance::{Weighted, locality::Caller},
     outlier::Event,
     route::Split,
 };
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint,
+    Config, Life, MakeEndpoint,
     discovery::Notes,
-    panic::Doubted,
+    life::{Census, Leaving},
+    places::{Places, Vantage},
     subset::{EndpointState, Member, Subset},
     writer::Writer,
 };
@@ -37,10 +38,8 @@ pub(super) struct Plan<S> {
 pub(super) struct Cluster<S> {
     pub(super) roster: Striped<Roster>,
     pub(super) members: Weighted<Member<S>>,
-    /// The same in panic; empty if the policy knows none.
-    pub(super) doubted: Weighted<Doubted<S>>,
-    /// Whose which key is, if the policy hashes.
-    pub(super) table: Option<Arc<Table>>,
+    /// Where an attempt goes if that is more than to any member that is available.
+    pub(super) places: Option<Box<Places>>,
 }
 
 /// What a request holds of a [`Cluster`] until it is over: all but the services. The endpoints stand in the order of the
@@ -76,12 +75,13 @@ where
         endpoints: impl IntoIterator<Item = Endpoint>,
         make: M,
         chance: Chance,
-        trusts: bool,
+        (vantage, trusts): (Vantage, bool),
     ) -> Result<Self, InvalidConfig> {
         let name: Arc<str> = config.name().into();
         let changed = Arc::new(Notify::new());
         let now = Clock.now();
-        let mut writer = Writer::new(config, name.clone(), trusts, &changed, &chance, now);
+        let mut writer =
+            Writer::new(config, name.clone(), (vantage, trusts), &changed, &chance, now);
         writer.set_endpoints(by_address(endpoints), &make, now);
         let plan = ArcSwap::from_pointee(writer.plan(now)?);
         let (writer, discovery) = (Mutex::new(writer), Notes::default());
@@ -109,6 +109,42 @@ where
         if let Ok(plan) = writer.plan(now) {
             self.publish(plan);
         }
+        writer.leaving.settle();
+    }
+
+    /// The endpoints that are listed no longer.
+    pub(super) fn leaving<R>(&self, look: impl FnOnce(&mut Leaving) -> R) -> R {
+        look(&mut self.lock().leaving)
+    }
+
+    /// Looks where the endpoints stand in their lives, and tells of it.
+    pub(super) fn tell_lives(&self, plan: &Plan<M::Service>) {
+        let census = |cluster: &Arc<Cluster<M::Service>>| {
+            let mut census = Census::default();
+            for member in cluster.members.iter() {
+                let (state, life) = (&member.state, Life::of(&self.make, member));
+                state.told.tell(&cluster.roster.subset, &state.address, life);
+                census[life as usize] += 1;
+            }
+            census
+        };
+        let mut all: Vec<_> = plan.subsets.iter().map(census).collect();
+        let subsets = plan.subsets.iter().map(|cluster| &cluster.roster.subset);
+        self.leaving(|leaving| {
+            leaving.settle();
+            for (census, subset) in all.iter_mut().zip(subsets.clone()) {
+                let draining = leaving.iter().filter(|left| left.is_of(subset)).count();
+                census[Life::Draining as usize] = draining;
+            }
+        });
+        for (census, subset) in all.iter().zip(subsets) {
+            subset.observer.lives(census);
+        }
+    }
+
+    /// Somebody else calls, or from elsewhere.
+    pub(super) fn set_caller(&self, caller: Caller) {
+        self.update(|writer, _| writer.set_caller(caller));
     }
 
     /// The endpoints as they are listed.
@@ -144,6 +180,7 @@ where
         let now = Clock.now();
         writer.set_config(config, &self.make, &self.changed, &self.chance, now);
         self.publish(writer.plan(now)?);
+        writer.leaving.settle();
         Ok(())
     }
 
@@ -193,6 +230,15 @@ impl<S> Plan<S> {
         self.subsets.iter().filter_map(|cluster| cluster.members.stale_at()).min()
     }
 
+    /// Makes new pictures of where attempts go, where the condition of an endpoint has changed. Idempotent.
+    pub(super) fn refresh_places(&self, now: Timestamp) {
+        for cluster in &self.subsets {
+            if let Some(places) = &cluster.places {
+                places.refresh(&cluster.roster.subset, now);
+            }
+        }
+    }
+
     /// Un-ejects what has served its time, and compares the endpoints if it is time for that. Idempotent.
     pub(super) fn on_timeout(&self, now: Timestamp, chance: &Chance) {
         for cluster in &self.subsets {
@@ -203,6 +249,7 @@ impl<S> Plan<S> {
                 &mut chance.rng(),
                 members.iter().map(|member| &member.state.host),
                 |index, event: Event| {
+                    subset.on_condition();
                     if let Some(member) = members.get(index) {
                         if let Event::Unejected { .. } = event {
                             member.state.since.on_available(now);

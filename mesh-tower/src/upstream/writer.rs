@@ -7,13 +7,17 @@ use std::{
 };
 
 use mesh_core::{
-    Endpoint, InvalidConfig, Labels, Rng, Timestamp, balance::Weighted, health::Transition,
+    Endpoint, InvalidConfig, Labels, Rng, Timestamp,
+    balance::{Weighted, locality::Caller},
+    health::Transition,
     route::Split,
 };
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint, Origin, Policy, hash, panic,
+    Config, MakeEndpoint, Origin, Policy,
+    life::{Leaving, Left},
+    places::{Around, Places, Vantage},
     plan::{Cluster, Plan, Roster},
     subset::{EndpointState, Member, Subset},
 };
@@ -28,6 +32,10 @@ pub(super) struct Writer<S> {
     next_id: u32,
     plans: u64,
     health: Health,
+    vantage: Arc<Vantage>,
+    chance: Chance,
+    /// Who is listed no longer.
+    pub(super) leaving: Leaving,
     /// Whether the members follow the endpoints. Not after a panic in a user's `make`.
     is_settled: bool,
 }
@@ -54,6 +62,7 @@ struct Maker<'a, M> {
     make: &'a M,
     upstream: &'a Arc<str>,
     next_id: &'a mut u32,
+    leaving: &'a mut Leaving,
     health: &'a Health,
     now: Timestamp,
 }
@@ -64,15 +73,38 @@ impl<S: Clone> Writer<S> {
     pub(super) fn new(
         config: Config,
         name: Arc<str>,
-        trusts: bool,
+        (vantage, trusts): (Vantage, bool),
         changed: &Arc<Notify>,
         chance: &Chance,
         now: Timestamp,
     ) -> Self {
-        let subsets = subsets_of(&config, Vec::new(), changed, chance, now);
+        let mut leaving = Leaving::default();
+        let subsets = subsets_of(&config, (Vec::new(), &mut leaving), changed, chance, now);
         let endpoints = BTreeMap::new();
         let health = Health { trusts, checked: BTreeMap::new() };
-        Self { config, name, endpoints, subsets, next_id: 0, plans: 0, health, is_settled: true }
+        Self {
+            config,
+            name,
+            endpoints,
+            subsets,
+            next_id: 0,
+            plans: 0,
+            health,
+            vantage: Arc::new(vantage),
+            chance: chance.clone(),
+            leaving,
+            is_settled: true,
+        }
+    }
+
+    /// Whether that changes anything.
+    pub(super) fn set_caller(&mut self, caller: Caller) -> bool {
+        if self.vantage.caller == caller {
+            return false;
+        }
+        self.vantage = Arc::new(Vantage { caller, ..*self.vantage });
+        self.subsets.iter_mut().for_each(|members| members.has_changed = true);
+        true
     }
 
     pub(super) fn endpoints(&self) -> &BTreeMap<Arc<str>, Arc<Endpoint>> {
@@ -93,11 +125,13 @@ impl<S: Clone> Writer<S> {
                     state.since.on_available(now);
                 }
                 state.set_well(is_well);
+                subset.on_condition();
             }
             if ended.has_passed()
                 && let Some(event) = subset.detection.on_health_check_passed(now, &state.host)
             {
                 state.since.on_available(now);
+                subset.on_condition();
                 subset.observer.outlier(address, event);
             }
         }
@@ -162,7 +196,7 @@ impl<S: Clone> Writer<S> {
         now: Timestamp,
     ) {
         let old = std::mem::take(&mut self.subsets);
-        self.subsets = subsets_of(&config, old, changed, chance, now);
+        self.subsets = subsets_of(&config, (old, &mut self.leaving), changed, chance, now);
         self.config = config;
         // A selector or a breaker may have changed.
         self.is_settled = false;
@@ -176,12 +210,12 @@ impl<S: Clone> Writer<S> {
         make: &M,
         now: Timestamp,
     ) {
-        let Self { endpoints, subsets, name, next_id, health, is_settled, .. } = self;
+        let Self { endpoints, subsets, name, next_id, health, leaving, is_settled, .. } = self;
         for address in touched.iter().filter(|address| !endpoints.contains_key(*address)) {
             health.checked.remove(address);
         }
         let was_settled = std::mem::replace(is_settled, false);
-        let mut maker = Maker { make, upstream: name, next_id, health, now };
+        let mut maker = Maker { make, upstream: name, next_id, leaving, health, now };
         for members in subsets {
             if was_settled {
                 for address in touched {
@@ -216,11 +250,15 @@ impl<S: Clone> Writer<S> {
             }
         };
         self.plans += 1;
+        let Self { vantage, chance, .. } = &*self;
+        let (vantage, chance) = (vantage.clone(), chance.clone());
+        let subsets = self.subsets.iter_mut();
+        let subsets = subsets.map(|members| members.cluster(&vantage, &chance, now)).collect();
         Ok(Plan {
             number: self.plans,
             config: self.config.clone(),
             split: Split::new(destinations)?,
-            subsets: self.subsets.iter_mut().map(|members| members.cluster(now)).collect(),
+            subsets,
         })
     }
 }
@@ -228,7 +266,7 @@ impl<S: Clone> Writer<S> {
 /// The subsets of `config`: the whole upstream first, then the named ones; those that `old` knows keep their machines.
 fn subsets_of<S>(
     config: &Config,
-    mut old: Vec<Members<S>>,
+    (mut old, leaving): (Vec<Members<S>>, &mut Leaving),
     changed: &Arc<Notify>,
     chance: &Chance,
     now: Timestamp,
@@ -250,10 +288,17 @@ fn subsets_of<S>(
         })
         .collect();
     for Members { subset, members, .. } in &old {
-        members.values().for_each(|member| subset.on_removed(&member.state));
+        members.values().for_each(|member| leaving.push(left(subset, member)));
         subset.observer.endpoints(0);
+        subset.observer.lives(&Default::default());
     }
     subsets
+}
+
+/// Takes the member's leave of its machines.
+fn left<S>(subset: &Arc<Subset>, Member { state, endpoint, .. }: &Member<S>) -> Left {
+    subset.on_removed(state);
+    Left { subset: subset.clone(), endpoint: endpoint.clone(), state: state.clone() }
 }
 
 // === impl Members ===
@@ -295,7 +340,7 @@ impl<S> Members<S> {
                 }
                 None => {
                     *has_changed = true;
-                    subset.on_removed(&member.state);
+                    maker.leaving.push(left(subset, member));
                     members.remove(address);
                 }
             }
@@ -308,7 +353,12 @@ impl<S> Members<S> {
     }
 
     /// The endpoints as requests read them: those of the last time, if they are the same.
-    fn cluster(&mut self, now: Timestamp) -> Arc<Cluster<S>>
+    fn cluster(
+        &mut self,
+        vantage: &Arc<Vantage>,
+        chance: &Chance,
+        now: Timestamp,
+    ) -> Arc<Cluster<S>>
     where
         S: Clone,
     {
@@ -321,11 +371,19 @@ impl<S> Members<S> {
         let policy = &self.subset.policy;
         let members = self.members.values().cloned().collect();
         let members = Weighted::scheduled(members, policy.balance(), now);
-        let doubted = panic::doubted(policy, members.as_slice(), now);
         let endpoints = members.iter().map(|member| member.state.clone()).collect();
         let roster = Striped::new(&Roster { subset: self.subset.clone(), endpoints });
-        let table = hash::table_of(&self.subset, &members, self.cluster.as_deref());
-        let cluster = Arc::new(Cluster { roster, members, doubted, table });
+        let before = self.cluster.as_deref();
+        let around = Around {
+            subset: &self.subset,
+            before: before.map(|before| &*before.roster.subset),
+            vantage,
+            chance,
+            now,
+        };
+        let known = before.and_then(|before| before.places.as_deref());
+        let places = Places::of(&around, &members, known);
+        let cluster = Arc::new(Cluster { roster, members, places });
         self.has_changed = false;
         self.cluster.insert(cluster).clone()
     }
