@@ -47,6 +47,8 @@ assert_eq!(connected?.info().peer().unwrap().id().path(), "/sa/pay");
 mod backend;
 mod live;
 mod prefixed;
+#[cfg(feature = "serde")]
+mod serialize;
 mod svid;
 
 pub mod id;
@@ -85,10 +87,14 @@ pub use error::{
     AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, IssuerRule, MaterialError,
     MaterialErrorKind, SvidRule, Untrusted,
 };
-pub use http::{AuthorizePeerLayer, DrainLayer, conn_info, peer};
+#[cfg(feature = "axum")]
+pub use http::Peer;
+pub use http::{AuthorizePeerLayer, DrainLayer, PeerExt, conn_info, peer};
 pub use id::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use info::{ConnInfo, PeerIdentity, TlsInfo};
 pub use material::Material;
+#[cfg(feature = "metrics")]
+pub use mesh::describe_metrics;
 pub use mesh::{Driver, MeshTls, MeshTlsBuilder, PlaintextSource, Stats, Status};
 pub use policy::{InvalidDnsName, PeerPolicy};
 pub use revocation::Revocation;

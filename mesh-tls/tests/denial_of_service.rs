@@ -2,6 +2,7 @@
 //!
 //! What is measured is compared with an idle server of the same process in turn with the other, so that a busy machine
 //! makes both slow.
+#![allow(clippy::disallowed_methods, reason = "time is what is measured")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "dev-ca")]
 

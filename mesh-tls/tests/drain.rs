@@ -1,4 +1,5 @@
 //! Connections that would not be let in any more: asked to end, then closed; and those that are left alone.
+#![allow(clippy::disallowed_methods, reason = "time is what is measured")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "dev-ca")]
 

@@ -2,6 +2,7 @@
 //!
 //! Ten seconds; `ROTATION_SECONDS=30` for more. No request may fail but those of a trust domain that was removed, and
 //! those all must. The broken twin is a server that closes what it should drain.
+#![allow(clippy::disallowed_methods, reason = "time is what is measured")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(all(feature = "dev-ca", feature = "axum", feature = "tonic"))]
 

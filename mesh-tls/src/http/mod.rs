@@ -19,6 +19,7 @@
 //! ```
 
 mod drain;
+mod extract;
 
 use std::{
     future::Future,
@@ -32,6 +33,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use drain::{Drain, DrainFuture, DrainLayer};
+pub use extract::PeerExt;
+#[cfg(feature = "axum")]
+pub use extract::{NoPeer, Peer};
 
 use crate::{
     info::{ConnInfo, PeerIdentity},
@@ -130,6 +134,8 @@ where
         let state = if peer.is_some_and(|peer| self.policy.admits(peer)) {
             State::Allowed { future: self.inner.call(request) }
         } else {
+            #[cfg(feature = "metrics")]
+            crate::mesh::metrics::denied(if peer.is_some() { "known" } else { "none" });
             tracing::debug!(peer = peer.map(|peer| peer.id().as_str()), "request refused");
             State::Refused { response: Some(refusal(&request)) }
         };

@@ -49,7 +49,7 @@ struct Frames {
 
 impl Http2 {
     /// Octets from client to server have passed.
-    pub(crate) fn from_client(&mut self, bytes: &[u8]) {
+    pub(crate) fn client_said(&mut self, bytes: &[u8]) {
         let Protocol::Matching(matched) = self.protocol else { return };
         let wanted = PREFACE.get(matched..).unwrap_or_default();
         let same = bytes.iter().zip(wanted).take_while(|(is, wanted)| is == wanted).count();
@@ -64,7 +64,7 @@ impl Http2 {
 
     /// Octets from server to client have passed.
     #[inline]
-    pub(crate) fn from_server(&mut self, bytes: &[u8]) {
+    pub(crate) fn server_said(&mut self, bytes: &[u8]) {
         if self.protocol != Protocol::Other {
             self.frames.pass(bytes);
         }
@@ -156,7 +156,7 @@ mod tests {
 
     fn http2() -> Http2 {
         let mut http2 = Http2::default();
-        http2.from_client(PREFACE);
+        http2.client_said(PREFACE);
         http2
     }
 
@@ -200,7 +200,7 @@ mod tests {
             let mut places = Vec::new();
             let mut at = 0;
             for piece in bytes.chunks(size) {
-                http2.from_server(piece);
+                http2.server_said(piece);
                 at += piece.len();
                 if http2.is_between_frames() {
                     places.push(at);
@@ -221,14 +221,14 @@ mod tests {
         let mut at = 0;
         while at < bytes.len() {
             let step = http2.up_to_next_place(&bytes[at..]);
-            http2.from_server(&bytes[at..at + step]);
+            http2.server_said(&bytes[at..at + step]);
             at += step;
             places.push(at);
         }
         assert_eq!(places, expected);
         // In the middle of a frame that does not end here, everything may pass.
         let mut http2 = self::http2();
-        http2.from_server(&bytes[..3]);
+        http2.server_said(&bytes[..3]);
         assert_eq!(http2.up_to_next_place(&bytes[3..10]), 7);
     }
 
@@ -237,7 +237,7 @@ mod tests {
         for size in [1, 2, 7, 100] {
             let mut http2 = Http2::default();
             for piece in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".chunks(size) {
-                http2.from_client(piece);
+                http2.client_said(piece);
             }
             assert!(http2.is_http2());
             assert!(!http2.is_between_frames(), "SETTINGS come first");
@@ -245,9 +245,9 @@ mod tests {
         for other in [&b"GET / HTTP/1.1\r\n"[..], b"PRO", b"PRI * HTTP/1.1\r\n", b"\x16\x03\x01"] {
             let mut http2 = Http2::default();
             for piece in other.chunks(1) {
-                http2.from_client(piece);
+                http2.client_said(piece);
             }
-            http2.from_server(&frame(4, 0, 0));
+            http2.server_said(&frame(4, 0, 0));
             assert!(!http2.is_http2() && !http2.is_between_frames());
         }
     }
@@ -255,8 +255,8 @@ mod tests {
     #[test]
     fn the_frame_is_well_formed() {
         let mut http2 = http2();
-        http2.from_server(&frame(4, 0, 0));
-        http2.from_server(&GOAWAY);
+        http2.server_said(&frame(4, 0, 0));
+        http2.server_said(&GOAWAY);
         assert!(http2.is_between_frames());
     }
 }

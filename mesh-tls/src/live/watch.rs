@@ -164,8 +164,8 @@ impl Watch {
     #[inline]
     pub(crate) fn has_read(&mut self, bytes: &[u8]) {
         match self.end {
-            End::Client => self.from_server(bytes, Side::Read),
-            End::Server => self.from_client(bytes, Side::Read),
+            End::Client => self.server_said(bytes, Side::Read),
+            End::Server => self.client_said(bytes, Side::Read),
         }
     }
 
@@ -173,18 +173,18 @@ impl Watch {
     pub(crate) fn has_written(&mut self, bytes: &[u8]) {
         self.writer_waits = false;
         match self.end {
-            End::Client => self.from_client(bytes, Side::Write),
-            End::Server => self.from_server(bytes, Side::Write),
+            End::Client => self.client_said(bytes, Side::Write),
+            End::Server => self.server_said(bytes, Side::Write),
         }
     }
 
     #[inline]
-    fn from_client(&mut self, bytes: &[u8], side: Side) {
+    fn client_said(&mut self, bytes: &[u8], side: Side) {
         if bytes.is_empty() {
             return;
         }
         self.last = side;
-        self.http2.from_client(bytes);
+        self.http2.client_said(bytes);
         if self.why.is_some() {
             self.quiet = None;
             // What is on its way already goes on; what was lost is over by the next request.
@@ -195,12 +195,12 @@ impl Watch {
     }
 
     #[inline]
-    fn from_server(&mut self, bytes: &[u8], side: Side) {
+    fn server_said(&mut self, bytes: &[u8], side: Side) {
         if bytes.is_empty() {
             return;
         }
         self.last = side;
-        self.http2.from_server(bytes);
+        self.http2.server_said(bytes);
         if self.why.is_some() && !self.http2.is_http2() {
             self.follow(bytes);
         }

@@ -29,6 +29,8 @@
 mod builder;
 mod driver;
 mod generation;
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics;
 mod plaintext;
 mod stats;
 
@@ -45,6 +47,8 @@ use tokio::{
 
 pub use builder::MeshTlsBuilder;
 pub use driver::Driver;
+#[cfg(feature = "metrics")]
+pub use metrics::describe_metrics;
 pub use plaintext::PlaintextSource;
 pub use stats::Stats;
 
@@ -254,6 +258,8 @@ impl Shared {
             trust = ?generation.trust,
             "identity published"
         );
+        #[cfg(feature = "metrics")]
+        self.counters.published(&generation);
         self.current.store(Some(Arc::new(generation)));
         self.set_last_error(None);
         self.counters.add(Counter::Rotations);

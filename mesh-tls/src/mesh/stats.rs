@@ -9,6 +9,7 @@ use crate::error::{AcceptErrorKind, ConnectErrorKind, Untrusted};
 ///
 /// A snapshot: each number is right, and they were read one after another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Handshakes with clients that succeeded.
@@ -103,21 +104,33 @@ pub(crate) enum Counter {
 const COUNTERS: usize = Counter::SourceErrors as usize + 1;
 
 #[derive(Debug, Default)]
-pub(crate) struct Counters([AtomicU64; COUNTERS]);
+pub(crate) struct Counters {
+    counts: [AtomicU64; COUNTERS],
+    #[cfg(feature = "metrics")]
+    label: super::metrics::Label,
+}
 
 // === impl Counters ===
 
 impl Counters {
     pub(crate) fn add(&self, counter: Counter) {
-        if let Some(count) = self.0.get(counter as usize) {
+        if let Some(count) = self.counts.get(counter as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        #[cfg(feature = "metrics")]
+        self.label.add(counter);
+    }
+
+    /// Another identity is current.
+    #[cfg(feature = "metrics")]
+    pub(super) fn published(&self, generation: &Generation) {
+        self.label.published(generation);
     }
 
     pub(super) fn snapshot(&self, current: Option<&Generation>) -> Stats {
         use Counter as C;
         let of = |counter: C| {
-            self.0.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+            self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
         };
         Stats {
             accepted: of(C::Accepted),
