@@ -34,6 +34,7 @@ use crate::{
     backend::{self, ClientSettings, capture, classify, tls_info},
     error::{BoxError, ConnectError, ConnectErrorKind},
     info::ConnInfo,
+    live::{Ending, Judge, Watch},
     mesh::{Counter, MeshTls},
     policy::PeerPolicy,
     prefixed::Prefixed,
@@ -55,6 +56,7 @@ pub struct MtlsConnector<C = HttpConnector> {
     policy: PolicyFor,
     settings: Arc<ClientSettings>,
     handshake_timeout: Duration,
+    drain_grace: Duration,
 }
 
 #[derive(Clone)]
@@ -84,6 +86,7 @@ impl MtlsConnector {
             policy: PolicyFor::All(policy),
             settings: Arc::new(ClientSettings { alpn: default_alpn(), sni: None }),
             handshake_timeout: HANDSHAKE_TIMEOUT,
+            drain_grace: Ending::default().grace,
         }
     }
 }
@@ -92,8 +95,8 @@ impl<C> MtlsConnector<C> {
     /// Makes the transport with another service, for instance one that resolves names in a discovery of yours.
     #[must_use]
     pub fn with_tcp<D>(self, tcp: D) -> MtlsConnector<D> {
-        let Self { tcp: _, mesh, policy, settings, handshake_timeout } = self;
-        MtlsConnector { tcp, mesh, policy, settings, handshake_timeout }
+        let Self { tcp: _, mesh, policy, settings, handshake_timeout, drain_grace } = self;
+        MtlsConnector { tcp, mesh, policy, settings, handshake_timeout, drain_grace }
     }
 
     /// Chooses the policy by target, for one client of many upstreams. A target without one deserves
@@ -111,6 +114,13 @@ impl<C> MtlsConnector<C> {
     #[must_use]
     pub fn with_handshake_timeout(self, timeout: Duration) -> Self {
         Self { handshake_timeout: timeout, ..self }
+    }
+
+    /// How long a connection may go on after its server is no longer trusted, for what is in flight to end. Default:
+    /// 10 s. See [`stream`](crate::stream).
+    #[must_use]
+    pub fn with_drain_grace(self, grace: Duration) -> Self {
+        Self { drain_grace: grace, ..self }
     }
 
     /// The protocols offered by ALPN, best first. Default: `h2`, `http/1.1`.
@@ -254,6 +264,7 @@ struct Handshake {
     policy: PeerPolicy,
     settings: Arc<ClientSettings>,
     timeout: Duration,
+    drain_grace: Duration,
 }
 
 impl Handshake {
@@ -263,6 +274,7 @@ impl Handshake {
             policy,
             settings: Arc::clone(&connector.settings),
             timeout: connector.handshake_timeout,
+            drain_grace: connector.drain_grace,
         }
     }
 
@@ -319,12 +331,16 @@ impl Handshake {
         let state = io.get_ref().1;
         let leaf = state.peer_certificates().and_then(|chain| chain.first());
         let peer = leaf.and_then(|leaf| svid::check_peer(leaf, &self.policy).ok());
-        let (remote, local) = (
+        let addresses = (
             addresses.as_ref().map(HttpInfo::remote_addr),
             addresses.as_ref().map(HttpInfo::local_addr),
         );
-        let info = ConnInfo::tls_of(remote, local, peer, tls_info(state), generation.number);
-        Ok(MeshStream::client(io.into(), info, Arc::clone(shared)))
+        let live = shared.live.register();
+        let judge = Judge::client(shared, &generation, self.policy.clone());
+        let (of_live, number) = (Arc::clone(&live), generation.number);
+        let info = ConnInfo::tls_of(addresses, peer, tls_info(state), number, of_live);
+        let watch = Watch::client(live, judge, self.drain_grace, state.alpn_protocol());
+        Ok(MeshStream::client(io.into(), info, watch, Arc::clone(shared)))
     }
 
     fn counted<T>(&self, result: Result<T, ConnectError>) -> Result<T, ConnectError> {

@@ -7,7 +7,10 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use rustls_pki_types::UnixTime;
 
-use crate::id::{SpiffeId, TrustDomain};
+use crate::{
+    id::{SpiffeId, TrustDomain},
+    live::Live,
+};
 
 /// A peer that has proved, with its private key, to be the workload of its certificate.
 ///
@@ -35,6 +38,8 @@ struct Conn {
     peer: Option<PeerIdentity>,
     tls: Option<TlsInfo>,
     generation: u64,
+    /// `None` only where there is no connection: a listener's own address.
+    live: Option<Arc<Live>>,
 }
 
 /// What the TLS handshake agreed on.
@@ -124,18 +129,28 @@ impl fmt::Debug for PeerIdentity {
 // === impl ConnInfo ===
 
 impl ConnInfo {
-    pub(crate) fn plain(remote: Option<SocketAddr>, local: Option<SocketAddr>) -> Self {
-        Self(Arc::new(Conn { remote, local, ..Conn::default() }))
+    /// The address of a listener, which axum wants in the same type.
+    #[cfg(feature = "axum")]
+    pub(crate) fn listener(local: SocketAddr) -> Self {
+        Self(Arc::new(Conn { local: Some(local), ..Conn::default() }))
+    }
+
+    pub(crate) fn plain(
+        (remote, local): (Option<SocketAddr>, Option<SocketAddr>),
+        live: Arc<Live>,
+    ) -> Self {
+        Self(Arc::new(Conn { remote, local, live: Some(live), ..Conn::default() }))
     }
 
     pub(crate) fn tls_of(
-        remote: Option<SocketAddr>,
-        local: Option<SocketAddr>,
+        (remote, local): (Option<SocketAddr>, Option<SocketAddr>),
         peer: Option<PeerIdentity>,
         tls: TlsInfo,
         generation: u64,
+        live: Arc<Live>,
     ) -> Self {
-        Self(Arc::new(Conn { remote, local, peer, tls: Some(tls), generation }))
+        let (tls, live) = (Some(tls), Some(live));
+        Self(Arc::new(Conn { remote, local, peer, tls, generation, live }))
     }
 
     /// The peer's address, where the transport has one.
@@ -166,6 +181,45 @@ impl ConnInfo {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.generation
+    }
+
+    /// Whether the connection has been asked to end: it would not be let in any more, or has reached its age.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.live.as_ref().is_some_and(|live| live.is_draining())
+    }
+
+    /// Waits until the connection is asked to end; for ever, if it ends before. See [`stream`](crate::stream) for what
+    /// happens without anybody waiting.
+    ///
+    /// For a connection that is served by hand:
+    ///
+    /// ```no_run
+    /// # use mesh_tls::MeshStream;
+    /// # async fn serve(stream: MeshStream<tokio::net::TcpStream>) -> Result<(), hyper::Error> {
+    /// use http::{Request, Response};
+    /// use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+    ///
+    /// let info = stream.info().clone();
+    /// let hello = async |_: Request<Incoming>| Ok::<_, hyper::Error>(Response::new(String::new()));
+    /// let connection = http1::Builder::new().serve_connection(stream, service_fn(hello));
+    /// let mut connection = std::pin::pin!(connection);
+    /// tokio::select! {
+    ///     ended = connection.as_mut() => return ended,
+    ///     () = info.draining() => connection.as_mut().graceful_shutdown(),
+    /// }
+    /// connection.await
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost by dropping it.
+    pub async fn draining(&self) {
+        match &self.0.live {
+            Some(live) => live.draining().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

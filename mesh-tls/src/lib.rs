@@ -14,8 +14,9 @@
 //! * [`MtlsAcceptor`] accepts: strict, permissive or disabled, for axum, tonic or by hand;
 //! * [`ConnInfo`] tells the handler who called; [`AuthorizePeerLayer`] refuses those who must not.
 //!
-//! What it does not do: it does not issue certificates for production, does not fetch revocation lists, and does
-//! not close connections whose trust has changed since they were made.
+//! Who was let in is judged again when trust, policy or mode change while it is [connected](stream).
+//!
+//! What it does not do: it does not issue certificates for production, and does not fetch revocation lists.
 //!
 #![cfg_attr(
     feature = "dev-ca",
@@ -44,7 +45,10 @@ assert_eq!(connected?.info().peer().unwrap().id().path(), "/sa/pay");
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
+mod live;
 mod prefixed;
+#[cfg(feature = "serde")]
+mod serialize;
 mod svid;
 
 pub mod id;
@@ -83,14 +87,18 @@ pub use error::{
     AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, IssuerRule, MaterialError,
     MaterialErrorKind, SvidRule, Untrusted,
 };
-pub use http::{AuthorizePeerLayer, conn_info, peer};
+#[cfg(feature = "axum")]
+pub use http::Peer;
+pub use http::{AuthorizePeerLayer, DrainLayer, PeerExt, conn_info, peer};
 pub use id::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use info::{ConnInfo, PeerIdentity, TlsInfo};
 pub use material::Material;
-pub use mesh::{Driver, MeshTls, MeshTlsBuilder, Stats, Status};
+#[cfg(feature = "metrics")]
+pub use mesh::describe_metrics;
+pub use mesh::{Driver, MeshTls, MeshTlsBuilder, PlaintextSource, Stats, Status};
 pub use policy::{InvalidDnsName, PeerPolicy};
 pub use revocation::Revocation;
-pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, ServerMode};
+pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, PolicyHandle, ServerMode};
 pub use source::{FileSource, IdentitySource, MaterialHandle, SourceEvent, StaticSource};
 pub use stream::MeshStream;
 

@@ -9,12 +9,13 @@ use arc_swap::ArcSwapOption;
 use rustls::crypto::CryptoProvider;
 use tokio::{sync::watch, time};
 
-use super::{Counters, Demands, Driver, MeshTls, PAUSE, Shared};
+use super::{Counters, Demands, Driver, MeshTls, PAUSE, Plaintext, Shared};
 use crate::{
     backend::{Provider, default_provider},
     clock::{Clock, SystemClock},
     error::{MaterialError, MaterialErrorKind},
     id::SpiffeId,
+    live::Registry,
     revocation::Revocation,
     source::{IdentitySource, SourceEvent},
 };
@@ -158,6 +159,8 @@ impl<S: IdentitySource> MeshTlsBuilder<S> {
         Ok(Arc::new(Shared {
             provider: Provider { crypto, clock: Arc::clone(&self.clock) },
             counters: Counters::default(),
+            live: Registry::default(),
+            plaintext: Plaintext::default(),
             demands: self.demands.clone(),
             current: ArcSwapOption::empty(),
             published: watch::Sender::new(0),

@@ -8,7 +8,9 @@
 //! verifier looks up the current roots, is how access survives the removal of a certificate authority: a resumed
 //! session never asks the verifier.
 //!
-//! New material changes new handshakes. Connections that exist are not touched: TLS has no second authentication.
+//! New material changes new handshakes. TLS has no second authentication, so the connections that exist are judged again
+//! by the new trust: those whose peer it no longer covers are [drained](crate::stream), the others are not touched. A new
+//! certificate of our own alone ends no connection.
 //!
 //! # What is checked before a generation is published
 //!
@@ -27,6 +29,9 @@
 mod builder;
 mod driver;
 mod generation;
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics;
+mod plaintext;
 mod stats;
 
 use std::{
@@ -42,10 +47,14 @@ use tokio::{
 
 pub use builder::MeshTlsBuilder;
 pub use driver::Driver;
+#[cfg(feature = "metrics")]
+pub use metrics::describe_metrics;
+pub use plaintext::PlaintextSource;
 pub use stats::Stats;
 
 use driver::PAUSE;
 pub(crate) use generation::{Demands, Generation};
+use plaintext::Plaintext;
 pub(crate) use stats::{Counter, Counters};
 
 use crate::{
@@ -53,6 +62,7 @@ use crate::{
     client::{HttpConnector, MtlsConnector},
     error::{ConnectError, MaterialError, MaterialErrorKind},
     info::PeerIdentity,
+    live::Registry,
     material::Material,
     policy::PeerPolicy,
     server::MtlsAcceptor,
@@ -92,6 +102,9 @@ pub struct Status {
 pub(crate) struct Shared {
     pub(crate) provider: Provider,
     pub(crate) counters: Counters,
+    /// The connections that exist.
+    pub(crate) live: Registry,
+    pub(crate) plaintext: Plaintext,
     demands: Demands,
     current: ArcSwapOption<Generation>,
     /// The number of the last generation published. Its sender living here tells the driver when to stop.
@@ -168,6 +181,20 @@ impl MeshTls {
         self.shared.counters.snapshot(current.as_deref())
     }
 
+    /// The networks that have made plaintext connections to our acceptors, those with the most first; at most 256.
+    ///
+    /// ```no_run
+    /// # fn report(mesh: &mesh_tls::MeshTls) {
+    /// for source in mesh.plaintext_sources() {
+    ///     println!("{source}"); // 10.2.7.0/24 to 10.2.9.14:8080: 120
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn plaintext_sources(&self) -> Vec<PlaintextSource> {
+        self.shared.plaintext.sources()
+    }
+
     /// What the identity looks like now.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -231,10 +258,13 @@ impl Shared {
             trust = ?generation.trust,
             "identity published"
         );
+        #[cfg(feature = "metrics")]
+        self.counters.published(&generation);
         self.current.store(Some(Arc::new(generation)));
         self.set_last_error(None);
         self.counters.add(Counter::Rotations);
         self.published.send_replace(number);
+        self.live.changed();
         Ok(())
     }
 
