@@ -7,7 +7,8 @@
 //!
 //! Parts, in the order in which an identity passes through them:
 //!
-//! * a [source](IdentitySource) delivers [`Material`]: from [files](FileSource), from [memory](StaticSource);
+//! * a [source](IdentitySource) delivers [`Material`]: from [files](FileSource), from [memory](StaticSource), from
+//!   the SPIFFE Workload API (feature `workload-api`);
 //! * [`MeshTls`] checks it and publishes it as a generation; a bad update never replaces a good one;
 //! * [`MtlsConnector`] connects: a `Service<Uri>` for hyper-util and tonic; `reqwest` takes
 //!   [`MeshTls::reqwest_config`];
@@ -45,6 +46,8 @@ assert_eq!(connected?.info().peer().unwrap().id().path(), "/sa/pay");
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
+#[cfg(any(feature = "dev-ca", feature = "workload-api"))]
+mod chance;
 mod live;
 mod prefixed;
 #[cfg(feature = "serde")]
@@ -55,7 +58,13 @@ pub mod id;
 
 mod material;
 
+#[cfg(feature = "bundle-map")]
+pub mod bundle_map;
+
 pub mod source;
+
+#[cfg(feature = "workload-api")]
+pub mod workload_api;
 
 #[cfg(feature = "dev-ca")]
 pub mod dev_ca;
@@ -82,7 +91,7 @@ pub mod error;
 
 pub use client::MtlsConnector;
 #[cfg(feature = "dev-ca")]
-pub use dev_ca::{DevCa, DevIdentity};
+pub use dev_ca::{DevCa, DevCaSource, DevIdentity};
 pub use error::{
     AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, IssuerRule, MaterialError,
     MaterialErrorKind, SvidRule, Untrusted,
@@ -101,6 +110,8 @@ pub use revocation::Revocation;
 pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, PolicyHandle, ServerMode};
 pub use source::{FileSource, IdentitySource, MaterialHandle, SourceEvent, StaticSource};
 pub use stream::MeshStream;
+#[cfg(feature = "workload-api")]
+pub use workload_api::WorkloadApiSource;
 
 // The crates whose types stand in the signatures above.
 pub use rustls;

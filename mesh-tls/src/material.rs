@@ -10,6 +10,7 @@ use rustls_pki_types::{
 };
 
 use crate::{
+    backend::list_issuer,
     error::{MaterialError, MaterialErrorKind},
     id::TrustDomain,
     svid,
@@ -30,10 +31,16 @@ use crate::{
 pub struct Material {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
-    pub(crate) bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
-    pub(crate) crls: Vec<CertificateRevocationListDer<'static>>,
+    pub(crate) trust: Trust,
     /// Where it was read, so that an error can name the file.
     pub(crate) origin: Option<Origin>,
+}
+
+/// Whom to trust: the half of material that can be good while the other half, the own certificate, is not.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Trust {
+    pub(crate) bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
+    pub(crate) crls: Vec<CertificateRevocationListDer<'static>>,
 }
 
 /// The files that material came from.
@@ -41,14 +48,15 @@ pub struct Material {
 pub(crate) struct Origin {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
-    pub(crate) bundle: PathBuf,
+    /// Where there is only one.
+    pub(crate) bundle: Option<PathBuf>,
 }
 
 impl Material {
     /// Material without any bundle: it trusts nobody until [`Material::with_bundle`].
     #[must_use]
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
-        Self { chain, key, bundles: BTreeMap::new(), crls: Vec::new(), origin: None }
+        Self { chain, key, trust: Trust::default(), origin: None }
     }
 
     /// Material from PEM: the chain with its leaf first, the unencrypted key, and the bundle of the leaf's own
@@ -74,7 +82,7 @@ impl Material {
     /// Trusts these roots for one trust domain, in place of what it trusted before.
     #[must_use]
     pub fn with_bundle(mut self, domain: TrustDomain, roots: Vec<CertificateDer<'static>>) -> Self {
-        self.bundles.insert(domain, roots);
+        self.trust.bundles.insert(domain, roots);
         self
     }
 
@@ -90,8 +98,9 @@ impl Material {
     /// Holds every peer's chain against these revocation lists, of whichever issuers, in place of what it had before.
     /// Without any, revocation is not checked. [`Revocation`](crate::Revocation) says what is made of them.
     #[must_use]
-    pub fn with_crls(self, crls: Vec<CertificateRevocationListDer<'static>>) -> Self {
-        Self { crls, ..self }
+    pub fn with_crls(mut self, crls: Vec<CertificateRevocationListDer<'static>>) -> Self {
+        self.trust.crls = crls;
+        self
     }
 
     /// As [`Material::with_crls`], from PEM.
@@ -109,10 +118,38 @@ impl Material {
         Self {
             chain: self.chain.clone(),
             key: self.key.clone_key(),
-            bundles: self.bundles.clone(),
-            crls: self.crls.clone(),
+            trust: self.trust.clone(),
             origin: self.origin.clone(),
         }
+    }
+}
+
+// === impl Trust ===
+
+impl Trust {
+    /// What both trust; and the lists of `other`, with our own of the issuers that have none there.
+    pub(crate) fn narrowed_to(&self, other: &Self) -> Self {
+        let common = |(domain, roots): (&TrustDomain, &Vec<CertificateDer<'static>>)| {
+            let others = other.bundles.get(domain)?;
+            let roots = roots.iter().filter(|root| others.contains(root)).cloned().collect();
+            Some((domain.clone(), roots))
+        };
+        let bundles = self.bundles.iter().filter_map(common).collect();
+        let mut crls = other.crls.clone();
+        let has_newer =
+            |list| other.crls.iter().any(|newer| list_issuer(newer) == list_issuer(list));
+        crls.extend(self.crls.iter().filter(|list| !has_newer(list)).cloned());
+        Self { bundles, crls }
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let roots = self.bundles.iter().map(|(domain, roots)| (domain, roots.len()));
+        f.debug_struct("Trust")
+            .field("roots", &roots.collect::<BTreeMap<_, _>>())
+            .field("crls", &self.crls.len())
+            .finish()
     }
 }
 
@@ -123,7 +160,11 @@ impl Origin {
             MaterialErrorKind::KeyMismatch
             | MaterialErrorKind::BadKey(_)
             | MaterialErrorKind::NoKey => error.in_file(self.key),
-            MaterialErrorKind::BadBundle(..) => error.in_file(self.bundle),
+            // With several files of roots, their numbers do not tell which.
+            MaterialErrorKind::BadBundle(..) => match self.bundle {
+                Some(bundle) => error.in_file(bundle),
+                None => error,
+            },
             MaterialErrorKind::NoCertificate
             | MaterialErrorKind::OwnCertificate(_)
             | MaterialErrorKind::UnexpectedId { .. } => error.in_file(self.cert),
@@ -132,6 +173,7 @@ impl Origin {
             | MaterialErrorKind::TwoBundles(_)
             | MaterialErrorKind::BadCrl(..)
             | MaterialErrorKind::NoCrl
+            | MaterialErrorKind::BadBundleMap(_)
             | MaterialErrorKind::DriverEnded
             | MaterialErrorKind::Provider(_)
             | MaterialErrorKind::Timeout
@@ -143,12 +185,10 @@ impl Origin {
 
 impl fmt::Debug for Material {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let roots = self.bundles.iter().map(|(domain, roots)| (domain, roots.len()));
         f.debug_struct("Material")
             .field("chain", &self.chain.len())
             .field("key", &"redacted")
-            .field("roots", &roots.collect::<BTreeMap<_, _>>())
-            .field("crls", &self.crls.len())
+            .field("trust", &self.trust)
             .finish()
     }
 }

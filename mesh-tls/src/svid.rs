@@ -130,6 +130,12 @@ pub(crate) fn constrains_uris(der: &CertificateDer<'_>) -> bool {
     lists.into_iter().flatten().flatten().any(|tree| matches!(tree.base, GeneralName::URI(_)))
 }
 
+/// The algorithm of the certificate's key, as an object identifier.
+#[cfg(feature = "bundle-map")]
+pub(crate) fn key_algorithm(der: &CertificateDer<'_>) -> Option<String> {
+    parse(der).map(|cert| cert.public_key().algorithm.algorithm.to_id_string())
+}
+
 /// How many intermediates may stand below this issuer; `None` is any number.
 pub(crate) fn path_length(der: &CertificateDer<'_>) -> Option<u32> {
     let cert = parse(der)?;

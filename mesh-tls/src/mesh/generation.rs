@@ -9,7 +9,7 @@ use crate::{
     error::{MaterialError, MaterialErrorKind, Untrusted},
     id::SpiffeId,
     info::PeerIdentity,
-    material::Material,
+    material::{Material, Trust},
     policy::PeerPolicy,
     revocation::Revocation,
     svid,
@@ -24,6 +24,8 @@ pub(crate) struct Generation {
     pub(crate) own: PeerIdentity,
     pub(crate) own_key: OwnKey,
     pub(crate) trust: Arc<TrustStore>,
+    /// What `trust` was made of.
+    trusted: Trust,
     leaf: CertificateDer<'static>,
     provider: Provider,
 }
@@ -44,7 +46,7 @@ impl Generation {
         previous: Option<&Self>,
     ) -> Result<Self, MaterialError> {
         let Demands { expected, revocation } = demands;
-        let Material { chain, key, bundles, crls, origin: _ } = material;
+        let Material { chain, key, trust: trusted, origin: _ } = material;
         let leaf = chain
             .first()
             .cloned()
@@ -54,15 +56,38 @@ impl Generation {
             let (expected, found) = (expected.clone(), own.id().clone());
             return Err(MaterialError::new(MaterialErrorKind::UnexpectedId { expected, found }));
         }
-        let trust = TrustStore::new(&bundles, &crls, *revocation)?;
+        let trust = TrustStore::new(&trusted, *revocation)?;
         let only_the_bundle_changed = previous.is_some_and(|previous| previous.leaf == leaf);
         if !only_the_bundle_changed {
             check_own(&chain, &own, &trust, provider)?;
         }
-        warn_of_expired_roots(&bundles, provider.clock.now());
+        warn_of_expired_roots(&trusted.bundles, provider.clock.now());
         let own_key = OwnKey::new(chain, key, provider)?;
         let (trust, provider) = (Arc::new(trust), provider.clone());
-        Ok(Self { number, own, own_key, trust, leaf, provider })
+        Ok(Self { number, own, own_key, trust, trusted, leaf, provider })
+    }
+
+    /// The same identity, trusting only whom `trust` trusts too; `None` when that is what it does already.
+    pub(super) fn narrowed(
+        &self,
+        trust: &Trust,
+        number: u64,
+        demands: &Demands,
+    ) -> Result<Option<Self>, MaterialError> {
+        let trusted = self.trusted.narrowed_to(trust);
+        if trusted == self.trusted {
+            return Ok(None);
+        }
+        let trust = Arc::new(TrustStore::new(&trusted, demands.revocation)?);
+        Ok(Some(Self {
+            number,
+            own: self.own.clone(),
+            own_key: self.own_key.clone(),
+            trust,
+            trusted,
+            leaf: self.leaf.clone(),
+            provider: self.provider.clone(),
+        }))
     }
 
     pub(crate) fn verifier(&self, policy: &PeerPolicy, mandatory: bool) -> PeerVerifier {

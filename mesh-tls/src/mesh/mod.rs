@@ -22,9 +22,16 @@
 //! | every root can be a root | refused |
 //! | the leaf leads to our own bundle | refused, unless only the bundle changed: less trust must take effect at once |
 //!
-//! What was refused is counted and shown by [`MeshTls::status`]; the last good generation stays, and with it the
-//! last good bundle. A certificate from the future is tried again every 5 s, and counted each time. An empty bundle
-//! is no mistake, it revokes: nobody is trusted from then on.
+//! What was refused is counted and shown by [`MeshTls::status`], and the last good generation stays. A certificate from
+//! the future is tried again every 5 s, and counted each time.
+//!
+//! # Trust is taken back at once
+//!
+//! | of the new state | what becomes of trust |
+//! | --- | --- |
+//! | the own certificate or key is bad, the bundles are good | the roots that are gone are gone, none is added; the identity stays |
+//! | a bundle is empty, or its trust domain is not there any more | nobody of that trust domain is trusted: it revokes |
+//! | a bundle, map or revocation list is unreadable or has a bad root | all stays: unreadable is not empty |
 
 mod builder;
 mod driver;
@@ -63,7 +70,7 @@ use crate::{
     error::{ConnectError, MaterialError, MaterialErrorKind},
     info::PeerIdentity,
     live::Registry,
-    material::Material,
+    material::{Material, Trust},
     policy::PeerPolicy,
     server::MtlsAcceptor,
     source::IdentitySource,
@@ -241,7 +248,7 @@ impl Shared {
     /// Only the driver calls it, one update after another.
     pub(crate) fn publish(&self, material: Material) -> Result<(), MaterialError> {
         let previous = self.current();
-        let origin = material.origin.clone();
+        let (origin, trust) = (material.origin.clone(), material.trust.clone());
         let number = *self.published.borrow() + 1;
         let built =
             Generation::build(material, number, &self.provider, &self.demands, previous.as_deref());
@@ -249,6 +256,9 @@ impl Shared {
             let error = origin.into_iter().fold(error, |error, origin| origin.blame(error));
             self.counters.add(Counter::UpdatesRefused);
             self.report(&error);
+            if error.kind().is_about_the_own_certificate() {
+                self.narrow(&trust);
+            }
             error
         })?;
         tracing::info!(
@@ -258,14 +268,38 @@ impl Shared {
             trust = ?generation.trust,
             "identity published"
         );
+        self.set_last_error(None);
+        self.use_from_now_on(generation);
+        Ok(())
+    }
+
+    /// Takes back what `trust` does not trust any more, with the identity in use: a root that was removed must not
+    /// wait for the next good certificate.
+    pub(crate) fn narrow(&self, trust: &Trust) {
+        let number = *self.published.borrow() + 1;
+        let Some(current) = self.current() else { return };
+        match current.narrowed(trust, number, &self.demands) {
+            Ok(Some(generation)) => {
+                tracing::warn!(
+                    generation = number,
+                    trust = ?generation.trust,
+                    "trust was taken back; the identity stays the last good one"
+                );
+                self.use_from_now_on(generation);
+            }
+            Ok(None) => {}
+            Err(error) => self.report(&error),
+        }
+    }
+
+    fn use_from_now_on(&self, generation: Generation) {
+        let number = generation.number;
         #[cfg(feature = "metrics")]
         self.counters.published(&generation);
         self.current.store(Some(Arc::new(generation)));
-        self.set_last_error(None);
         self.counters.add(Counter::Rotations);
         self.published.send_replace(number);
         self.live.changed();
-        Ok(())
     }
 
     /// Stops using the identity: every handshake that starts from now on fails.

@@ -8,14 +8,16 @@ mod revoked;
 use std::{collections::BTreeMap, fmt};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use self::revoked::Lists;
+pub(crate) use self::revoked::list_issuer;
 use crate::{
     error::{IssuerRule, MaterialError, SvidRule, Untrusted},
     id::TrustDomain,
     info::PeerIdentity,
+    material::Trust,
     policy::PeerPolicy,
     revocation::Revocation,
     svid,
@@ -53,18 +55,14 @@ struct Limits {
 
 impl TrustStore {
     /// Takes only certificates that may act as roots; a bundle may be empty, and then trusts nobody.
-    pub(crate) fn new(
-        bundles: &BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
-        lists: &[CertificateRevocationListDer<'static>],
-        revocation: Revocation,
-    ) -> Result<Self, MaterialError> {
+    pub(crate) fn new(trust: &Trust, revocation: Revocation) -> Result<Self, MaterialError> {
         let mut anchors = BTreeMap::new();
-        for (domain, certificates) in bundles {
+        for (domain, certificates) in &trust.bundles {
             let roots: Result<Vec<_>, _> = certificates.iter().enumerate().map(root).collect();
             let (roots, limits) = roots?.into_iter().unzip();
             anchors.insert(domain.clone(), Bundle { anchors: roots, limits });
         }
-        Ok(Self { bundles: anchors, lists: Lists::new(lists, revocation)? })
+        Ok(Self { bundles: anchors, lists: Lists::new(&trust.crls, revocation)? })
     }
 
     /// Verifies a whole chain: path to the bundle of its own trust domain, dates, purpose, revocation, SVID rules.

@@ -4,8 +4,8 @@ use std::fmt;
 
 use rustls_pki_types::CertificateRevocationListDer;
 use webpki::{
-    CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
-    RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
+    BorrowedCertRevocationList, CertRevocationList, ExpirationPolicy, OwnedCertRevocationList,
+    RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
 use crate::{error::MaterialError, revocation::Revocation};
@@ -14,6 +14,13 @@ use crate::{error::MaterialError, revocation::Revocation};
 pub(super) struct Lists {
     lists: Vec<CertRevocationList<'static>>,
     revocation: Revocation,
+}
+
+/// The name of the issuer of a list that decodes.
+pub(crate) fn list_issuer(der: &[u8]) -> Option<Vec<u8>> {
+    BorrowedCertRevocationList::from_der(der)
+        .ok()
+        .map(|list| CertRevocationList::from(list).issuer().to_vec())
 }
 
 // === impl Lists ===

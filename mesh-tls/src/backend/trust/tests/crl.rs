@@ -4,6 +4,8 @@ use rcgen::{
     CertificateRevocationListParams, KeyIdMethod, RevocationReason, RevokedCertParams, SerialNumber,
 };
 
+use rustls_pki_types::CertificateRevocationListDer;
+
 use super::*;
 
 const LEAF: u64 = 7;
@@ -58,7 +60,7 @@ impl Chain {
         revocation: Revocation,
     ) -> Option<Untrusted> {
         let bundles = [("td".parse().unwrap(), vec![self.top.der().clone()])].into();
-        let store = TrustStore::new(&bundles, lists, revocation).unwrap();
+        let store = TrustStore::new(&Trust { bundles, crls: lists.into() }, revocation).unwrap();
         let chain = [self.middle.der().clone()];
         [Role::Client, Role::Server]
             .map(|role| verify_chain(&store, &self.leaf, &chain, role).err())
@@ -144,6 +146,7 @@ fn what_is_no_list_is_refused_when_it_is_loaded() {
     let chain = Chain::new(signing_lists("top"));
     let good = list(&chain.middle, 99, 2031);
     let cut = CertificateRevocationListDer::from(good[..good.len() - 1].to_vec());
-    let error = TrustStore::new(&BTreeMap::new(), &[good, cut], Revocation::new()).unwrap_err();
+    let trust = Trust { bundles: BTreeMap::new(), crls: vec![good, cut] };
+    let error = TrustStore::new(&trust, Revocation::new()).unwrap_err();
     assert!(error.to_string().contains("revocation list 2"), "{error}");
 }

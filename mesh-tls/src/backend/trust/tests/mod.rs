@@ -84,7 +84,8 @@ fn trusting(bundles: &[(&str, &[&Issuer])]) -> Result<TrustStore, MaterialError>
         let roots = roots.iter().map(|root| root.der().clone()).collect();
         (domain.parse().unwrap(), roots)
     };
-    TrustStore::new(&bundles.iter().map(bundle).collect(), &[], Revocation::default())
+    let bundles = bundles.iter().map(bundle).collect();
+    TrustStore::new(&Trust { bundles, crls: Vec::new() }, Revocation::default())
 }
 
 fn verify_chain(
