@@ -6,6 +6,7 @@ mod istio {
     mod effective;
     mod hostile;
     mod lenient;
+    mod localities;
     mod mtls;
     mod refusals;
     mod routes;

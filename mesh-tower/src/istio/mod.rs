@@ -12,9 +12,9 @@
 //! | `DestinationRule` (`networking.istio.io/v1`, `v1beta1`, `v1alpha3`) | `host`; `subsets[]` with `name`, `labels`, `trafficPolicy`; `trafficPolicy` with the blocks below, and for single ports by `portLevelSettings[]`; `exportTo: ["*"]` |
 //! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`, `maxConnectionDuration`, `tcpKeepalive`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout`, `h2UpgradePolicy`, `useClientProtocol`, `maxConcurrentStreams`, `http2KeepAlive` |
 //! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`, `minHealthPercent` |
-//! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `RANDOM`, `LEAST_CONN`, `UNSPECIFIED`; `warmup` (`duration`, `minimumPercent`, `aggression`), `warmupDurationSecs`; `consistentHash` with `httpHeaderName`, `httpCookie` (`name`, `path`, `ttl`), `useSourceIp`, `httpQueryParameterName`, `ringHash.minimumRingSize`, `maglev.tableSize`, `minimumRingSize` |
+//! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `RANDOM`, `LEAST_CONN`, `UNSPECIFIED`; `warmup` (`duration`, `minimumPercent`, `aggression`), `warmupDurationSecs`; `consistentHash` with `httpHeaderName`, `httpCookie` (`name`, `path`, `ttl`), `useSourceIp`, `httpQueryParameterName`, `ringHash.minimumRingSize`, `maglev.tableSize`, `minimumRingSize`; `localityLbSetting` with `enabled`, `distribute[]`, `failover[]`, `failoverPriority[]` |
 //! | … `retryBudget` | `percent`, `minRetryConcurrency` |
-//! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`) |
+//! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`, `retryRemoteLocalities`) |
 //! | … by [`Documents::routes`] alone | `http[]` with `match[]` (`uri`, `ignoreUriCase`, `scheme`, `method`, `authority`, `headers`, `withoutHeaders`, `queryParams`, `port`, `sourceLabels`, `sourceNamespace`, `gateways`), `rewrite` (`uri`, `uriRegexRewrite`, `authority`), `headers`, also of a destination (`request`, `response`: `set`, `add`, `remove`), `fault` (`delay`, `abort`), `mirror`, `mirrorPercentage`, `mirrors[]`, `redirect`, `directResponse`; shares of several hosts |
 //! | `PeerAuthentication` (`security.istio.io/v1`, `v1beta1`) | `selector.matchLabels`, `mtls.mode`, `portLevelMtls` |
 //! | `List` (`v1`) | `items[]`, each a document: what `kubectl get -o yaml` prints |
@@ -32,8 +32,8 @@
 //! would leave out of a virtual service is an error there; with [`Unsupported::Warn`] it is a warning when the text is read,
 //! and left out: a rule with a `match` as a whole, of others what an upstream cannot do.
 //!
-//! Read and not carried out by either: `retryRemoteLocalities` ([`Retries::previous_priorities`]), words of `retryOn` that are
-//! no conditions. They are reported, and with [`Unsupported::Warn`] whoever carries them out by other means finds them there.
+//! Read and not carried out by either: words of `retryOn` that are no conditions. They are reported, and with
+//! [`Unsupported::Warn`] whoever carries them out by other means finds them there.
 //!
 //! # Which policy is in force
 //!
@@ -57,6 +57,8 @@
 //! * A budget that is not named stands beside `maxRetries`. A `retryBudget` that is named takes its place, as in Envoy.
 //! * A document is for every client: `workloadSelector` and `exportTo` of some namespaces are not considered, and are
 //!   reported. Who asks (`sourceLabels`, `sourceNamespace`, `gateways` of a match) is said to [`Documents::routes`].
+//! * Where the client runs, and its labels, is said to [`Builder::caller`](crate::upstream::Builder::caller): until then
+//!   nobody is near, and `localityLbSetting` changes nothing but shares from anywhere.
 //! * A value of a header is sent as it stands. What Envoy would replace in it (`%REQ(…)%`) is reported.
 //! * `retries` needs `attempts`, and `attempts: 0` allows no other field.
 //! * `useSourceIp` needs the address, which no head of a request says: a [`KeySource`](crate::upstream::KeySource) among
@@ -107,6 +109,7 @@ mod fault;
 mod host;
 mod http_action;
 mod http_match;
+mod locality;
 mod mesh_config;
 mod mtls;
 mod outlier;

@@ -73,6 +73,7 @@ where
             shared.refresh(now);
             let plan = shared.plan.load();
             plan.on_timeout(now, &shared.chance);
+            plan.refresh_places(now);
             if now >= maintenance {
                 maintenance = now + MAINTENANCE;
                 for member in plan.subsets.iter().flat_map(|cluster| cluster.members.iter()) {

@@ -2,7 +2,7 @@ use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
 use mesh_core::{
     Endpoint, Ratio,
-    balance::hash,
+    balance::{hash, locality, priority::OnPanic, subsetting},
     breaker,
     outlier::{self, Detector},
 };
@@ -18,6 +18,9 @@ pub struct EndpointStatus {
     pub subset: Arc<str>,
     /// The endpoint as it was listed.
     pub endpoint: Endpoint,
+    /// Its priority as the caller sees it, from 0: by its [own](Endpoint::with_priority), and by
+    /// [`Policy::with_locality`]. `None` if it gets nothing by the shares of localities.
+    pub priority: Option<usize>,
     /// Attempts under way.
     pub active: u32,
     /// Attempts answered well since it was listed.
@@ -79,12 +82,13 @@ impl fmt::Display for EndpointStatus {
 
 pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
     let now = Clock.now();
-    let of_member = |subset: &Arc<str>, policy: &Policy, member: &Member<S>| {
+    let of_member = |subset: &Arc<str>, policy: &Policy, priority, member: &Member<S>| {
         let state = &member.state;
         let (successes, failures) = state.counts();
         EndpointStatus {
             subset: subset.clone(),
             endpoint: (*member.endpoint).clone(),
+            priority,
             active: state.load().active(),
             successes,
             failures,
@@ -105,7 +109,11 @@ pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
         .iter()
         .flat_map(|cluster| {
             let subset = &cluster.roster.subset;
-            cluster.members.iter().map(move |m| of_member(&subset.name, &subset.policy, m))
+            cluster.members.iter().enumerate().map(move |(index, member)| {
+                let places = cluster.places.as_ref();
+                let priority = places.map_or(Some(0), |places| places.priority(index));
+                of_member(&subset.name, &subset.policy, priority, member)
+            })
         })
         .collect()
 }
@@ -117,6 +125,9 @@ pub(super) fn describe(config: &Config) -> String {
         // Writing to a String cannot fail.
         _ = writeln!(text, "  {step:<9} {what}");
     };
+    if let Some(share) = config.subsetting() {
+        line("endpoints", describe_share(share));
+    }
     line("route", split(config));
     let (timeout, whose) = match config.deadline_policy() {
         Some(policy) => (policy.timeout(), "what the request's headers ask for"),
@@ -153,6 +164,21 @@ pub(super) fn describe(config: &Config) -> String {
     text
 }
 
+fn describe_share(share: &subsetting::Config) -> String {
+    match share {
+        subsetting::Config::Random(random) => {
+            format!("{} of those listed, by a seed", random.size())
+        }
+        subsetting::Config::Rounds(rounds) => {
+            format!("{} of those listed, as client {}", rounds.size(), rounds.client())
+        }
+        subsetting::Config::Aperture(aperture) => {
+            let (size, place, all) = (aperture.size(), aperture.instance(), aperture.instances());
+            format!("{size} of those listed at least, as client {place} of {all}")
+        }
+    }
+}
+
 fn describe_policy(policy: &Policy, line: &mut impl FnMut(&str, String)) {
     let limits = policy.limits();
     let count = |limit: u32| match limit {
@@ -177,12 +203,35 @@ fn describe_policy(policy: &Policy, line: &mut impl FnMut(&str, String)) {
             Some(hash) => describe_hash(hash.table()),
         },
     );
+    if let Some(locality) = policy.locality().filter(|locality| locality.is_enabled()) {
+        line("locality", describe_locality(locality).into());
+    }
+    if let Some(subsets) = policy.label_subsets() {
+        let keys = subsets.selectors().iter().map(|selector| {
+            let keys: Vec<_> = selector.keys().collect();
+            keys.join("+")
+        });
+        line("labels", format!("as a request asks for: {}", keys.collect::<Vec<_>>().join(", ")));
+    }
     line("breaker", policy.breaker().map_or_else(|| "none".into(), describe_breaker));
     let panic = match policy.panic_threshold() {
         Ratio::ZERO => String::new(),
-        share => format!(", ignored while less than {share} are left"),
+        share => match policy.priorities().on_panic() {
+            OnPanic::UseAll => format!(", ignored while less than {share} are well"),
+            OnPanic::FailFast { .. } => format!(", all refused while less than {share} are well"),
+        },
     };
     line("outlier", describe_outlier(policy.outlier()) + &panic);
+}
+
+fn describe_locality(locality: &locality::Config) -> &'static str {
+    if locality.zone_routing().is_some() {
+        "stays in the zone while that can carry it, then by distance"
+    } else if locality.is_distributed() {
+        "by given shares"
+    } else {
+        "to the nearest"
+    }
 }
 
 fn describe_hash(table: &hash::Config) -> String {

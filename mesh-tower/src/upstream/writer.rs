@@ -7,13 +7,17 @@ use std::{
 };
 
 use mesh_core::{
-    Endpoint, InvalidConfig, Labels, Rng, Timestamp, balance::Weighted, health::Transition,
+    Endpoint, InvalidConfig, Labels, Rng, Timestamp,
+    balance::{Weighted, locality::Caller},
+    health::Transition,
     route::Split,
 };
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint, Origin, Policy, hash, panic,
+    Config, MakeEndpoint, Origin, Policy,
+    listed::{Endpoints, Listed},
+    places::{Around, Places, Vantage},
     plan::{Cluster, Plan, Roster},
     subset::{EndpointState, Member, Subset},
 };
@@ -23,11 +27,13 @@ use crate::{Chance, health::Ended, striped::Striped};
 pub(super) struct Writer<S> {
     config: Config,
     name: Arc<str>,
-    endpoints: BTreeMap<Arc<str>, Arc<Endpoint>>,
+    listed: Listed,
     subsets: Vec<Members<S>>,
     next_id: u32,
     plans: u64,
     health: Health,
+    vantage: Arc<Vantage>,
+    chance: Chance,
     /// Whether the members follow the endpoints. Not after a panic in a user's `make`.
     is_settled: bool,
 }
@@ -64,19 +70,46 @@ impl<S: Clone> Writer<S> {
     pub(super) fn new(
         config: Config,
         name: Arc<str>,
-        trusts: bool,
+        (vantage, trusts): (Vantage, bool),
         changed: &Arc<Notify>,
         chance: &Chance,
         now: Timestamp,
     ) -> Self {
         let subsets = subsets_of(&config, Vec::new(), changed, chance, now);
-        let endpoints = BTreeMap::new();
+        let listed = Listed::new(config.subsetting().copied());
         let health = Health { trusts, checked: BTreeMap::new() };
-        Self { config, name, endpoints, subsets, next_id: 0, plans: 0, health, is_settled: true }
+        Self {
+            config,
+            name,
+            listed,
+            subsets,
+            next_id: 0,
+            plans: 0,
+            health,
+            vantage: Arc::new(vantage),
+            chance: chance.clone(),
+            is_settled: true,
+        }
     }
 
-    pub(super) fn endpoints(&self) -> &BTreeMap<Arc<str>, Arc<Endpoint>> {
-        &self.endpoints
+    /// Whether that changes anything.
+    pub(super) fn set_caller(&mut self, caller: Caller) -> bool {
+        if self.vantage.caller == caller {
+            return false;
+        }
+        self.vantage = Arc::new(Vantage { caller, ..*self.vantage });
+        self.subsets.iter_mut().for_each(|members| members.has_changed = true);
+        true
+    }
+
+    /// The endpoints as they are listed.
+    pub(super) fn listed(&self) -> &Endpoints {
+        self.listed.all()
+    }
+
+    /// Those that are used.
+    pub(super) fn endpoints(&self) -> &Endpoints {
+        self.listed.used()
     }
 
     /// An active check of an endpoint has ended.
@@ -93,11 +126,13 @@ impl<S: Clone> Writer<S> {
                     state.since.on_available(now);
                 }
                 state.set_well(is_well);
+                subset.on_condition();
             }
             if ended.has_passed()
                 && let Some(event) = subset.detection.on_health_check_passed(now, &state.host)
             {
                 state.since.on_available(now);
+                subset.on_condition();
                 subset.observer.outlier(address, event);
             }
         }
@@ -114,43 +149,23 @@ impl<S: Clone> Writer<S> {
         make: &M,
         now: Timestamp,
     ) -> bool {
-        let gone = self.endpoints.keys().filter(|address| !endpoints.contains_key(*address));
-        let mut touched: Vec<Arc<str>> = gone.cloned().collect();
-        for address in &touched {
-            self.endpoints.remove(address);
-        }
-        for (address, endpoint) in endpoints {
-            if self.endpoints.get(&address).is_none_or(|known| **known != endpoint) {
-                self.endpoints.insert(address.clone(), Arc::new(endpoint));
-                touched.push(address);
-            }
-        }
-        let was_settled = self.is_settled;
-        self.follow(&touched, make, now);
-        !touched.is_empty() || !was_settled
+        let gone = self.listed.all().keys().filter(|address| !endpoints.contains_key(*address));
+        let gone: Vec<_> = gone.map(|address| (address.clone(), None)).collect();
+        let listed = endpoints.into_iter().map(|(address, endpoint)| (address, Some(endpoint)));
+        self.change(gone.into_iter().chain(listed), make, now)
     }
 
-    /// Whether that changes anything.
-    pub(super) fn set_endpoint<M: MakeEndpoint<Service = S>>(
+    /// Changes these endpoints; `None` removes one. Whether that changes anything.
+    pub(super) fn change<M: MakeEndpoint<Service = S>>(
         &mut self,
-        address: &str,
-        endpoint: Option<Endpoint>,
+        changes: impl IntoIterator<Item = (Arc<str>, Option<Endpoint>)>,
         make: &M,
         now: Timestamp,
     ) -> bool {
-        let known = self.endpoints.get(address).map(|known| &**known);
-        if known == endpoint.as_ref() {
-            let was_settled = self.is_settled;
-            self.follow(&[], make, now);
-            return !was_settled;
-        }
-        let address: Arc<str> = address.into();
-        match endpoint {
-            Some(endpoint) => self.endpoints.insert(address.clone(), Arc::new(endpoint)),
-            None => self.endpoints.remove(&address),
-        };
-        self.follow(&[address], make, now);
-        true
+        let (has_changed, touched) = self.listed.change(changes);
+        let was_settled = self.is_settled;
+        self.follow(&touched, make, now);
+        has_changed || !was_settled
     }
 
     pub(super) fn set_config<M: MakeEndpoint<Service = S>>(
@@ -163,6 +178,9 @@ impl<S: Clone> Writer<S> {
     ) {
         let old = std::mem::take(&mut self.subsets);
         self.subsets = subsets_of(&config, old, changed, chance, now);
+        if self.config.subsetting() != config.subsetting() {
+            self.listed.set_subsetting(config.subsetting().copied());
+        }
         self.config = config;
         // A selector or a breaker may have changed.
         self.is_settled = false;
@@ -176,7 +194,8 @@ impl<S: Clone> Writer<S> {
         make: &M,
         now: Timestamp,
     ) {
-        let Self { endpoints, subsets, name, next_id, health, is_settled, .. } = self;
+        let Self { listed, subsets, name, next_id, health, is_settled, .. } = self;
+        let endpoints = listed.used();
         for address in touched.iter().filter(|address| !endpoints.contains_key(*address)) {
             health.checked.remove(address);
         }
@@ -216,11 +235,16 @@ impl<S: Clone> Writer<S> {
             }
         };
         self.plans += 1;
+        let Self { vantage, chance, .. } = &*self;
+        let (vantage, chance) = (vantage.clone(), chance.clone());
+        let subsets = self.subsets.iter_mut();
+        let subsets = subsets.map(|members| members.cluster(&vantage, &chance, now)).collect();
         Ok(Plan {
             number: self.plans,
             config: self.config.clone(),
+            listed: self.listed.all().len(),
             split: Split::new(destinations)?,
-            subsets: self.subsets.iter_mut().map(|members| members.cluster(now)).collect(),
+            subsets,
         })
     }
 }
@@ -308,7 +332,12 @@ impl<S> Members<S> {
     }
 
     /// The endpoints as requests read them: those of the last time, if they are the same.
-    fn cluster(&mut self, now: Timestamp) -> Arc<Cluster<S>>
+    fn cluster(
+        &mut self,
+        vantage: &Arc<Vantage>,
+        chance: &Chance,
+        now: Timestamp,
+    ) -> Arc<Cluster<S>>
     where
         S: Clone,
     {
@@ -321,11 +350,19 @@ impl<S> Members<S> {
         let policy = &self.subset.policy;
         let members = self.members.values().cloned().collect();
         let members = Weighted::scheduled(members, policy.balance(), now);
-        let doubted = panic::doubted(policy, members.as_slice(), now);
         let endpoints = members.iter().map(|member| member.state.clone()).collect();
         let roster = Striped::new(&Roster { subset: self.subset.clone(), endpoints });
-        let table = hash::table_of(&self.subset, &members, self.cluster.as_deref());
-        let cluster = Arc::new(Cluster { roster, members, doubted, table });
+        let before = self.cluster.as_deref();
+        let around = Around {
+            subset: &self.subset,
+            before: before.map(|before| &*before.roster.subset),
+            vantage,
+            chance,
+            now,
+        };
+        let known = before.and_then(|before| before.places.as_deref());
+        let places = Places::of(&around, &members, known);
+        let cluster = Arc::new(Cluster { roster, members, places });
         self.has_changed = false;
         self.cluster.insert(cluster).clone()
     }
