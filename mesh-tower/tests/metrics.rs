@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use mesh_core::{Endpoint, Ratio, outlier, retry};
+use mesh_core::{Endpoint, Ratio, balance, outlier, retry};
 use mesh_tower::{
     BoxError,
     body::ReplayBody,
@@ -73,6 +73,8 @@ fn a_recorder_installed_after_the_upstream_was_made_sees_everything_from_then_on
     let upstream = Upstream::builder("shop")
         .endpoints([Endpoint::new("bad:1"), Endpoint::new("good:1")])
         .retry(retry::Config::none().with_retries(1).with_retry_on("5xx".parse().unwrap()))
+        // So that the bad one is met again before it is ejected.
+        .balance(balance::Config::round_robin())
         .outlier(
             outlier::Config::default()
                 .with_consecutive_5xx(3)
