@@ -45,6 +45,7 @@ assert_eq!(connected?.info().peer().unwrap().id().path(), "/sa/pay");
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
+mod late;
 mod live;
 mod prefixed;
 #[cfg(feature = "serde")]
