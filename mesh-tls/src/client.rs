@@ -127,7 +127,7 @@ impl<C> MtlsConnector<C> {
     ///
     /// Where HTTP/2 is spoken without asking (tonic), offer `h2` alone, so that a server of another protocol is an
     /// error and not a garbled connection. A server that does not know ALPN is let pass, and
-    /// [`TlsInfo::alpn`](crate::TlsInfo::alpn) is `None`. A permissive Istio sidecar terminates only clients that also offer `istio-h2` or `istio`.
+    /// [`TlsInfo::alpn`](crate::TlsInfo::alpn) is `None`. For a permissive Istio sidecar see [`MtlsConnector::with_istio_alpn`].
     #[must_use]
     pub fn with_alpn<I>(self, protocols: I) -> Self
     where
@@ -136,6 +136,27 @@ impl<C> MtlsConnector<C> {
     {
         let alpn = protocols.into_iter().map(Into::into).collect();
         self.with_settings(|settings| settings.alpn = alpn)
+    }
+
+    /// Also offers the names by which a permissive Istio sidecar knows that it is meant, behind those offered already:
+    /// `istio-h2` where there is `h2`, `istio-http/1.1` where there is `http/1.1`, and `istio`. Without one of them it hands
+    /// the TLS through to the application; a strict one needs none. Default: off, and it belongs behind
+    /// [`MtlsConnector::with_alpn`].
+    ///
+    /// `istio-peer-exchange` is not among them: who offers it is sent a header of Istio's own before the application's
+    /// first bytes. A program that reads it adds the name by `with_alpn`.
+    #[must_use]
+    pub fn with_istio_alpn(self) -> Self {
+        self.with_settings(|settings| {
+            let twin = |name: &Vec<u8>| match name.as_slice() {
+                b"h2" => Some(b"istio-h2".to_vec()),
+                b"http/1.1" => Some(b"istio-http/1.1".to_vec()),
+                _ => None,
+            };
+            let twins: Vec<_> = settings.alpn.iter().filter_map(twin).collect();
+            settings.alpn.extend(twins);
+            settings.alpn.push(b"istio".to_vec());
+        })
     }
 
     /// Sends this server name in clear text. Default: none, because it tells an eavesdropper who talks to whom. A

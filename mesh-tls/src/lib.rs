@@ -48,6 +48,7 @@ assert_eq!(connected?.info().peer().unwrap().id().path(), "/sa/pay");
 mod backend;
 #[cfg(any(feature = "dev-ca", feature = "workload-api"))]
 mod chance;
+mod late;
 mod live;
 mod prefixed;
 #[cfg(feature = "serde")]

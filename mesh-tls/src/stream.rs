@@ -39,6 +39,7 @@ use crate::{
     backend::alert_in,
     error::{ConnectError, ConnectErrorKind},
     info::ConnInfo,
+    late::Late,
     live::{Side, State, Watch, Why},
     mesh::{Counter, Shared},
     prefixed::Prefixed,
@@ -57,6 +58,8 @@ pub struct MeshStream<IO> {
     watch: Box<Watch>,
     /// On a client until its first bytes arrive: where to count a late rejection.
     on_rejection: Option<Arc<Shared>>,
+    /// The rejection, once it has come.
+    late: Option<Box<Late>>,
 }
 
 pub(crate) enum Transport<IO> {
@@ -69,7 +72,7 @@ pub(crate) enum Transport<IO> {
 
 impl<IO> MeshStream<IO> {
     pub(crate) fn server(transport: Transport<IO>, info: ConnInfo, watch: Watch) -> Self {
-        Self { transport, info, watch: Box::new(watch), on_rejection: None }
+        Self { transport, info, watch: Box::new(watch), on_rejection: None, late: None }
     }
 
     pub(crate) fn client(
@@ -79,7 +82,8 @@ impl<IO> MeshStream<IO> {
         shared: Arc<Shared>,
     ) -> Self {
         let transport = Transport::Tls(Box::new(io));
-        Self { transport, info, watch: Box::new(watch), on_rejection: Some(shared) }
+        let (watch, on_rejection) = (Box::new(watch), Some(shared));
+        Self { transport, info, watch, on_rejection, late: None }
     }
 
     /// Who is at the other end, and what was agreed.
@@ -114,14 +118,28 @@ impl<IO> MeshStream<IO> {
         }
     }
 
-    /// Turns the alert in a failed first read into our own error.
-    fn judge(&mut self, error: io::Error) -> io::Error {
-        let Some(shared) = self.on_rejection.take() else { return error };
-        let Some(alert) = alert_in(&error) else { return error };
+    /// Turns the alert in a failed first read into our own error, which is told when somebody waits for it.
+    fn judge(&mut self, error: io::Error) -> Result<&mut Late, io::Error> {
+        let Some(shared) = self.on_rejection.take() else { return Err(error) };
+        let Some(alert) = alert_in(&error) else { return Err(error) };
         shared.counters.add(Counter::ConnectRejectedByPeer);
         let rejected = ConnectError::new(ConnectErrorKind::RejectedByPeer(alert));
         tracing::debug!(error = %rejected, "rejected on the first read");
-        io::Error::new(io::ErrorKind::PermissionDenied, rejected)
+        let rejected = io::Error::new(io::ErrorKind::PermissionDenied, rejected);
+        match &mut self.late {
+            Some(late) => late.becomes_rejection(rejected),
+            slot @ None => *slot = Some(Box::new(Late::rejection(rejected))),
+        }
+        self.late.as_deref_mut().ok_or_else(|| io::ErrorKind::PermissionDenied.into())
+    }
+
+    /// A write that failed before the server's first bytes is told by the next read, which may know why.
+    fn postpone(&mut self, error: io::Error) -> io::Result<()> {
+        if self.on_rejection.is_none() {
+            return Err(error);
+        }
+        self.late = Some(Box::new(Late::failed_write(error)));
+        Ok(())
     }
 
     /// Why nothing more can be written.
@@ -173,6 +191,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MeshStream<IO> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Some(late) = &mut this.late
+            && late.is_rejection()
+        {
+            return late.poll_read(cx).map(Err);
+        }
         loop {
             let state = this.state();
             match state {
@@ -195,10 +218,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MeshStream<IO> {
                     if !read.is_empty() {
                         // The server has answered, so it has accepted us.
                         this.on_rejection = None;
+                        return Poll::Ready(Ok(()));
                     }
-                    return Poll::Ready(Ok(()));
+                    let failed = this.late.as_mut().map(|late| late.take());
+                    return Poll::Ready(failed.map_or(Ok(()), Err));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(this.judge(error))),
+                Poll::Ready(Err(error)) => {
+                    return match this.judge(error) {
+                        Ok(late) => late.poll_read(cx).map(Err),
+                        Err(error) => Poll::Ready(Err(error)),
+                    };
+                }
                 Poll::Pending if this.watch.wait(cx, Side::Read, state) => return Poll::Pending,
                 Poll::Pending => {}
             }
@@ -213,6 +243,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        let is_http2 = this.negotiated_h2();
+        if let Some(late) = &mut this.late {
+            late.written(buf, is_http2);
+            return Poll::Ready(Ok(buf.len()));
+        }
         loop {
             let state = this.state();
             let allowed = ready!(this.poll_before_write(cx, state, buf))?;
@@ -222,7 +257,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
                     this.watch.has_written(buf.get(..written).unwrap_or(buf));
                     return Poll::Ready(Ok(written));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => {
+                    this.postpone(error)?;
+                    return AsyncWrite::poll_write(self, cx, buf);
+                }
                 Poll::Pending if this.watch.wait(cx, Side::Write, state) => return Poll::Pending,
                 Poll::Pending => {}
             }
@@ -230,7 +268,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
+        if self.late.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(Pin::new(&mut self.transport).poll_flush(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(self.postpone(error)),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -242,7 +286,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.state() != State::Well {
+        if self.late.is_some() || self.state() != State::Well {
             // GOAWAY may have to stand between two of them.
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return AsyncWrite::poll_write(self, cx, first);
@@ -258,7 +302,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
                 }
                 Poll::Ready(Ok(written))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Err(error)) => {
+                this.postpone(error)?;
+                AsyncWrite::poll_write_vectored(self, cx, bufs)
+            }
             Poll::Pending if this.watch.wait(cx, Side::Write, State::Well) => Poll::Pending,
             Poll::Pending => AsyncWrite::poll_write_vectored(self, cx, bufs),
         }
