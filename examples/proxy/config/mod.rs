@@ -16,7 +16,7 @@ use std::path::Path;
 pub(crate) use endpoints::{Protocol, Transport};
 pub(crate) use error::ConfigError;
 pub(crate) use files::Files;
-use mesh_core::Endpoint;
+use mesh_core::{Endpoint, authorize::Authorizer};
 use mesh_tower::{istio::MtlsMode, upstream};
 pub(crate) use policies::Policies;
 pub(crate) use proxy::{Identity, Inbound, Proxy};
@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) upstreams: Vec<UpstreamSettings>,
     /// Who may connect to the inbound listener.
     pub(crate) mode: MtlsMode,
+    /// What they may do there.
+    pub(crate) authorizer: Authorizer,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -74,8 +76,12 @@ impl Settings {
             }
         }
         let mode = problems.take(mode(&proxy, &policies));
-        let Some(mode) = mode else { return Err(problems) };
-        problems.into_result(Self { proxy, upstreams, mode, warnings })
+        let authorizer = problems.take(policies.authorizer(&proxy.namespace, &proxy.labels));
+        let (Some(mode), Some(authorizer)) = (mode, authorizer) else { return Err(problems) };
+        if proxy.inbound.is_none() && !authorizer.is_empty() {
+            warnings.push("AuthorizationPolicy has no effect: there is no inbound".to_owned());
+        }
+        problems.into_result(Self { proxy, upstreams, mode, authorizer, warnings })
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hyper_util::service::TowerToHyperService;
-use mesh_core::{Endpoint, Labels, limit};
+use mesh_core::{Endpoint, Labels, authorize::Authorizer, limit};
 use mesh_tls::{DevCa, MeshTls, StaticSource};
 use mesh_tower::server::ServerLayer;
 use tokio::net::TcpListener;
@@ -116,7 +116,13 @@ impl World {
         let v2 = identity(&ca, "payment-v2").await?;
         identities.push(("payment-v2".to_owned(), v2.clone()));
         names.push((listen, "payment-v2"));
-        let settings = Settings { proxy, upstreams: Vec::new(), mode, warnings: Vec::new() };
+        let settings = Settings {
+            proxy,
+            upstreams: Vec::new(),
+            mode,
+            authorizer: Authorizer::default(),
+            warnings: Vec::new(),
+        };
         let listeners = Listeners { inbound: Some(inbound), ..Listeners::default() };
         let payment_side = Running::start(settings, Some(v2), Vec::new(), listeners)?;
 
@@ -134,7 +140,13 @@ impl World {
         };
         let mut proxy = Proxy::new();
         proxy.namespace = NAMESPACE.to_owned();
-        let settings = Settings { proxy, upstreams: vec![upstream], mode, warnings: Vec::new() };
+        let settings = Settings {
+            proxy,
+            upstreams: vec![upstream],
+            mode,
+            authorizer: Authorizer::default(),
+            warnings: Vec::new(),
+        };
         let outbound = listen_or_free("outbound", OUTBOUND, &mut notes).await?;
         let admin = listen_or_free("admin", ADMIN, &mut notes).await?;
         let checkout = identity(&ca, "checkout").await?;
