@@ -85,6 +85,8 @@
 //! There is no fall-back to other subsets, as in Istio.
 
 mod builder;
+#[cfg(test)]
+mod burst;
 mod config;
 mod criteria;
 mod discovery;
