@@ -92,6 +92,8 @@
 //! There is no fall-back to other subsets, as in Istio.
 
 mod builder;
+#[cfg(test)]
+mod burst;
 mod config;
 mod criteria;
 mod discovery;
