@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mesh_core::{Ratio, balance as policy, budget, limit, outlier};
 
 use super::{
+    ClientTls,
     balance::Balance,
     connection_pool::{Baseline, ConnectionPool},
     cursor::{Field, Fields, Report},
@@ -28,7 +29,7 @@ pub(super) struct Blocks {
     connection_pool: Option<Block<ConnectionPool>>,
     balance: Option<Block<Balance>>,
     outlier: Option<Block<Outlier>>,
-    tls: Option<Block<()>>,
+    tls: Option<Block<ClientTls>>,
     tunnel: Option<Block<()>>,
     proxy_protocol: Option<Block<()>>,
     budget: Option<Block<budget::Config>>,
@@ -121,12 +122,13 @@ impl Blocks {
         let connection_pool = fields.take("connectionPool");
         let outlier = fields.take("outlierDetection");
         let balance = fields.take("loadBalancer");
+        let tls = fields.take("tls");
         Self {
             connection_pool: connection_pool
                 .map(|block| Block::new(&block, report, ConnectionPool::read)),
             outlier: outlier.map(|block| Block::new(&block, report, Outlier::read)),
             balance: balance.map(|block| Block::new(&block, report, Balance::read)),
-            tls: fields.refuse("tls", NOT, report).map(|block| Block::unread(&block)),
+            tls: tls.map(|block| Block::new(&block, report, ClientTls::read)),
             ..Self::default()
         }
     }
@@ -143,6 +145,11 @@ impl Blocks {
             proxy_protocol: self.proxy_protocol.or(wider.proxy_protocol),
             budget: self.budget.or(wider.budget),
         }
+    }
+
+    /// How connections are made.
+    pub(super) fn tls(&self) -> Option<&ClientTls> {
+        read(&self.tls)
     }
 
     /// Whether a request is sent by a hash of it: then a retry is no reason to go elsewhere.
