@@ -14,6 +14,7 @@ use mesh_tower::{
         Authorize, AuthorizeLayer, Caller,
         policy::{Authorizer, Connection},
     },
+    body::ReplayBody,
     istio::MtlsMode,
     limit,
     pool::HttpEndpoints,
@@ -26,7 +27,7 @@ use tower_service::Service;
 use crate::{
     config::{ConfigError, Inbound},
     forward::{Body, Forward},
-    headers::CLIENT_CERT,
+    headers::{CLIENT_CERT, clean_request},
     serve::Connected,
     transport::{Endpoints, Target},
 };
@@ -169,6 +170,7 @@ impl Service<Request<Incoming>> for Application {
             Some(caller) => drop(request.headers_mut().insert(CLIENT_CERT, caller.clone())),
             None => drop(request.headers_mut().remove(CLIENT_CERT)),
         }
-        Forward::new(&mut self.target, request)
+        clean_request(request.version(), request.headers_mut());
+        Forward::new(&mut self.target, request.map(ReplayBody::once))
     }
 }

@@ -92,9 +92,9 @@ impl Running {
         others: Vec<(String, MeshTls)>,
         listeners: Listeners,
     ) -> Result<Self, ConfigError> {
-        let Settings { proxy, upstreams, mode, authorizer, .. } = settings;
+        let Settings { proxy, routing, mode, authorizer, .. } = settings;
         let addresses = listeners.addresses();
-        let routes = Arc::new(Routes::new(upstreams, identity.clone(), &proxy.namespace)?);
+        let routes = Arc::new(Routes::new(routing, identity.clone())?);
         let ending = Arc::new(Ending::new());
         let server = || Server::new(ending.watch(), proxy.max_connections);
         if let Some(tcp) = listeners.outbound {
@@ -143,7 +143,7 @@ impl Live {
                  restart it, or take the change back",
             ));
         }
-        self.routes.apply(settings.upstreams)?;
+        self.routes.apply(settings.routing)?;
         if let Some(mode) = &self.mode {
             mode.set(inbound::server_mode(settings.mode));
         }

@@ -19,6 +19,7 @@ pub struct Endpoint {
     labels: Labels,
     weight: Weight,
     locality: Locality,
+    priority: u32,
 }
 
 impl Endpoint {
@@ -29,6 +30,7 @@ impl Endpoint {
             labels: Labels::default(),
             weight: Weight::ONE,
             locality: Locality::default(),
+            priority: 0,
         }
     }
 
@@ -60,6 +62,22 @@ impl Endpoint {
         self
     }
 
+    /// Sets the priority that whoever lists it gives it (Envoy `LocalityLbEndpoints.priority`): 0, the first, unless said.
+    /// An endpoint of a later one gets nothing while those of the earlier suffice. The numbers may have gaps. How far it is
+    /// from the caller ([`balance::locality`](crate::balance::locality)) counts within its priority.
+    ///
+    /// ```
+    /// use mesh_core::Endpoint;
+    ///
+    /// assert_eq!(Endpoint::new("10.0.0.7:8080").priority(), 0);
+    /// assert_eq!(Endpoint::new("10.9.0.7:8080").with_priority(1).priority(), 1);
+    /// ```
+    #[must_use]
+    pub fn with_priority(mut self, priority: u32) -> Self {
+        self.priority = priority;
+        self
+    }
+
     /// `host:port`; the identity of an endpoint within its upstream.
     pub fn address(&self) -> &Arc<str> {
         &self.address
@@ -78,6 +96,11 @@ impl Endpoint {
     /// Where it runs.
     pub fn locality(&self) -> &Locality {
         &self.locality
+    }
+
+    /// See [`Endpoint::with_priority`].
+    pub fn priority(&self) -> u32 {
+        self.priority
     }
 }
 

@@ -7,7 +7,9 @@ mod istio {
     mod client_tls;
     mod effective;
     mod hostile;
+    mod http_routes;
     mod lenient;
+    mod localities;
     mod mtls;
     mod refusals;
     mod routes;

@@ -9,4 +9,5 @@ mod drain;
 mod forwarding;
 mod mutual;
 mod reload;
+mod routes;
 mod support;

@@ -11,6 +11,33 @@ use super::{
 use crate::{Outcome, Rng, Timestamp, sync::Ordering::Relaxed, time::saturating_nanos};
 
 impl Breaker {
+    /// When it would admit an attempt again. `None` if it [would](Self::would_admit) now, and if no time is known: it
+    /// waits for a reset, was forced open, or waits for the answers of its probes.
+    ///
+    /// ```
+    /// use mesh_core::{Outcome, SplitMix64, Timestamp, breaker::{Breaker, Config}};
+    /// use std::time::Duration;
+    ///
+    /// let config = Config::builder()
+    ///     .with_consecutive_failures(Some(1))
+    ///     .with_open_for(Duration::from_secs(5))
+    ///     .build()?;
+    /// let (now, mut rng) = (Timestamp::ZERO, SplitMix64::new(1));
+    /// let breaker = Breaker::new(config, now);
+    /// assert_eq!(breaker.ready_at(now), None);
+    ///
+    /// let permit = breaker.try_acquire(now, &mut rng).unwrap();
+    /// breaker.on_outcome(now, &mut rng, permit, Outcome::ServerError);
+    /// assert_eq!(breaker.ready_at(now), Some(now + Duration::from_secs(5)));
+    /// # Ok::<(), mesh_core::InvalidConfig>(())
+    /// ```
+    pub fn ready_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let word = self.word();
+        let until = Timestamp::from_nanos(self.until.load(Relaxed));
+        let is_known = word.phase() == Phase::Open && until < Timestamp::MAX;
+        (is_known && now < until).then_some(until)
+    }
+
     #[cold]
     pub(super) fn try_probe(
         &self,

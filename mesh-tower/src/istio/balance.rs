@@ -8,7 +8,10 @@ use mesh_core::{
     },
 };
 
-use super::cursor::{Field, Fields, Report};
+use super::{
+    cursor::{Field, Fields, Report},
+    locality::Locality,
+};
 use crate::upstream::ConsistentHash;
 
 #[derive(Clone, Debug)]
@@ -17,6 +20,7 @@ pub(super) struct Balance {
     pub(super) hash: Option<ConsistentHash>,
     /// Whether a hash is named, whatever became of it.
     pub(super) is_hashed: bool,
+    pub(super) locality: Option<Locality>,
 }
 
 impl Balance {
@@ -26,6 +30,7 @@ impl Balance {
         let hash = fields.take("consistentHash");
         let warmup = fields.take("warmup");
         let warmup_secs = fields.take("warmupDurationSecs");
+        let locality = fields.take("localityLbSetting");
         fields.finish(report);
         if let (Some(_), Some(hash)) = (&simple, &hash) {
             hash.report(report, "is not allowed beside simple: one of them chooses");
@@ -50,6 +55,7 @@ impl Balance {
             config: config.with_slow_start(slow_start),
             is_hashed: hash.is_some(),
             hash: hash.and_then(|hash| read_hash(&hash, report)),
+            locality: locality.and_then(|block| Locality::read(&block, report)),
         })
     }
 }
@@ -203,7 +209,7 @@ fn read_table(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<Config
 }
 
 /// The machine is the judge of its own settings; what it refuses is the field's fault.
-fn accepted<T>(
+pub(super) fn accepted<T>(
     read: Result<T, InvalidConfig>,
     field: &Field<'_>,
     report: &mut Report<'_>,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use mesh_core::{budget, limit};
 
-use super::cursor::{Field, Fields, Report};
+use super::{
+    cursor::{Field, Fields, Report},
+    locality::Locality,
+};
 use crate::pool::{self, Http2KeepAlive, Protocol, TcpKeepalive};
 
 /// What Istio's integers of `connectionPool` can be: `int32`.
@@ -30,6 +33,8 @@ pub(super) struct Baseline {
     pub(super) upgrade: bool,
     /// Where no `retryBudget` is named.
     pub(super) budget: budget::Config,
+    /// Where no `localityLbSetting` is named; `None`: Istio's default.
+    pub(super) locality: Option<Locality>,
 }
 
 impl Default for ConnectionPool {

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_core::{InvalidConfig, Labels};
 
 use super::{
-    AuthorizationPolicy, Destination, DestinationRule, EffectivePolicy, Errors, MeshConfig,
-    PeerAuthentication, Retries, VirtualService, WHOLE,
+    AuthorizationPolicy, Destination, DestinationRule, EffectivePolicy, Errors, HttpRoute,
+    MeshConfig, PeerAuthentication, Retries, VirtualService, WHOLE,
     host::is_asked,
     problem::{Cause, Origin, Problem},
     traffic_policy::{Blocks, TrafficPolicy},
@@ -18,6 +18,7 @@ use crate::upstream;
 pub struct Documents {
     pub(super) destination_rules: Vec<DestinationRule>,
     pub(super) virtual_services: Vec<VirtualService>,
+    pub(super) http_routes: Vec<HttpRoute>,
     pub(super) peer_authentications: Vec<PeerAuthentication>,
     pub(super) authorization_policies: Vec<AuthorizationPolicy>,
     pub(super) warnings: Vec<Problem>,
@@ -63,6 +64,7 @@ impl Documents {
         self.destination_rules.extend(other.destination_rules);
         self.warnings.extend(other.warnings);
         self.peer_authentications.extend(other.peer_authentications);
+        self.http_routes.extend(other.http_routes);
         self.authorization_policies.extend(other.authorization_policies);
         for service in other.virtual_services {
             self.add_virtual_service(service);
@@ -78,6 +80,11 @@ impl Documents {
     /// The virtual services, in the order of the text.
     pub fn virtual_services(&self) -> &[VirtualService] {
         &self.virtual_services
+    }
+
+    /// The routes of Gateway API, in the order of the text.
+    pub fn http_routes(&self) -> &[HttpRoute] {
+        &self.http_routes
     }
 
     /// The policies of what workloads accept, in the order of the text.
@@ -209,7 +216,7 @@ impl Documents {
 
     fn view(&self, asked: &str) -> Result<View<'_>, Errors> {
         let (host, port) = split_port(asked);
-        let full = self.resolve(host)?;
+        let full = resolve(self.hosts(), host, super::DEFAULT_NAMESPACE)?;
         let service = most_specific(&self.virtual_services, |service| {
             service.hosts.iter().filter_map(|host| host.specificity(&full)).max()
         })
@@ -311,25 +318,8 @@ impl Documents {
         self.virtual_services.push(service);
     }
 
-    /// The full name of what the caller means.
-    fn resolve(&self, asked: &str) -> Result<String, Errors> {
-        let known = self.hosts();
-        if known.contains(&asked) {
-            return Ok(asked.to_owned());
-        }
-        match *known.into_iter().filter(|full| is_asked(full, asked)).collect::<Vec<_>>() {
-            // Perhaps a wildcard means it.
-            [] => Ok(super::host::Host::resolve(asked, super::DEFAULT_NAMESPACE).full),
-            [full] => Ok(full.to_owned()),
-            ref several => {
-                let message = format!("{asked:?} may be {}", several.join(" or "));
-                Err(unresolved(Origin::default(), "", message).into())
-            }
-        }
-    }
-
     /// The full names of all hosts but wildcards, each once.
-    fn hosts(&self) -> Vec<&str> {
+    pub(super) fn hosts(&self) -> Vec<&str> {
         let of_services = self.virtual_services.iter().flat_map(|service| &service.hosts);
         let of_rules = self.destination_rules.iter().map(|rule| &rule.host);
         let mut hosts: Vec<&str> = of_rules
@@ -354,11 +344,28 @@ impl Documents {
     }
 }
 
+/// The full name of what the caller means: one of those that are known, or a service of that namespace.
+pub(super) fn resolve(known: Vec<&str>, asked: &str, namespace: &str) -> Result<String, Errors> {
+    if known.contains(&asked) {
+        return Ok(asked.to_owned());
+    }
+    match *known.into_iter().filter(|full| is_asked(full, asked)).collect::<Vec<_>>() {
+        // Perhaps a wildcard means it.
+        [] => Ok(super::host::Host::resolve(asked, namespace).full),
+        [full] => Ok(full.to_owned()),
+        ref several => {
+            let message = format!("{asked:?} may be {}", several.join(" or "));
+            Err(unresolved(Origin::default(), "", message).into())
+        }
+    }
+}
+
 impl Default for Documents {
     fn default() -> Self {
         Self {
             destination_rules: Vec::new(),
             virtual_services: Vec::new(),
+            http_routes: Vec::new(),
             peer_authentications: Vec::new(),
             authorization_policies: Vec::new(),
             warnings: Vec::new(),

@@ -7,6 +7,7 @@ use super::{
     Errors, Problem, Unsupported,
     connection_pool::{Baseline, read_tcp_keepalive, read_upgrade},
     cursor::{self, Field, Fields, Report},
+    locality::Locality,
     problem::{Cause, Origin},
     retries::Retries,
     traffic_policy::TrafficPolicy,
@@ -22,6 +23,7 @@ use super::{
 /// | `connectTimeout` | `connectionPool.tcp.connectTimeout`; without it 10 s |
 /// | `tcpKeepalive` | `connectionPool.tcp.tcpKeepalive`, attribute by attribute |
 /// | `h2UpgradePolicy` | `connectionPool.http.h2UpgradePolicy`: `UPGRADE` or `DO_NOT_UPGRADE` |
+/// | `localityLbSetting` | `loadBalancer.localityLbSetting`; without it on, to the nearest, as in Istio |
 /// | `rootNamespace` | [`Documents::with_root_namespace`](super::Documents::with_root_namespace) |
 /// | `trustDomain`, `trustDomainAliases` | [`with_trust_domains`](mesh_core::authorize::Config::with_trust_domains) of a [`Workload`](super::Workload) |
 /// | `pathNormalization.normalization` | [`with_normalization`](mesh_core::authorize::Config::with_normalization) of a [`Workload`](super::Workload): `DEFAULT`, `NONE`, `BASE`, `MERGE_SLASHES`, `DECODE_AND_MERGE_SLASHES` |
@@ -127,6 +129,8 @@ impl MeshConfig {
         let keepalive = keepalive.and_then(|block| read_tcp_keepalive(&block, report));
         let upgrade = fields.take("h2UpgradePolicy");
         let upgrade = upgrade.and_then(|field| read_upgrade(&field, report)).flatten();
+        let locality = fields.take("localityLbSetting");
+        let locality = locality.and_then(|block| Locality::read(&block, report));
         let root = fields.take("rootNamespace").and_then(|field| field.text(report));
         let root_namespace = root.map(str::to_owned);
         let authorization = read_authorization(&mut fields, report);
@@ -135,6 +139,7 @@ impl MeshConfig {
             connect_timeout: timeout,
             tcp_keepalive: keepalive,
             upgrade: upgrade.unwrap_or(false),
+            locality,
             ..Baseline::default()
         };
         let warnings = Vec::new();

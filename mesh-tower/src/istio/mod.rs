@@ -1,5 +1,5 @@
-//! Reads Istio documents, `DestinationRule`, `VirtualService`, `PeerAuthentication` and `AuthorizationPolicy`, into the
-//! configurations that the builders of this crate make.
+//! Reads Istio documents, `DestinationRule`, `VirtualService`, `PeerAuthentication` and `AuthorizationPolicy`, and Gateway
+//! API's `HTTPRoute`, into the configurations that the builders of this crate make.
 //!
 //! Why not derived deserialisers: they ignore what they do not know, or stop at the first mistake. A policy that is
 //! read but not carried out is worse than none, because somebody relies on it. Here every field is either carried
@@ -12,13 +12,14 @@
 //! | `DestinationRule` (`networking.istio.io/v1`, `v1beta1`, `v1alpha3`) | `host`; `subsets[]` with `name`, `labels`, `trafficPolicy`; `trafficPolicy` with the blocks below, and for single ports by `portLevelSettings[]`; `exportTo: ["*"]` |
 //! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`, `maxConnectionDuration`, `tcpKeepalive`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout`, `h2UpgradePolicy`, `useClientProtocol`, `maxConcurrentStreams`, `http2KeepAlive` |
 //! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`, `minHealthPercent` |
-//! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `RANDOM`, `LEAST_CONN`, `UNSPECIFIED`; `warmup` (`duration`, `minimumPercent`, `aggression`), `warmupDurationSecs`; `consistentHash` with `httpHeaderName`, `httpCookie` (`name`, `path`, `ttl`), `useSourceIp`, `httpQueryParameterName`, `ringHash.minimumRingSize`, `maglev.tableSize`, `minimumRingSize` |
+//! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `RANDOM`, `LEAST_CONN`, `UNSPECIFIED`; `warmup` (`duration`, `minimumPercent`, `aggression`), `warmupDurationSecs`; `consistentHash` with `httpHeaderName`, `httpCookie` (`name`, `path`, `ttl`), `useSourceIp`, `httpQueryParameterName`, `ringHash.minimumRingSize`, `maglev.tableSize`, `minimumRingSize`; `localityLbSetting` with `enabled`, `distribute[]`, `failover[]`, `failoverPriority[]` |
 //! | … `tls`, by whoever makes connections: [`ClientTls`] | `mode`, `clientCertificate`, `privateKey`, `caCertificates`, `subjectAltNames`, `sni`, `insecureSkipVerify: false` |
 //! | … `retryBudget` | `percent`, `minRetryConcurrency` |
-//! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`) |
+//! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`, `retryRemoteLocalities`) |
 //! | … by [`Documents::routes`] alone | `http[]` with `match[]` (`uri`, `ignoreUriCase`, `scheme`, `method`, `authority`, `headers`, `withoutHeaders`, `queryParams`, `port`, `sourceLabels`, `sourceNamespace`, `gateways`), `rewrite` (`uri`, `uriRegexRewrite`, `authority`), `headers`, also of a destination (`request`, `response`: `set`, `add`, `remove`), `fault` (`delay`, `abort`), `mirror`, `mirrorPercentage`, `mirrors[]`, `redirect`, `directResponse`; shares of several hosts |
 //! | `PeerAuthentication` (`security.istio.io/v1`, `v1beta1`) | `selector.matchLabels`, `mtls.mode`, `portLevelMtls` |
 //! | `AuthorizationPolicy` (the same versions) | `selector.matchLabels`; `action`: `ALLOW`, `DENY`, `AUDIT`; `rules[]` with `from[].source`, `to[].operation`, `when[]`, their fields and keys as in [`Attribute`](mesh_core::authorize::Attribute); the annotation `istio.io/dry-run` |
+//! | `HTTPRoute` (`gateway.networking.k8s.io/v1`, `v1beta1`), by [`Documents::routes`] alone | `parentRefs[]` of kind `Service` and `Gateway`, with `port`; `hostnames[]`; `rules[]` with `name`; `matches[]` (`path`, `method`, `headers`, `queryParams`); `filters[]` (`RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`, `RequestMirror`); `backendRefs[]` (`Service`, `port`, `weight`, `filters[]` for headers); `timeouts` (`request`, `backendRequest`); `retry` (`codes`, `attempts`, `backoff`) |
 //! | `List` (`v1`) | `items[]`, each a document: what `kubectl get -o yaml` prints |
 //!
 //! What the mesh says of all hosts is another text, read by [`MeshConfig::read`].
@@ -34,8 +35,8 @@
 //! would leave out of a virtual service is an error there; with [`Unsupported::Warn`] it is a warning when the text is read,
 //! and left out: a rule with a `match` as a whole, of others what an upstream cannot do.
 //!
-//! Read and not carried out by either: `retryRemoteLocalities` ([`Retries::previous_priorities`]), words of `retryOn` that are
-//! no conditions. They are reported, and with [`Unsupported::Warn`] whoever carries them out by other means finds them there.
+//! Read and not carried out by either: words of `retryOn` that are no conditions. They are reported, and with
+//! [`Unsupported::Warn`] whoever carries them out by other means finds them there.
 //!
 //! # Which policy is in force
 //!
@@ -49,6 +50,15 @@
 //! A block is replaced whole: its fields are never mixed (Istio `MergeSubsetTrafficPolicy`). A port is named by whoever asks,
 //! `shop:8080`, or by the destination of a virtual service. [`Documents::effective_policy`] shows what came of it.
 //!
+//! # Gateway API
+//!
+//! The rules of all `HTTPRoute`s of a host count together, in the order of [precedence](mesh_core::route::gateway). With a
+//! `Service` as the parent they are for every client of that service, by any of its names, and `hostnames` mean nothing
+//! (Gateway API for meshes); with a `Gateway` they are for who is it. A host that a `VirtualService` speaks of is that
+//! service's alone, as in Istio. A backend in another namespace needs no `ReferenceGrant` here: whoever writes the documents
+//! of a process may also send its requests. `backendRequest` is the time of a try; a rule without `retry` is retried as the
+//! mesh says, as in Istio.
+//!
 //! # Where it differs from Istio
 //!
 //! * **The retry budget is on** even where no `retryBudget` is named ([`mesh_core::budget::Config::default`]): Istio
@@ -59,6 +69,8 @@
 //! * A budget that is not named stands beside `maxRetries`. A `retryBudget` that is named takes its place, as in Envoy.
 //! * A document is for every client: `workloadSelector` and `exportTo` of some namespaces are not considered, and are
 //!   reported. Who asks (`sourceLabels`, `sourceNamespace`, `gateways` of a match) is said to [`Documents::routes`].
+//! * Where the client runs, and its labels, is said to [`Builder::caller`](crate::upstream::Builder::caller): until then
+//!   nobody is near, and `localityLbSetting` changes nothing but shares from anywhere.
 //! * A value of a header is sent as it stands. What Envoy would replace in it (`%REQ(…)%`) is reported.
 //! * `retries` needs `attempts`, and `attempts: 0` allows no other field.
 //! * `useSourceIp` needs the address, which no head of a request says: a [`KeySource`](crate::upstream::KeySource) among
@@ -118,6 +130,9 @@ mod fault;
 mod host;
 mod http_action;
 mod http_match;
+mod http_route;
+mod http_route_match;
+mod locality;
 mod mesh_config;
 mod mtls;
 mod outlier;
@@ -137,6 +152,7 @@ pub use destination::Destination;
 pub use destination_rule::DestinationRule;
 pub use documents::Documents;
 pub use effective::EffectivePolicy;
+pub use http_route::HttpRoute;
 pub use mesh_config::MeshConfig;
 use mtls::Metadata;
 pub use mtls::{MtlsMode, PeerAuthentication};
@@ -251,6 +267,9 @@ impl Reader<'_> {
             "PeerAuthentication" | "AuthorizationPolicy" => {
                 ["security.istio.io/v1", "security.istio.io/v1beta1"].as_slice()
             }
+            "HTTPRoute" => {
+                ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"].as_slice()
+            }
             // What `kubectl get -o yaml` prints of several.
             "List" if !is_item => ["v1"].as_slice(),
             _ => return kind.unsupported(KINDS, &mut report),
@@ -274,7 +293,8 @@ impl Reader<'_> {
     }
 }
 
-const KINDS: &str = "is not supported, expected DestinationRule, VirtualService, PeerAuthentication or AuthorizationPolicy";
+const KINDS: &str = "is not supported, expected DestinationRule, VirtualService, PeerAuthentication, \
+    AuthorizationPolicy or HTTPRoute";
 
 fn read_resource(
     name: &str,
@@ -316,6 +336,10 @@ fn read_resource(
             if let Some(service) = service.filter(|_| report.is_clean()) {
                 documents.add_virtual_service(service);
             }
+        }
+        ("HTTPRoute", Some(spec)) => {
+            let route = HttpRoute::read(metadata, spec, report);
+            documents.http_routes.extend(route.filter(|_| report.is_clean()));
         }
         (_, _) => {}
     }

@@ -10,7 +10,7 @@ use super::{
 /// How often a route's requests are retried, and on what: `HTTPRetry` of Istio, in full, or Istio's default.
 ///
 /// [`Retries::to_config`] is what the machines get. The rest is what Istio would tell Envoy beside it, so that it can be
-/// compared: words that mean nothing to either, and settings that this crate does not need or carry out.
+/// compared: words that mean nothing to either, and settings that this crate does not need.
 ///
 /// | Istio | Envoy | here |
 /// | --- | --- | --- |
@@ -21,7 +21,7 @@ use super::{
 /// | `backoff` | `base_interval` | [`retry::Config::backoff`], up to 10 times it |
 /// | `retryIgnorePreviousHosts` | `previous_hosts` | [`retry::Config::avoid_previous`]; unset: yes, but no with `consistentHash` |
 /// | | `host_selection_retry_max_attempts` 5 | not needed: the balancer passes over what was tried, where Envoy draws again, [`Retries::HOST_SELECTIONS`] times at most |
-/// | `retryRemoteLocalities` | `previous_priorities` | not carried out; [`Retries::previous_priorities`] |
+/// | `retryRemoteLocalities` | `previous_priorities` | [`retry::Config::previous_priorities`] 2 |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retries {
     config: retry::Config,
@@ -38,7 +38,9 @@ impl Retries {
     /// The settings of the machine. `is_hashed`: whether the endpoint is chosen by `consistentHash`; then the same
     /// endpoint is tried again unless `retryIgnorePreviousHosts` says otherwise.
     pub fn to_config(&self, is_hashed: bool) -> retry::Config {
-        self.config.clone().with_avoid_previous(self.ignore_previous_hosts.unwrap_or(!is_hashed))
+        let avoids = self.ignore_previous_hosts.unwrap_or(!is_hashed);
+        let priorities = self.previous_priorities().unwrap_or(0);
+        self.config.clone().with_avoid_previous(avoids).with_previous_priorities(priorities)
     }
 
     /// The conditions as Istio hands them to Envoy: without blanks, empty words and status codes, with
@@ -71,8 +73,7 @@ impl Retries {
         &self.status_codes
     }
 
-    /// After how many attempts Envoy would turn to a priority that was not tried yet: `Some(2)` if
-    /// `retryRemoteLocalities` is on. Here the endpoints have no priorities, and the field is reported.
+    /// After how many attempts a priority that was not tried yet is turned to: `Some(2)` if `retryRemoteLocalities` is on.
     pub fn previous_priorities(&self) -> Option<u32> {
         self.remote_localities.then_some(2)
     }
@@ -108,17 +109,49 @@ impl Retries {
         }
         let ignore = fields.take("retryIgnorePreviousHosts");
         this.ignore_previous_hosts = ignore.and_then(|field| field.boolean(report));
-        if let Some(field) = fields.take("retryRemoteLocalities")
-            && field.boolean(report) == Some(true)
-        {
-            this.remote_localities = true;
-            field.unsupported("is not supported: endpoints have no priorities", report);
-        }
+        let remote = fields.take("retryRemoteLocalities").and_then(|field| field.boolean(report));
+        this.remote_localities = remote == Some(true);
         fields.finish(report);
         Some(match attempts? {
             0 => Self { config: retry::Config::none(), retry_on: String::new(), ..Self::default() },
             attempts => Self { config: this.config.with_retries(attempts), ..this },
         })
+    }
+
+    /// `retry` of an HTTPRoute's rule: `codes` beside what is safe to retry in any case, `attempts` (default Istio's 2) and
+    /// `backoff`. `None` if it cannot be read.
+    pub(super) fn read_gateway(field: &Field<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut fields = field.fields(report)?;
+        let mut this = Self::default();
+        let codes = fields.take("codes").and_then(|field| field.list(report));
+        let mut words = "connect-failure,refused-stream".to_owned();
+        for code in codes.iter().flatten() {
+            let number = code.number(599, report)?;
+            if !(400..600).contains(&number) {
+                code.invalid("is not allowed, expected 400 to 599", report);
+                return None;
+            }
+            words.push_str(&format!(",{number}"));
+        }
+        this.read_retry_on(&words, field, report);
+        if let Some(attempts) = fields.take("attempts") {
+            this.config = this.config.with_retries(attempts.number(i32::MAX as u32, report)?);
+        }
+        if let Some(base) = fields.take("backoff")
+            && let Some(time) = base.duration(report)
+        {
+            match backoff::Config::from_base(time) {
+                Ok(backoff) => this.config = this.config.with_backoff(backoff),
+                Err(error) => base
+                    .invalid(format_args!("is not allowed, expected {}", error.expected()), report),
+            }
+        }
+        fields.finish(report);
+        Some(this)
+    }
+
+    pub(super) fn with_per_try_timeout(self, limit: Option<std::time::Duration>) -> Self {
+        Self { config: self.config.with_per_try_timeout(limit), ..self }
     }
 
     /// Words and codes apart. What is neither is reported, and means nothing.

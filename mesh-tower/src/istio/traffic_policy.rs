@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use mesh_core::{Ratio, balance as policy, budget, limit, outlier};
+use mesh_core::{
+    Ratio, balance as policy,
+    balance::locality::{self, Distribution, Scope, effective},
+    budget, limit, outlier,
+};
 
 use super::{
     ClientTls,
@@ -122,12 +126,23 @@ impl Blocks {
         let connection_pool = fields.take("connectionPool");
         let outlier = fields.take("outlierDetection");
         let balance = fields.take("loadBalancer");
+        let detects = outlier.is_some();
+        let balance = balance.map(|block| {
+            let read = Block::new(&block, report, Balance::read);
+            let locality = read.read.as_ref().and_then(|balance| balance.locality.as_ref());
+            if !detects && locality.is_some_and(|locality| locality.names_failover) {
+                let why = "fails over only where endpoints are found to be down: \
+                           no outlierDetection is named beside it";
+                report.advise(block.place(), &format!("{}.localityLbSetting", block.path), why);
+            }
+            read
+        });
         let tls = fields.take("tls");
         Self {
             connection_pool: connection_pool
                 .map(|block| Block::new(&block, report, ConnectionPool::read)),
             outlier: outlier.map(|block| Block::new(&block, report, Outlier::read)),
-            balance: balance.map(|block| Block::new(&block, report, Balance::read)),
+            balance,
             tls: tls.map(|block| Block::new(&block, report, ClientTls::read)),
             ..Self::default()
         }
@@ -169,6 +184,7 @@ impl Blocks {
         }
         let outlier = read(&self.outlier);
         let balance = read(&self.balance);
+        let locality = self.locality(mesh);
         Policy::default()
             .with_limits(limits)
             .with_pool(pool.to_pool(mesh))
@@ -176,8 +192,24 @@ impl Blocks {
             .with_panic_threshold(outlier.map_or(Ratio::ZERO, |outlier| outlier.panic_threshold))
             .with_balance(balance.map_or_else(policy::Config::least_request, |of| of.config))
             .with_hash(balance.and_then(|balance| balance.hash.clone()))
+            .with_locality(locality)
             .with_budget(read(&self.budget).copied().unwrap_or(mesh.budget))
             .with_breaker(None)
+    }
+
+    /// What counts of the rule's setting and the mesh's. The mesh's is failover if it says nothing, which without
+    /// `outlierDetection` means nothing.
+    fn locality(&self, mesh: &Baseline) -> Option<locality::Config> {
+        let scope = |config: &locality::Config| Scope::new().with(config.clone());
+        let own = read(&self.balance).and_then(|balance| balance.locality.as_ref());
+        let own = own.map_or_else(Scope::new, |own| scope(&own.config));
+        let wide = match &mesh.locality {
+            Some(wide) => scope(&wide.config),
+            None if self.outlier.is_some() => scope(&locality::Config::failover()),
+            None => Scope::new(),
+        };
+        let found = effective(&own, Distribution::Any, &wide);
+        found.map(|found| found.config().clone())
     }
 
     pub(super) fn to_effective(&self) -> EffectivePolicy {

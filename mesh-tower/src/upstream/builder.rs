@@ -1,13 +1,14 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_core::{
-    Endpoint, InvalidConfig, Labels, Ratio, balance, breaker, budget, deadline, limit, outlier,
-    retry, throttle,
+    Endpoint, InvalidConfig, Labels, Ratio,
+    balance::{self, locality, priority, subset, subsetting},
+    breaker, budget, deadline, limit, outlier, retry, throttle,
 };
 
 use super::{
     Answers, Config, ConsistentHash, Driver, MakeEndpoint, Policy, Upstream, discovery::Source,
-    plan::Shared,
+    places::Vantage, plan::Shared,
 };
 use crate::{
     Chance,
@@ -49,12 +50,14 @@ pub struct Builder {
     chance: Chance,
     checks: Option<health::Settings>,
     source: Option<Source>,
+    caller: locality::Caller,
 }
 
 impl Builder {
     pub(super) fn new(config: Config) -> Self {
         let chance = Chance::default();
-        Self { config, endpoints: Vec::new(), chance, checks: None, source: None }
+        let caller = locality::Caller::default();
+        Self { config, endpoints: Vec::new(), chance, checks: None, source: None, caller }
     }
 
     /// The endpoints to begin with. They can be changed at any time.
@@ -169,6 +172,38 @@ impl Builder {
         self.policy(|policy| policy.with_panic_threshold(share))
     }
 
+    /// See [`Policy::with_priorities`].
+    #[must_use]
+    pub fn priorities(self, priorities: priority::Config) -> Self {
+        self.policy(|policy| policy.with_priorities(priorities))
+    }
+
+    /// See [`Policy::with_locality`].
+    #[must_use]
+    pub fn locality(self, locality: locality::Config) -> Self {
+        self.policy(|policy| policy.with_locality(Some(locality)))
+    }
+
+    /// See [`Policy::with_label_subsets`].
+    #[must_use]
+    pub fn label_subsets(self, subsets: subset::Config) -> Self {
+        self.policy(|policy| policy.with_label_subsets(Some(subsets)))
+    }
+
+    /// See [`Config::with_subsetting`].
+    #[must_use]
+    pub fn subsetting(self, share: subsetting::Config) -> Self {
+        self.config(|config| config.with_subsetting(Some(share)))
+    }
+
+    /// Who calls: where it runs, its labels, and where its peers run. It decides how far endpoints are, where
+    /// [`Policy::with_locality`] asks. Default: unknown, so that nobody is near. [`Upstream::set_caller`] changes it.
+    #[must_use]
+    pub fn caller(mut self, caller: locality::Caller) -> Self {
+        self.caller = caller;
+        self
+    }
+
     /// See [`Policy::with_budget`].
     #[must_use]
     pub fn budget(self, budget: budget::Config) -> Self {
@@ -264,8 +299,10 @@ impl Builder {
         M: MakeEndpoint,
         M::Service: Clone,
     {
+        let vantage = Vantage { caller: self.caller, checks: self.checks.is_some() };
         let trusts = self.checks.is_none_or(|checks| checks.config.trusts_until_checked());
-        let shared = Shared::new(self.config.build()?, self.endpoints, make, self.chance, trusts)?;
+        let config = self.config.build()?;
+        let shared = Shared::new(config, self.endpoints, make, self.chance, (vantage, trusts))?;
         let shared = Arc::new(Striped::new(&Arc::new(shared)));
         Ok(Upstream { shared, classify: Standard })
     }

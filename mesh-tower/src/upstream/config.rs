@@ -1,12 +1,9 @@
 use std::time::Duration;
 
-use mesh_core::{
-    InvalidConfig, Labels, Ratio, balance, breaker, budget, deadline, limit, outlier, retry,
-    route::Split, throttle,
-};
+use mesh_core::{InvalidConfig, Labels, balance::subsetting, deadline, retry, route::Split};
 
-use super::{Answers, ConsistentHash};
-use crate::{pool, retry::Wishes};
+use super::{Answers, Policy};
+use crate::retry::Wishes;
 
 /// Linkerd's cap for a body that may be sent again.
 const REPLAY_CAP: u64 = 64 * 1024;
@@ -44,6 +41,7 @@ pub struct Config {
     policy: Policy,
     subsets: Vec<Subset>,
     split: Vec<(String, u32)>,
+    subsetting: Option<subsetting::Config>,
     replay_cap: u64,
     propagate_deadline: bool,
     answers: Answers,
@@ -60,6 +58,7 @@ impl Config {
             policy: Policy::default(),
             subsets: Vec::new(),
             split: Vec::new(),
+            subsetting: None,
             replay_cap: REPLAY_CAP,
             propagate_deadline: true,
             answers: Answers::default(),
@@ -81,9 +80,12 @@ impl Config {
     /// is another: no endpoint is drawn blindly, so that
     /// [`host_selection_attempts`](retry::Config::with_host_selection_attempts) has nothing to bound.
     ///
+    /// [`previous_priorities`](retry::Config::with_previous_priorities) sends it to another priority, if endpoints have
+    /// several: by [`Policy::with_locality`], or by their [own](mesh_core::Endpoint::with_priority).
+    ///
     /// What an upstream cannot carry out, [`build`](Self::build) refuses:
     /// [`hedge_on_per_try_timeout`](retry::Config::with_hedge_on_per_try_timeout), since it has one attempt in flight at a
-    /// time, and [`previous_priorities`](retry::Config::with_previous_priorities), since its endpoints have none.
+    /// time.
     ///
     /// ```
     /// use mesh_core::retry;
@@ -153,6 +155,32 @@ impl Config {
         self
     }
 
+    /// Uses only this client's share of the endpoints that are listed, so that a large fleet of clients does not connect to
+    /// all of a large fleet of endpoints: see [`subsetting`]. Default `None`: all of them.
+    ///
+    /// It comes first: subsets and priorities are those of the endpoints that are left, of which a rare label may have
+    /// none. An endpoint that goes is replaced by another. [`Aperture`](subsetting::Aperture) changes weights, too. An
+    /// endpoint that is not used is not checked.
+    ///
+    /// ```
+    /// use mesh_core::{Endpoint, balance::subsetting::{Config, Random}};
+    /// use mesh_tower::upstream::{Origin, Upstream};
+    ///
+    /// // The seed is this client's own, drawn once.
+    /// let share = Config::Random(Random::new(2, 4711)?);
+    /// let (upstream, _driver) = Upstream::builder("shop")
+    ///     .endpoints((1..=9).map(|host| Endpoint::new(format!("10.0.0.{host}:80"))))
+    ///     .subsetting(share)
+    ///     .build(|_: &Origin<'_>| ())?;
+    /// assert_eq!(upstream.status().len(), 2);
+    /// # Ok::<(), mesh_core::InvalidConfig>(())
+    /// ```
+    #[must_use]
+    pub fn with_subsetting(mut self, subsetting: Option<subsetting::Config>) -> Self {
+        self.subsetting = subsetting;
+        self
+    }
+
     /// How many bytes of a request's body are kept to send it again. A larger body is sent once. Default 64 KiB
     /// (Linkerd).
     #[must_use]
@@ -183,7 +211,8 @@ impl Config {
     /// An empty name of the upstream or of a subset, two subsets of one name, a split that names no subset, and
     /// weights that are all 0 or whose sum exceeds 2³²−1. What would be ignored: a retry policy with
     /// `hedge_on_per_try_timeout` or a deadline policy with hedging (put
-    /// [`HedgeLayer::envoy`](crate::retry::hedge::HedgeLayer::envoy) over the upstream), and `previous_priorities`.
+    /// [`HedgeLayer::envoy`](crate::retry::hedge::HedgeLayer::envoy) over the upstream), and weights of localities within
+    /// [label subsets](Policy::with_label_subsets).
     pub fn build(self) -> Result<Self, InvalidConfig> {
         if self.name.is_empty() {
             return Err(InvalidConfig::new("name", "\"\"", "the name of an upstream"));
@@ -207,12 +236,9 @@ impl Config {
             let expected = "false: an upstream drops an attempt whose time is over; put HedgeLayer::envoy over it";
             return Err(InvalidConfig::new("hedge_on_per_try_timeout", true, expected));
         }
-        if self.retry.previous_priorities() > 0 {
-            let expected = "0: the endpoints of an upstream have no priorities";
-            let given = self.retry.previous_priorities();
-            return Err(InvalidConfig::new("previous_priorities", given, expected));
-        }
         self.wishes.check()?;
+        let own = self.subsets.iter().filter_map(Subset::policy);
+        std::iter::once(&self.policy).chain(own).try_for_each(Policy::check)?;
         Ok(self)
     }
 
@@ -258,6 +284,11 @@ impl Config {
     /// The subset of this name.
     pub fn subset(&self, name: &str) -> Option<&Subset> {
         self.subsets.iter().find(|subset| subset.name == name)
+    }
+
+    /// Which share of the listed endpoints is used.
+    pub fn subsetting(&self) -> Option<&subsetting::Config> {
+        self.subsetting.as_ref()
     }
 
     /// How many bytes of a request's body are kept.
@@ -306,189 +337,6 @@ impl Subset {
     }
 }
 
-/// How a set of endpoints is used: what Istio calls a `trafficPolicy`, what Envoy calls a cluster.
-///
-/// ```
-/// use mesh_core::{limit, outlier};
-/// use mesh_tower::upstream::Policy;
-///
-/// let policy = Policy::default()
-///     .with_limits(limit::Config::default().with_max_connections(100))
-///     .with_outlier(outlier::Config::off());
-/// assert_eq!(policy.limits().max_connections(), 100);
-/// assert_eq!(policy.breaker(), None);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Policy {
-    limits: limit::Config,
-    pool: pool::Config,
-    outlier: outlier::Config,
-    balance: balance::Config,
-    hash: Option<ConsistentHash>,
-    panic_threshold: Ratio,
-    budget: budget::Config,
-    high_priority: limit::Thresholds,
-    throttle: Option<throttle::Config>,
-    breaker: Option<breaker::Config>,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        let limits = limit::Config::default().with_max_retries(limit::Config::UNLIMITED);
-        let budget = budget::Config::default();
-        Self {
-            limits,
-            pool: pool::Config::default(),
-            outlier: outlier::Config::default(),
-            balance: balance::Config::default(),
-            hash: None,
-            panic_threshold: Ratio::ZERO,
-            budget,
-            high_priority: limit::Thresholds::new(limits).with_retry_budget(Some(budget)),
-            throttle: None,
-            breaker: None,
-        }
-    }
-}
-
-impl Policy {
-    /// How much may be under way at once. Default as in Envoy: 1,024 connections, pending requests and requests.
-    /// Retries are left to the budget, which in Envoy too replaces `max_retries` where it is set.
-    #[must_use]
-    pub fn with_limits(mut self, limits: limit::Config) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// How connections are made and kept.
-    #[must_use]
-    pub fn with_pool(mut self, pool: pool::Config) -> Self {
-        self.pool = pool;
-        self
-    }
-
-    /// When a failing endpoint is ejected. On by default; [`outlier::Config::off`] is off.
-    #[must_use]
-    pub fn with_outlier(mut self, outlier: outlier::Config) -> Self {
-        self.outlier = outlier;
-        self
-    }
-
-    /// How an endpoint is chosen for an attempt.
-    ///
-    /// With [slow start](balance::SlowStart), an endpoint came when it was listed in the subset, or when the driver let it
-    /// back after an ejection. For [weights by reports](balance::Strategy::Reported) the endpoint's service puts a
-    /// [`Report`](balance::report::Report) among the extensions of its responses; the driver writes the order down anew.
-    #[must_use]
-    pub fn with_balance(mut self, balance: balance::Config) -> Self {
-        self.balance = balance;
-        self
-    }
-
-    /// Sends the requests of one key to one endpoint, in place of [`with_balance`](Self::with_balance). Default `None`.
-    #[must_use]
-    pub fn with_hash(mut self, hash: Option<ConsistentHash>) -> Self {
-        self.hash = hash;
-        self
-    }
-
-    /// Below which share of endpoints that are not ejected the ejections are ignored, as a share of the subset's
-    /// endpoints (Envoy `healthy_panic_threshold`, Istio `minHealthPercent`). Default 0, as in Istio: an ejected endpoint
-    /// gets nothing, however few are left. Envoy's own default is 50 %.
-    ///
-    /// The comparison is Envoy's: with healthy / all below the threshold the subset panics, but not while
-    /// 1.4 · healthy / all is 1 or more (its overprovisioning factor), so a threshold above 71.4 % acts like one of 71.4 %.
-    /// In panic every endpoint may be picked, ejected or not; breakers still refuse. Ejections go on and are counted.
-    #[must_use]
-    pub fn with_panic_threshold(mut self, share: Ratio) -> Self {
-        self.panic_threshold = share;
-        self
-    }
-
-    /// How many retries there may be for the requests there are. On by default;
-    /// [`budget::Config::unlimited`] is off.
-    #[must_use]
-    pub fn with_budget(mut self, budget: budget::Config) -> Self {
-        self.budget = budget;
-        self
-    }
-
-    /// The requests and retries of requests that carry [`Priority::High`](limit::Priority::High) as an extension: they
-    /// are counted apart from the others, by these limits and this retry budget. Default as for the others.
-    /// Connections, and the requests that wait for one, are counted together, by [`Policy::with_limits`].
-    #[must_use]
-    pub fn with_high_priority(mut self, thresholds: limit::Thresholds) -> Self {
-        self.high_priority = thresholds;
-        self
-    }
-
-    /// Refuses requests by chance while many are turned away, before anything else is asked. A request's
-    /// [`Criticality`](throttle::Criticality) is an extension of it. Default `None`: limits and ejection do without.
-    #[must_use]
-    pub fn with_throttle(mut self, throttle: Option<throttle::Config>) -> Self {
-        self.throttle = throttle;
-        self
-    }
-
-    /// A breaker for each endpoint, beside outlier detection. Default `None`: ejection alone does what Envoy and
-    /// Istio do.
-    #[must_use]
-    pub fn with_breaker(mut self, breaker: Option<breaker::Config>) -> Self {
-        self.breaker = breaker;
-        self
-    }
-
-    /// How much may be under way at once.
-    pub fn limits(&self) -> &limit::Config {
-        &self.limits
-    }
-
-    /// How connections are made and kept.
-    pub fn pool(&self) -> &pool::Config {
-        &self.pool
-    }
-
-    /// When a failing endpoint is ejected.
-    pub fn outlier(&self) -> &outlier::Config {
-        &self.outlier
-    }
-
-    /// How an endpoint is chosen for an attempt.
-    pub fn balance(&self) -> &balance::Config {
-        &self.balance
-    }
-
-    /// How the requests of one key find their endpoint.
-    pub fn hash(&self) -> Option<&ConsistentHash> {
-        self.hash.as_ref()
-    }
-
-    /// Below which share of healthy endpoints ejections are ignored; 0 is never.
-    pub fn panic_threshold(&self) -> Ratio {
-        self.panic_threshold
-    }
-
-    /// How many retries there may be for the requests there are.
-    pub fn budget(&self) -> &budget::Config {
-        &self.budget
-    }
-
-    /// How much of high priority may be under way at once.
-    pub fn high_priority(&self) -> &limit::Thresholds {
-        &self.high_priority
-    }
-
-    /// When requests are refused by chance.
-    pub fn throttle(&self) -> Option<&throttle::Config> {
-        self.throttle.as_ref()
-    }
-
-    /// The breaker of each endpoint.
-    pub fn breaker(&self) -> Option<&breaker::Config> {
-        self.breaker.as_ref()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -514,9 +362,8 @@ mod tests {
         let hedging = refused(with(base.clone().with_hedge_on_per_try_timeout(true)));
         assert_eq!(hedging.field(), "hedge_on_per_try_timeout");
         assert!(hedging.to_string().contains("HedgeLayer"), "{hedging}");
-        let priorities = refused(with(base.clone().with_previous_priorities(2)));
-        assert_eq!((priorities.field(), priorities.value()), ("previous_priorities", "2"));
-        assert!(with(base.with_host_selection_attempts(1)).build().is_ok());
+        let elsewhere = base.with_previous_priorities(2).with_host_selection_attempts(1);
+        assert!(with(elsewhere).build().is_ok());
     }
 
     #[test]

@@ -28,8 +28,10 @@ pub struct DiscoveryStatus {
     /// How old the last good item is: a set, or a change. `None` before the first. A source that yields changes only is
     /// silent while nothing changes; one that asks again and again, as DNS does, is young while it is well.
     pub age: Option<Duration>,
-    /// How many endpoints the upstream has, whoever listed them.
+    /// How many endpoints are listed, whoever listed them.
     pub endpoints: usize,
+    /// How many of them the upstream uses: all, unless it has [`Config::with_subsetting`](super::Config::with_subsetting).
+    pub used: usize,
     /// Good items so far, whether they changed anything or not.
     pub updates: u64,
     /// Errors since the last good item.
@@ -54,6 +56,9 @@ impl fmt::Display for DiscoveryStatus {
     /// One line for a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} endpoints", self.endpoints)?;
+        if self.used < self.endpoints {
+            write!(f, " ({} used)", self.used)?;
+        }
         match self.age {
             Some(age) => write!(f, ", as of {age:.1?} ago")?,
             None => f.write_str(", none discovered yet")?,
@@ -119,7 +124,7 @@ where
     let mut facts = shared.discovery.lock().clone().unwrap_or_default();
     let tell = |event: Discovered<'_>| observe::discovered(&shared.name, event);
     shared.update(|writer, now| {
-        let mut view = View::new(writer.endpoints());
+        let mut view = View::new(writer.listed());
         for item in batch.items {
             match item {
                 Ok(update) => {
@@ -144,11 +149,8 @@ where
                 }
             }
         }
-        let mut is_changed = false;
-        for (address, endpoint) in view.changed {
-            is_changed |= writer.set_endpoint(&address, endpoint, &shared.make, now);
-        }
-        is_changed
+        let View { changed, .. } = view;
+        writer.change(changed, &shared.make, now)
     });
     if batch.has_ended {
         tell(Discovered::Ended);
@@ -255,12 +257,13 @@ impl fmt::Debug for Source {
 // === impl Notes ===
 
 impl Notes {
-    pub(super) fn status(&self, endpoints: usize) -> Option<DiscoveryStatus> {
+    pub(super) fn status(&self, endpoints: usize, used: usize) -> Option<DiscoveryStatus> {
         let facts = self.lock().clone()?;
         let now = Clock.now();
         Some(DiscoveryStatus {
             age: facts.good.map(|good| now.since(good)),
             endpoints,
+            used,
             updates: facts.updates,
             failures: facts.failures,
             last_error: facts

@@ -22,7 +22,7 @@ use tower_service::Service;
 use super::{
     MakeEndpoint,
     flight::{Flight, Importance},
-    hash::Key,
+    key::Key,
     pick::pick,
     plan::{Cluster, Plan, Shared},
 };
@@ -160,7 +160,7 @@ fn begin_attempt<S: Clone>(
         return Err(Reason::DeadlineExceeded.into());
     }
     let Attempt { key, tried, .. } = attempt;
-    let service = pick(cluster, chance, (key, tried, retry.avoid_previous()), flight, now)?;
+    let service = pick(cluster, chance, (key, tried, retry), flight, now)?;
     attempt.began = now;
     let left = deadline.attempt_timeout(now, session.per_try_timeout(retry));
     attempt.limit = left.map(|left| now + left);

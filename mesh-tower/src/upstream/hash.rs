@@ -1,28 +1,16 @@
 //! Consistent hashing: the same key reaches the same endpoint.
 
-use std::{net::SocketAddr, num::NonZeroU64, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Response, header, request::Parts};
-use mesh_core::{
-    Rng, Timestamp,
-    balance::{
-        Candidate, Weighted,
-        hash::{Config, Head, Host, Policy, SetCookie, Table},
-    },
-    limit::Resource,
-};
-
-use super::{
-    plan::Cluster,
-    subset::{Member, Subset},
-};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
+use mesh_core::balance::hash::{Config, Head, Policy};
 
 /// Sends the requests of one key to one endpoint: what the key is made of, and the table that says whose it is.
 ///
 /// A request without a key goes to an endpoint of the table by chance. Who is ejected, or refused by its breaker, is stepped
 /// over, always to the same substitute; and so is who was tried before, if the retry policy avoids it. The key stays
 /// the same over all attempts. The table is built when the endpoints, their weights or this setting change, by whoever
-/// changes them: see [`Table`] for what that costs.
+/// changes them: see [`Table`](mesh_core::balance::hash::Table) for what that costs.
 ///
 /// A cookie with a time to live is set on the response to a caller that has none.
 ///
@@ -106,98 +94,8 @@ impl KeySource {
     }
 }
 
-/// The key of one request, if its endpoints are chosen so. Two words: every request's future has them.
-#[derive(Default)]
-pub(super) struct Key {
-    /// A hash of 0 counts as 1.
-    hash: Option<NonZeroU64>,
-    cookies: Option<Box<Cookies>>,
-}
-
-/// To be set on the response.
-struct Cookies(Vec<HeaderValue>);
-
-impl Key {
-    #[inline]
-    pub(super) fn read<S>(
-        &mut self,
-        cluster: &Cluster<S>,
-        head: Option<&Parts>,
-        rng: &mut impl Rng,
-    ) {
-        let (Some(_), Some(head)) = (&cluster.table, head) else { return };
-        self.read_head(&cluster.roster.subset, head, rng);
-    }
-
-    /// Apart from the way of those who have no key.
-    #[inline(never)]
-    fn read_head(&mut self, subset: &Subset, head: &Parts, rng: &mut impl Rng) {
-        let Some(hash) = subset.policy.hash() else { return };
-        let mut cookies = Vec::new();
-        let set = |cookie: SetCookie<'_>| {
-            cookies.extend(HeaderValue::try_from(cookie.to_string()).ok());
-        };
-        let key = hash.key.hash(&RequestHead(head), rng, set);
-        let key = key.unwrap_or_else(|| rng.next_u64());
-        self.hash = Some(NonZeroU64::new(key).unwrap_or(NonZeroU64::MIN));
-        self.cookies = (!cookies.is_empty()).then(|| Box::new(Cookies(cookies)));
-    }
-
-    /// One of these candidates, which stand in the order of the cluster's members: by the table if there is one.
-    pub(super) fn pick<S, C: Candidate>(
-        &self,
-        cluster: &Cluster<S>,
-        candidates: &Weighted<C>,
-        (now, rng): (Timestamp, &mut impl Rng),
-        avoid: impl Fn(&C) -> bool,
-    ) -> Option<usize> {
-        let subset = &cluster.roster.subset;
-        let Some((table, hash)) = cluster.table.as_deref().zip(self.hash) else {
-            return subset.balancer.pick(now, rng, candidates, avoid);
-        };
-        let in_flight = || u64::from(subset.in_use(Resource::Requests));
-        table.pick(now, hash.get(), candidates, in_flight, avoid)
-    }
-
-    #[inline]
-    pub(super) fn has_cookies(&self) -> bool {
-        self.cookies.is_some()
-    }
-
-    /// Gives the caller the cookies that it shall have.
-    #[cold]
-    pub(super) fn set_cookies<B, E>(&mut self, result: Result<&mut Response<B>, E>) {
-        let Ok(response) = result else { return };
-        for cookie in self.cookies.take().into_iter().flat_map(|cookies| cookies.0) {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
-        }
-    }
-}
-
-/// The table of these members: that of the cluster before, if nothing in it would change.
-pub(super) fn table_of<S>(
-    subset: &Subset,
-    members: &[Member<S>],
-    before: Option<&Cluster<S>>,
-) -> Option<Arc<Table>> {
-    let hash = subset.policy.hash()?;
-    if let Some(before) = before
-        && let Some(table) = &before.table
-        && before.roster.subset.policy.hash().is_some_and(|known| known.table == hash.table)
-        && before.members.iter().map(host_of).eq(members.iter().map(host_of))
-    {
-        return Some(table.clone());
-    }
-    let hosts: Vec<Host<'_>> = members.iter().map(host_of).collect();
-    Some(Arc::new(Table::new(&hash.table, &hosts)))
-}
-
-/// Placed by its address, as in Envoy.
-fn host_of<S>(member: &Member<S>) -> Host<'_> {
-    Host::new(&member.state.address, member.endpoint.weight())
-}
-
-struct RequestHead<'a>(&'a Parts);
+/// What a key is made of.
+pub(super) struct RequestHead<'a>(pub(super) &'a Parts);
 
 impl RequestHead<'_> {
     fn source(&self) -> Option<&KeySource> {

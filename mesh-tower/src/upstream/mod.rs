@@ -12,7 +12,7 @@
 //! | 1 | **route**: choose the subset, once for all attempts | [`route`](mesh_core::route) | `NR` |
 //! | 2 | **deadline**: the smallest of the upstream's timeout, the caller's headers and extensions | [`deadline`](mesh_core::deadline) | `UT` |
 //! | 3 | **limit**: a slot among the requests in flight, held until the response's body ends | [`limit`](mesh_core::limit) | `UO` |
-//! | 4 | **balance**: choose an endpoint that is not ejected, whose breaker admits, and that was not tried before | [`balance`](mesh_core::balance) | `UH` |
+//! | 4 | **balance**: choose an endpoint that is well, whose breaker admits, and that was not tried before | [`balance`](mesh_core::balance) | `UH`, `UO` |
 //! | 5 | **breaker**: take the endpoint's permit, if it has a breaker | [`breaker`](mesh_core::breaker) | `UO` |
 //! | 6 | **connect and send**, within the attempt's time | the endpoint's service | `UF`, `UC`, `UT` |
 //! | 7 | **classify** the answer; tell breaker, outlier detection and load | [`outlier`](mesh_core::outlier) | |
@@ -59,23 +59,47 @@
 //! rest is off unless asked for, since headers come from callers: time limits by all of Envoy's headers
 //! ([`Config::with_deadline_policy`]), and retries ([`Config::with_retry_overrides`]).
 //!
+//! # Where attempts go
+//!
+//! An endpoint is well if it is neither ejected nor fails its active checks. Without more said, any that is well will do.
+//! What more may be said:
+//!
+//! | | by | decides |
+//! | --- | --- | --- |
+//! | priorities | [`Endpoint::with_priority`](mesh_core::Endpoint::with_priority), the distance from the caller ([`Policy::with_locality`]) | the group, by how many of each are well ([`Policy::with_priorities`]) |
+//! | localities | weights, given shares, zones ([`Policy::with_locality`]) | the part of the group |
+//! | panic | [`Policy::with_panic_threshold`] | that it is ignored who is well, or that requests are refused |
+//! | keys | [`Policy::with_hash`] | the group and the endpoint, in place of chance |
+//!
+//! The picture of this is renewed when an endpoint is ejected or comes back, and when a check finds out that it has become
+//! well or unwell: by the driver, or by the first request that comes upon the change. A request never misses an endpoint
+//! that is well: where it was sent to those that are gone, or whose breakers refuse, it goes to the rest of the group, and
+//! then to the other groups in their order.
+//!
+//! Keys and localities: the table of a group has the localities' weights in it; by zones a key is not routed, as in Envoy.
+//!
 //! # Without an endpoint
 //!
-//! A subset that has no endpoint, or whose endpoints are all ejected or refused by their breakers, answers at once: 503,
-//! flag `UH`, with the time when the first of them comes back. There is no fall-back to other subsets, as in Istio.
-//! With a panic threshold ([`Policy::with_panic_threshold`]) ejections are ignored while too many are in force.
+//! A subset that has no endpoint, or whose endpoints are all ejected, unwell or refused by their breakers, answers at once:
+//! 503, with the time when the first of them comes back. The flag is `UH`, or `UO` where nothing but breakers refuses.
+//! There is no fall-back to other subsets, as in Istio.
 
 mod builder;
 mod config;
+mod criteria;
 mod discovery;
 mod driver;
 mod flight;
 pub mod future;
 mod hash;
+mod key;
+mod life;
+mod listed;
 mod make;
-mod panic;
 mod pick;
+mod places;
 mod plan;
+mod policy;
 mod status;
 mod subset;
 mod writer;
@@ -89,17 +113,20 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use mesh_core::{Endpoint, InvalidConfig, limit::Resource};
+use mesh_core::{Endpoint, InvalidConfig, balance::locality::Caller, limit::Resource};
 use tower_service::Service;
 
 pub use builder::Builder;
-pub use config::{Config, Policy, Subset};
+pub use config::{Config, Subset};
+pub use criteria::Criteria;
 pub use discovery::{DiscoveryError, DiscoveryStatus};
 pub use driver::Driver;
 pub(crate) use flight::Flight;
 pub use future::Answers;
 pub use hash::{ConsistentHash, KeySource};
-pub use make::{MakeEndpoint, Origin};
+pub use life::Life;
+pub use make::{Link, MakeEndpoint, Origin};
+pub use policy::Policy;
 pub use status::{BreakerStatus, EjectionStatus, EndpointStatus};
 
 use self::{future::ResponseFuture, plan::Shared};
@@ -215,15 +242,24 @@ where
         self.shared.set_endpoint(address, None);
     }
 
-    /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows.
+    /// Says where the caller is, what its labels are and where its peers are, while requests fly: see
+    /// [`Builder::caller`].
+    pub fn set_caller(&self, caller: Caller) {
+        self.shared.set_caller(caller);
+    }
+
+    /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows. After those that are
+    /// listed come those that are listed no longer and still have attempts under way: they are
+    /// [draining](Life::Draining).
     pub fn status(&self) -> Vec<EndpointStatus> {
-        status::of(&self.shared.plan.load())
+        status::of(&self.shared)
     }
 
     /// How discovery goes; `None` if the upstream has no source of endpoints, or its driver was never polled.
     pub fn discovery(&self) -> Option<DiscoveryStatus> {
-        let endpoints = self.shared.plan.load().subsets.first().map_or(0, |c| c.members.len());
-        self.shared.discovery.status(endpoints)
+        let plan = self.shared.plan.load();
+        let used = plan.subsets.first().map_or(0, |cluster| cluster.members.len());
+        self.shared.discovery.status(plan.listed, used)
     }
 
     /// How much of a limit is in use now, over all subsets: requests in flight, retries, connections, requests that wait

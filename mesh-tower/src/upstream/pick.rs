@@ -2,12 +2,17 @@ use std::time::Duration;
 
 use mesh_core::{
     Rng, Timestamp,
-    balance::priority::{Health, Priorities},
-    breaker::{Rejected, State},
-    retry::Tried,
+    breaker::{self, Rejected},
+    retry::{Config, Tried},
 };
 
-use super::{flight::Flight, hash::Key, panic::Doubted, plan::Cluster, subset::Member};
+use super::{
+    flight::Flight,
+    key::Key,
+    places::{Asked, Places},
+    plan::Cluster,
+    subset::{EndpointState, Member, Subset},
+};
 use crate::{Chance, MeshError, error::Reason};
 
 /// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
@@ -17,107 +22,137 @@ const PICKS: usize = 3;
 pub(super) fn pick<S: Clone>(
     cluster: &Cluster<S>,
     chance: &Chance,
-    (key, tried, avoid): (&Key, &mut Tried, bool),
+    (key, tried, retry): (&mut Key, &mut Tried, &Config),
     flight: &mut Flight,
     now: Timestamp,
 ) -> Result<S, MeshError> {
-    let Cluster { roster, members, .. } = cluster;
+    let Cluster { roster, members, places } = cluster;
+    if let Some(places) = places {
+        return pick_by_place(cluster, places, chance, (key, tried, retry), flight, now);
+    }
     let subset = &roster.subset;
-    let in_panic = is_in_panic(cluster);
-    let is_usual = !in_panic && cluster.table.is_none();
+    let avoids = retry.avoid_previous();
     let rng = &mut chance.rng();
     let mut rejected: Option<Rejected> = None;
     for _ in 0..PICKS {
-        let avoid = |member: &Member<S>| avoid && tried.contains(member.state.id);
-        let picked = if is_usual {
-            subset.balancer.pick(now, rng, members, avoid)
-        } else {
-            pick_otherwise(cluster, (key, in_panic), (now, rng), avoid)
-        };
-        let Some(index) = picked else { break };
-        let member = &members[index];
-        let state = &member.state;
-        let permit = match &state.breaker {
-            None => None,
-            Some(breaker) => match breaker.try_acquire(now, rng) {
-                Ok(permit) => {
-                    subset.observer.breaker(&state.address, permit.transition());
-                    Some(permit)
-                }
-                Err(refusal) => {
-                    subset.observer.breaker(&state.address, refusal.transition);
-                    rejected = Some(refusal);
-                    continue;
-                }
-            },
-        };
-        tried.on_attempt(state.id, 0);
-        flight.start(now, roster, index, permit);
-        return Ok(member.service.clone());
+        let avoid = |member: &Member<S>| avoids && tried.contains(member.state.id);
+        let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
+        let Member { state, service, .. } = &members[index];
+        match acquire(subset, state, rng, now) {
+            Ok(permit) => {
+                tried.on_attempt(state.id, 0);
+                flight.start(now, roster, index, permit);
+                return Ok(service.clone());
+            }
+            Err(refusal) => rejected = Some(refusal),
+        }
     }
-    let (reason, retry_after) = match rejected {
-        Some(refusal) => (Reason::BreakerOpen, refusal.retry_after),
-        None => (Reason::NoEndpoint, next_return(cluster, now)),
-    };
-    let error = MeshError::new(reason);
-    Err(match retry_after {
-        Some(after) => error.with_retry_after(after),
-        None => error,
-    })
+    let states = || members.iter().map(|member| &*member.state);
+    Err(rejected.map_or_else(|| refusal(states, now), refused))
 }
 
-/// Whether so many are ejected that it is ignored.
-fn is_in_panic<S>(cluster: &Cluster<S>) -> bool {
-    if cluster.doubted.is_empty() {
-        return false;
-    }
-    let subset = &cluster.roster.subset;
-    let (ejected, all) = (u64::from(subset.detection.ejected()), cluster.members.len() as u64);
-    let health = Health::new(all).with_healthy(all.saturating_sub(ejected));
-    let in_panic = Priorities::panics(&subset.panic, &health);
-    if in_panic {
-        subset.observer.panic();
-    }
-    in_panic
-}
-
-/// By a key, or in panic. Apart from the usual way, which is to stay short: a search is long.
+/// By priority, locality or key, or in panic. Apart from the usual way, which is to stay short: a search is long.
 #[cold]
 #[inline(never)]
-fn pick_otherwise<S>(
-    cluster: &Cluster<S>,
-    (key, in_panic): (&Key, bool),
-    at: (Timestamp, &mut impl Rng),
-    avoid: impl Fn(&Member<S>) -> bool,
-) -> Option<usize> {
-    if !in_panic {
-        // A closure of its own, and with it a search of its own: one that two places share is inlined in neither.
-        let avoid = |member: &Member<S>| avoid(member);
-        return key.pick(cluster, &cluster.members, at, avoid);
+fn pick_by_place<S: Clone>(
+    Cluster { roster, members, .. }: &Cluster<S>,
+    places: &Places,
+    chance: &Chance,
+    (key, tried, retry): (&mut Key, &mut Tried, &Config),
+    flight: &mut Flight,
+    now: Timestamp,
+) -> Result<S, MeshError> {
+    let subset = &roster.subset;
+    let avoids = retry.avoid_previous();
+    let rng = &mut chance.rng();
+    let mut rejected: Option<Rejected> = None;
+    for _ in 0..PICKS {
+        let avoid = |state: &EndpointState| avoids && tried.contains(state.id);
+        let mut asked = Asked { now, rng, hash: key.hash(), subset };
+        let wishes = key.wishes(retry.previous_priorities());
+        let picked = match places.pick(&mut asked, wishes, avoid) {
+            Ok(picked) => picked,
+            Err(nobody) => match (rejected, nobody.until) {
+                (Some(rejected), _) => return Err(refused(rejected)),
+                (None, Some(until)) => {
+                    let error = MeshError::new(Reason::NoEndpoint);
+                    return Err(error.with_retry_after(until.since(now)));
+                }
+                (None, None) => return Err(refusal(|| nobody.states(), now)),
+            },
+        };
+        let Member { state, service, .. } = &members[picked.member];
+        match acquire(subset, state, rng, now) {
+            Ok(permit) => {
+                if picked.in_panic {
+                    subset.observer.panic();
+                }
+                key.on_attempt(picked.priority);
+                tried.on_attempt(state.id, u32::try_from(picked.priority).unwrap_or(u32::MAX));
+                flight.start(now, roster, picked.member, permit);
+                return Ok(service.clone());
+            }
+            Err(refusal) => rejected = Some(refusal),
+        }
     }
-    let avoid = |doubted: &Doubted<S>| avoid(doubted.member());
-    key.pick(cluster, &cluster.doubted, at, avoid)
+    Err(rejected.map_or_else(|| MeshError::new(Reason::NoEndpoint), refused))
 }
 
-/// How long until the first endpoint may be available: the balancer has passed over those that are ejected, and those
-/// whose breaker refuses.
-fn next_return<S>(cluster: &Cluster<S>, now: Timestamp) -> Option<Duration> {
-    let returns = |Member { state, .. }: &Member<S>| {
-        let probe = match state.breaker.as_ref().map(|breaker| breaker.state(now)) {
-            // One that waits for a reset names no time.
-            Some(State::Open { until }) if until < Timestamp::MAX => Some(until),
-            Some(
-                State::Closed
-                | State::Open { .. }
-                | State::HalfOpen { .. }
-                | State::ForcedOpen
-                | State::ForcedClosed
-                | State::MetricsOnly,
-            )
-            | None => None,
-        };
+/// Takes the permit of the endpoint's breaker, if it has one.
+#[inline(always)]
+fn acquire(
+    subset: &Subset,
+    state: &EndpointState,
+    rng: &mut impl Rng,
+    now: Timestamp,
+) -> Result<Option<breaker::Permit>, Rejected> {
+    let Some(breaker) = &state.breaker else { return Ok(None) };
+    match breaker.try_acquire(now, rng) {
+        Ok(permit) => {
+            subset.observer.breaker(&state.address, permit.transition());
+            Ok(Some(permit))
+        }
+        Err(refusal) => {
+            subset.observer.breaker(&state.address, refusal.transition);
+            Err(refusal)
+        }
+    }
+}
+
+/// An endpoint was picked, and its breaker was faster.
+#[cold]
+fn refused(refusal: Rejected) -> MeshError {
+    with_retry_after(Reason::BreakerOpen, refusal.retry_after)
+}
+
+/// None of these was available: it is the breakers' refusal if they alone kept all of them from it.
+#[cold]
+fn refusal<'a, I>(states: impl Fn() -> I, now: Timestamp) -> MeshError
+where
+    I: Iterator<Item = &'a EndpointState>,
+{
+    let only_breakers = states().next().is_some() && states().all(EndpointState::is_in_rotation);
+    let reason = if only_breakers { Reason::BreakerOpen } else { Reason::NoEndpoint };
+    with_retry_after(reason, next_return(states(), now))
+}
+
+fn with_retry_after(reason: Reason, retry_after: Option<Duration>) -> MeshError {
+    let error = MeshError::new(reason);
+    match retry_after {
+        Some(after) => error.with_retry_after(after),
+        None => error,
+    }
+}
+
+/// How long until the first of these may be available.
+fn next_return<'a>(
+    states: impl Iterator<Item = &'a EndpointState>,
+    now: Timestamp,
+) -> Option<Duration> {
+    let returns = |state: &EndpointState| {
+        let probe = state.breaker.as_ref().and_then(|breaker| breaker.ready_at(now));
         // One that is out for both reasons has to wait for both.
         state.host.ejected_until().max(probe)
     };
-    cluster.members.iter().filter_map(returns).min().map(|at| at.since(now))
+    states.filter_map(returns).min().map(|at| at.since(now))
 }

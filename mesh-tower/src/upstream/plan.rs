@@ -7,16 +7,17 @@ use std::{
 use arc_swap::ArcSwap;
 use mesh_core::{
     Endpoint, InvalidConfig, Timestamp,
-    balance::{Weighted, hash::Table},
+    balance::{Weighted, locality::Caller},
     outlier::Event,
     route::Split,
 };
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint,
+    Config, Life, MakeEndpoint,
     discovery::Notes,
-    panic::Doubted,
+    life::{Census, Leaving},
+    places::{Places, Vantage},
     subset::{EndpointState, Member, Subset},
     writer::Writer,
 };
@@ -28,6 +29,8 @@ pub(super) struct Plan<S> {
     /// Counts the plans of an upstream, from 1.
     pub(super) number: u64,
     pub(super) config: Config,
+    /// How many endpoints are listed; those that are used are the members of the first subset.
+    pub(super) listed: usize,
     pub(super) split: Split<usize>,
     /// Those that a change did not touch are the same as in the plan before.
     pub(super) subsets: Vec<Arc<Cluster<S>>>,
@@ -37,10 +40,8 @@ pub(super) struct Plan<S> {
 pub(super) struct Cluster<S> {
     pub(super) roster: Striped<Roster>,
     pub(super) members: Weighted<Member<S>>,
-    /// The same in panic; empty if the policy knows none.
-    pub(super) doubted: Weighted<Doubted<S>>,
-    /// Whose which key is, if the policy hashes.
-    pub(super) table: Option<Arc<Table>>,
+    /// Where an attempt goes if that is more than to any member that is available.
+    pub(super) places: Option<Box<Places>>,
 }
 
 /// What a request holds of a [`Cluster`] until it is over: all but the services. The endpoints stand in the order of the
@@ -76,12 +77,13 @@ where
         endpoints: impl IntoIterator<Item = Endpoint>,
         make: M,
         chance: Chance,
-        trusts: bool,
+        (vantage, trusts): (Vantage, bool),
     ) -> Result<Self, InvalidConfig> {
         let name: Arc<str> = config.name().into();
         let changed = Arc::new(Notify::new());
         let now = Clock.now();
-        let mut writer = Writer::new(config, name.clone(), trusts, &changed, &chance, now);
+        let mut writer =
+            Writer::new(config, name.clone(), (vantage, trusts), &changed, &chance, now);
         writer.set_endpoints(by_address(endpoints), &make, now);
         let plan = ArcSwap::from_pointee(writer.plan(now)?);
         let (writer, discovery) = (Mutex::new(writer), Notes::default());
@@ -95,7 +97,7 @@ where
 
     /// Changes a single one; `None` removes it.
     pub(super) fn set_endpoint(&self, address: &str, endpoint: Option<Endpoint>) {
-        self.update(|writer, now| writer.set_endpoint(address, endpoint, &self.make, now));
+        self.update(|writer, now| writer.change([(address.into(), endpoint)], &self.make, now));
     }
 
     /// Changes the list of endpoints, unless `change` says that it has not.
@@ -109,9 +111,48 @@ where
         if let Ok(plan) = writer.plan(now) {
             self.publish(plan);
         }
+        writer.leaving.settle();
     }
 
-    /// The endpoints as they are listed.
+    /// The endpoints that are listed no longer.
+    pub(super) fn leaving<R>(&self, look: impl FnOnce(&mut Leaving) -> R) -> R {
+        look(&mut self.lock().leaving)
+    }
+
+    /// Looks where the endpoints stand in their lives, and tells of it. Of subsets that get nothing there is nothing to
+    /// tell, and somebody else may use those.
+    pub(super) fn tell_lives(&self, plan: &Plan<M::Service>) {
+        let census = |cluster: &Arc<Cluster<M::Service>>| {
+            let mut census = Census::default();
+            for member in cluster.members.iter() {
+                let (state, life) = (&member.state, Life::of(&self.make, member));
+                state.told.tell(&cluster.roster.subset, &state.address, life);
+                census[life as usize] += 1;
+            }
+            census
+        };
+        let used = plan.split.weights().filter(|(_, weight)| *weight > 0);
+        let used: Vec<_> = used.filter_map(|(index, _)| plan.subsets.get(*index)).collect();
+        let mut all: Vec<_> = used.iter().map(|cluster| census(cluster)).collect();
+        let subsets = used.iter().map(|cluster| &cluster.roster.subset);
+        self.leaving(|leaving| {
+            leaving.settle();
+            for (census, subset) in all.iter_mut().zip(subsets.clone()) {
+                let draining = leaving.iter().filter(|left| left.is_of(subset)).count();
+                census[Life::Draining as usize] = draining;
+            }
+        });
+        for (census, subset) in all.iter().zip(subsets) {
+            subset.observer.lives(census);
+        }
+    }
+
+    /// Somebody else calls, or from elsewhere.
+    pub(super) fn set_caller(&self, caller: Caller) {
+        self.update(|writer, _| writer.set_caller(caller));
+    }
+
+    /// The endpoints that are used.
     pub(super) fn endpoints(&self) -> BTreeMap<Arc<str>, Arc<Endpoint>> {
         self.lock().endpoints().clone()
     }
@@ -144,6 +185,7 @@ where
         let now = Clock.now();
         writer.set_config(config, &self.make, &self.changed, &self.chance, now);
         self.publish(writer.plan(now)?);
+        writer.leaving.settle();
         Ok(())
     }
 
@@ -193,6 +235,15 @@ impl<S> Plan<S> {
         self.subsets.iter().filter_map(|cluster| cluster.members.stale_at()).min()
     }
 
+    /// Makes new pictures of where attempts go, where the condition of an endpoint has changed. Idempotent.
+    pub(super) fn refresh_places(&self, now: Timestamp) {
+        for cluster in &self.subsets {
+            if let Some(places) = &cluster.places {
+                places.refresh(&cluster.roster.subset, now);
+            }
+        }
+    }
+
     /// Un-ejects what has served its time, and compares the endpoints if it is time for that. Idempotent.
     pub(super) fn on_timeout(&self, now: Timestamp, chance: &Chance) {
         for cluster in &self.subsets {
@@ -203,6 +254,7 @@ impl<S> Plan<S> {
                 &mut chance.rng(),
                 members.iter().map(|member| &member.state.host),
                 |index, event: Event| {
+                    subset.on_condition();
                     if let Some(member) = members.get(index) {
                         if let Event::Unejected { .. } = event {
                             member.state.since.on_available(now);

@@ -1,12 +1,15 @@
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
 use mesh_core::{
     Endpoint, Labels, Outcome, Rng, Timestamp, Weight,
     balance::{
-        Balancer, Candidate, Load, Since, Strategy, priority,
+        Balancer, Candidate, Load, Since, Strategy,
         report::{Report, Reported},
     },
     breaker::{self, Breaker},
@@ -18,7 +21,7 @@ use mesh_core::{
 };
 use tokio::sync::Notify;
 
-use super::{Config, Policy, panic};
+use super::{Config, Policy, life::Told};
 use crate::{observe::Observer, pool::Group};
 
 /// One subset of an upstream's endpoints with the machines that its requests share. As in Istio each subset is a
@@ -31,8 +34,6 @@ pub(crate) struct Subset {
     pub(crate) name: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) policy: Policy,
-    /// When ejections are doubted, worked out once.
-    pub(super) panic: priority::Config,
     /// The upstream's: a request is retried by the rules under which it began.
     pub(crate) retry: retry::Config,
     counted: Arc<Counted>,
@@ -43,6 +44,8 @@ pub(crate) struct Subset {
     pub(crate) group: Group,
     pub(crate) balancer: Arc<Balancer>,
     pub(crate) observer: Arc<Observer>,
+    /// Counts how often the condition of an endpoint has changed: it was ejected, or let back, or a check has found out.
+    conditions: Arc<AtomicU64>,
     /// Wakes the driver: an endpoint was ejected, and is to come back.
     changed: Arc<Notify>,
 }
@@ -88,7 +91,6 @@ impl Subset {
             name: name.into(),
             labels: labels.clone(),
             policy: policy.clone(),
-            panic: panic::config(policy),
             retry: upstream.retry().clone(),
             group: Group::new(Arc::new(Limits::new(*policy.limits())), policy.pool().clone()),
             counted: Arc::new(counted),
@@ -97,6 +99,7 @@ impl Subset {
             detection: Arc::new(Detection::new(*policy.outlier(), now)),
             balancer: Arc::new(Balancer::starting_at(*policy.balance(), turn)),
             observer: Arc::new(Observer::new(upstream.name(), name)),
+            conditions: Arc::default(),
             changed: changed.clone(),
         }
     }
@@ -127,7 +130,6 @@ impl Subset {
             name: self.name.clone(),
             labels: labels.clone(),
             policy: policy.clone(),
-            panic: panic::config(policy),
             retry: upstream.retry().clone(),
             counted: self.counted.clone(),
             counted_high: self.counted_high.clone(),
@@ -136,6 +138,7 @@ impl Subset {
             group: self.group.clone(),
             balancer: self.balancer.clone(),
             observer: self.observer.clone(),
+            conditions: self.conditions.clone(),
             changed: self.changed.clone(),
         }
     }
@@ -199,10 +202,21 @@ impl Subset {
     fn on_events(&self, endpoint: &EndpointState, events: Events) {
         for event in events {
             if let Event::Ejected { .. } = event {
+                self.on_condition();
                 self.changed.notify_one();
             }
             self.observer.outlier(&endpoint.address, event);
         }
+    }
+
+    /// The condition of an endpoint has changed: who has made a picture of them makes a new one.
+    pub(super) fn on_condition(&self) {
+        self.conditions.fetch_add(1, Release);
+    }
+
+    /// How often that was so.
+    pub(super) fn conditions(&self) -> u64 {
+        self.conditions.load(Acquire)
     }
 
     /// The endpoint leaves the subset.
@@ -225,6 +239,7 @@ pub(crate) struct EndpointState {
     unwell: AtomicBool,
     /// When it came into rotation: it was listed, or was let back after an ejection.
     pub(super) since: Since,
+    pub(super) told: Told,
     reported: Reported,
     written: Written,
 }
@@ -251,6 +266,7 @@ impl EndpointState {
             breaker: policy.breaker().map(|config| Breaker::new(*config, now)),
             unwell: AtomicBool::new(!is_well),
             since: Since::new(now),
+            told: Told::default(),
             reported: Reported::new(),
             written: Written {
                 load: Load::new(),
@@ -267,6 +283,23 @@ impl EndpointState {
     /// Whether its active checks pass, or there are none.
     pub(crate) fn is_well(&self) -> bool {
         !self.unwell.load(Relaxed)
+    }
+
+    /// Whether neither an ejection nor a check keeps requests from it.
+    #[inline]
+    pub(super) fn is_in_rotation(&self) -> bool {
+        !self.host.is_ejected() && self.is_well()
+    }
+
+    /// Whether its breaker would admit a request.
+    #[inline]
+    pub(super) fn is_admitted(&self, now: Timestamp) -> bool {
+        self.breaker.as_ref().is_none_or(|breaker| breaker.would_admit(now))
+    }
+
+    /// What it says of itself.
+    pub(super) fn reported(&self) -> &Reported {
+        &self.reported
     }
 
     pub(super) fn set_well(&self, well: bool) {
@@ -293,13 +326,6 @@ pub(super) struct Member<S> {
     pub(super) service: S,
 }
 
-impl<S> Member<S> {
-    /// Whether its breaker would admit a request.
-    pub(super) fn is_admitted(&self, now: Timestamp) -> bool {
-        self.state.breaker.as_ref().is_none_or(|breaker| breaker.would_admit(now))
-    }
-}
-
 impl<S> Candidate for Member<S> {
     fn load(&self) -> &Load {
         self.state.load()
@@ -310,7 +336,7 @@ impl<S> Candidate for Member<S> {
     }
 
     fn is_available(&self, now: Timestamp) -> bool {
-        !self.state.host.is_ejected() && self.state.is_well() && self.is_admitted(now)
+        self.state.is_in_rotation() && self.state.is_admitted(now)
     }
 
     fn available_since(&self) -> Option<Timestamp> {

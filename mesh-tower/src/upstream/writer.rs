@@ -7,13 +7,18 @@ use std::{
 };
 
 use mesh_core::{
-    Endpoint, InvalidConfig, Labels, Rng, Timestamp, balance::Weighted, health::Transition,
+    Endpoint, InvalidConfig, Labels, Rng, Timestamp,
+    balance::{Weighted, locality::Caller},
+    health::Transition,
     route::Split,
 };
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint, Origin, Policy, hash, panic,
+    Config, MakeEndpoint, Origin, Policy,
+    life::{Leaving, Left},
+    listed::{Endpoints, Listed},
+    places::{Around, Places, Vantage},
     plan::{Cluster, Plan, Roster},
     subset::{EndpointState, Member, Subset},
 };
@@ -23,11 +28,15 @@ use crate::{Chance, health::Ended, striped::Striped};
 pub(super) struct Writer<S> {
     config: Config,
     name: Arc<str>,
-    endpoints: BTreeMap<Arc<str>, Arc<Endpoint>>,
+    listed: Listed,
     subsets: Vec<Members<S>>,
     next_id: u32,
     plans: u64,
     health: Health,
+    vantage: Arc<Vantage>,
+    chance: Chance,
+    /// Who is listed no longer.
+    pub(super) leaving: Leaving,
     /// Whether the members follow the endpoints. Not after a panic in a user's `make`.
     is_settled: bool,
 }
@@ -54,6 +63,7 @@ struct Maker<'a, M> {
     make: &'a M,
     upstream: &'a Arc<str>,
     next_id: &'a mut u32,
+    leaving: &'a mut Leaving,
     health: &'a Health,
     now: Timestamp,
 }
@@ -64,19 +74,48 @@ impl<S: Clone> Writer<S> {
     pub(super) fn new(
         config: Config,
         name: Arc<str>,
-        trusts: bool,
+        (vantage, trusts): (Vantage, bool),
         changed: &Arc<Notify>,
         chance: &Chance,
         now: Timestamp,
     ) -> Self {
-        let subsets = subsets_of(&config, Vec::new(), changed, chance, now);
-        let endpoints = BTreeMap::new();
+        let mut leaving = Leaving::default();
+        let subsets = subsets_of(&config, (Vec::new(), &mut leaving), changed, chance, now);
+        let listed = Listed::new(config.subsetting().copied());
         let health = Health { trusts, checked: BTreeMap::new() };
-        Self { config, name, endpoints, subsets, next_id: 0, plans: 0, health, is_settled: true }
+        Self {
+            config,
+            name,
+            listed,
+            subsets,
+            next_id: 0,
+            plans: 0,
+            health,
+            vantage: Arc::new(vantage),
+            chance: chance.clone(),
+            leaving,
+            is_settled: true,
+        }
     }
 
-    pub(super) fn endpoints(&self) -> &BTreeMap<Arc<str>, Arc<Endpoint>> {
-        &self.endpoints
+    /// Whether that changes anything.
+    pub(super) fn set_caller(&mut self, caller: Caller) -> bool {
+        if self.vantage.caller == caller {
+            return false;
+        }
+        self.vantage = Arc::new(Vantage { caller, ..*self.vantage });
+        self.subsets.iter_mut().for_each(|members| members.has_changed = true);
+        true
+    }
+
+    /// The endpoints as they are listed.
+    pub(super) fn listed(&self) -> &Endpoints {
+        self.listed.all()
+    }
+
+    /// Those that are used.
+    pub(super) fn endpoints(&self) -> &Endpoints {
+        self.listed.used()
     }
 
     /// An active check of an endpoint has ended.
@@ -93,11 +132,13 @@ impl<S: Clone> Writer<S> {
                     state.since.on_available(now);
                 }
                 state.set_well(is_well);
+                subset.on_condition();
             }
             if ended.has_passed()
                 && let Some(event) = subset.detection.on_health_check_passed(now, &state.host)
             {
                 state.since.on_available(now);
+                subset.on_condition();
                 subset.observer.outlier(address, event);
             }
         }
@@ -114,43 +155,23 @@ impl<S: Clone> Writer<S> {
         make: &M,
         now: Timestamp,
     ) -> bool {
-        let gone = self.endpoints.keys().filter(|address| !endpoints.contains_key(*address));
-        let mut touched: Vec<Arc<str>> = gone.cloned().collect();
-        for address in &touched {
-            self.endpoints.remove(address);
-        }
-        for (address, endpoint) in endpoints {
-            if self.endpoints.get(&address).is_none_or(|known| **known != endpoint) {
-                self.endpoints.insert(address.clone(), Arc::new(endpoint));
-                touched.push(address);
-            }
-        }
-        let was_settled = self.is_settled;
-        self.follow(&touched, make, now);
-        !touched.is_empty() || !was_settled
+        let gone = self.listed.all().keys().filter(|address| !endpoints.contains_key(*address));
+        let gone: Vec<_> = gone.map(|address| (address.clone(), None)).collect();
+        let listed = endpoints.into_iter().map(|(address, endpoint)| (address, Some(endpoint)));
+        self.change(gone.into_iter().chain(listed), make, now)
     }
 
-    /// Whether that changes anything.
-    pub(super) fn set_endpoint<M: MakeEndpoint<Service = S>>(
+    /// Changes these endpoints; `None` removes one. Whether that changes anything.
+    pub(super) fn change<M: MakeEndpoint<Service = S>>(
         &mut self,
-        address: &str,
-        endpoint: Option<Endpoint>,
+        changes: impl IntoIterator<Item = (Arc<str>, Option<Endpoint>)>,
         make: &M,
         now: Timestamp,
     ) -> bool {
-        let known = self.endpoints.get(address).map(|known| &**known);
-        if known == endpoint.as_ref() {
-            let was_settled = self.is_settled;
-            self.follow(&[], make, now);
-            return !was_settled;
-        }
-        let address: Arc<str> = address.into();
-        match endpoint {
-            Some(endpoint) => self.endpoints.insert(address.clone(), Arc::new(endpoint)),
-            None => self.endpoints.remove(&address),
-        };
-        self.follow(&[address], make, now);
-        true
+        let (has_changed, touched) = self.listed.change(changes);
+        let was_settled = self.is_settled;
+        self.follow(&touched, make, now);
+        has_changed || !was_settled
     }
 
     pub(super) fn set_config<M: MakeEndpoint<Service = S>>(
@@ -162,7 +183,10 @@ impl<S: Clone> Writer<S> {
         now: Timestamp,
     ) {
         let old = std::mem::take(&mut self.subsets);
-        self.subsets = subsets_of(&config, old, changed, chance, now);
+        self.subsets = subsets_of(&config, (old, &mut self.leaving), changed, chance, now);
+        if self.config.subsetting() != config.subsetting() {
+            self.listed.set_subsetting(config.subsetting().copied());
+        }
         self.config = config;
         // A selector or a breaker may have changed.
         self.is_settled = false;
@@ -176,12 +200,13 @@ impl<S: Clone> Writer<S> {
         make: &M,
         now: Timestamp,
     ) {
-        let Self { endpoints, subsets, name, next_id, health, is_settled, .. } = self;
+        let Self { listed, subsets, name, next_id, health, leaving, is_settled, .. } = self;
+        let endpoints = listed.used();
         for address in touched.iter().filter(|address| !endpoints.contains_key(*address)) {
             health.checked.remove(address);
         }
         let was_settled = std::mem::replace(is_settled, false);
-        let mut maker = Maker { make, upstream: name, next_id, health, now };
+        let mut maker = Maker { make, upstream: name, next_id, leaving, health, now };
         for members in subsets {
             if was_settled {
                 for address in touched {
@@ -216,11 +241,16 @@ impl<S: Clone> Writer<S> {
             }
         };
         self.plans += 1;
+        let Self { vantage, chance, .. } = &*self;
+        let (vantage, chance) = (vantage.clone(), chance.clone());
+        let subsets = self.subsets.iter_mut();
+        let subsets = subsets.map(|members| members.cluster(&vantage, &chance, now)).collect();
         Ok(Plan {
             number: self.plans,
             config: self.config.clone(),
+            listed: self.listed.all().len(),
             split: Split::new(destinations)?,
-            subsets: self.subsets.iter_mut().map(|members| members.cluster(now)).collect(),
+            subsets,
         })
     }
 }
@@ -228,7 +258,7 @@ impl<S: Clone> Writer<S> {
 /// The subsets of `config`: the whole upstream first, then the named ones; those that `old` knows keep their machines.
 fn subsets_of<S>(
     config: &Config,
-    mut old: Vec<Members<S>>,
+    (mut old, leaving): (Vec<Members<S>>, &mut Leaving),
     changed: &Arc<Notify>,
     chance: &Chance,
     now: Timestamp,
@@ -250,10 +280,17 @@ fn subsets_of<S>(
         })
         .collect();
     for Members { subset, members, .. } in &old {
-        members.values().for_each(|member| subset.on_removed(&member.state));
+        members.values().for_each(|member| leaving.push(left(subset, member)));
         subset.observer.endpoints(0);
+        subset.observer.lives(&Default::default());
     }
     subsets
+}
+
+/// Takes the member's leave of its machines.
+fn left<S>(subset: &Arc<Subset>, Member { state, endpoint, .. }: &Member<S>) -> Left {
+    subset.on_removed(state);
+    Left { subset: subset.clone(), endpoint: endpoint.clone(), state: state.clone() }
 }
 
 // === impl Members ===
@@ -295,7 +332,7 @@ impl<S> Members<S> {
                 }
                 None => {
                     *has_changed = true;
-                    subset.on_removed(&member.state);
+                    maker.leaving.push(left(subset, member));
                     members.remove(address);
                 }
             }
@@ -308,7 +345,12 @@ impl<S> Members<S> {
     }
 
     /// The endpoints as requests read them: those of the last time, if they are the same.
-    fn cluster(&mut self, now: Timestamp) -> Arc<Cluster<S>>
+    fn cluster(
+        &mut self,
+        vantage: &Arc<Vantage>,
+        chance: &Chance,
+        now: Timestamp,
+    ) -> Arc<Cluster<S>>
     where
         S: Clone,
     {
@@ -321,11 +363,19 @@ impl<S> Members<S> {
         let policy = &self.subset.policy;
         let members = self.members.values().cloned().collect();
         let members = Weighted::scheduled(members, policy.balance(), now);
-        let doubted = panic::doubted(policy, members.as_slice(), now);
         let endpoints = members.iter().map(|member| member.state.clone()).collect();
         let roster = Striped::new(&Roster { subset: self.subset.clone(), endpoints });
-        let table = hash::table_of(&self.subset, &members, self.cluster.as_deref());
-        let cluster = Arc::new(Cluster { roster, members, doubted, table });
+        let before = self.cluster.as_deref();
+        let around = Around {
+            subset: &self.subset,
+            before: before.map(|before| &*before.roster.subset),
+            vantage,
+            chance,
+            now,
+        };
+        let known = before.and_then(|before| before.places.as_deref());
+        let places = Places::of(&around, &members, known);
+        let cluster = Arc::new(Cluster { roster, members, places });
         self.has_changed = false;
         self.cluster.insert(cluster).clone()
     }

@@ -108,11 +108,14 @@ fn a_hash_keeps_a_retry_where_it_was() {
 }
 
 #[test]
-fn priorities_are_told_to_those_who_have_them() {
-    assert_eq!(retries_of("retryRemoteLocalities: true").previous_priorities(), Some(2));
-    assert_eq!(retries_of("retryRemoteLocalities: false").previous_priorities(), None);
-    let text = route("retries: {attempts: 2, retryRemoteLocalities: false}");
-    assert_eq!(read(&text).warnings(), [], "off is what happens");
+fn a_retry_may_turn_to_remote_localities() {
+    for (on, after) in [(true, 2), (false, 0)] {
+        let retries = retries_of(&format!("retryRemoteLocalities: {on}"));
+        assert_eq!(retries.previous_priorities(), on.then_some(2));
+        assert_eq!(retries.to_config(false).previous_priorities(), after);
+        let text = route(&format!("retries: {{attempts: 2, retryRemoteLocalities: {on}}}"));
+        assert_eq!(read(&text).warnings(), []);
+    }
 }
 
 fn service_of(rest: &str) -> VirtualService {

@@ -270,15 +270,11 @@ fn what_istio_has_and_this_crate_has_not() {
             "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.attributes",
         ),
         (
-            policy("loadBalancer: {localityLbSetting: {}}"),
-            "spec.trafficPolicy.loadBalancer.localityLbSetting",
+            policy("loadBalancer: {localityLbSetting: {weights: []}}"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.weights",
         ),
         (route("delegate: {}"), "spec.http[0].delegate"),
         (route("corsPolicy: {}"), "spec.http[0].corsPolicy"),
-        (
-            route("retries: {attempts: 1, retryRemoteLocalities: true}"),
-            "spec.http[0].retries.retryRemoteLocalities",
-        ),
         (
             route("retries: {attempts: 1, retryOn: \"5xx,sometimes\"}"),
             "spec.http[0].retries.retryOn",

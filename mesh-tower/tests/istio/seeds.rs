@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_core::{Labels, Ratio, limit, outlier};
+use mesh_core::{Labels, Ratio, balance::locality, limit, outlier};
 use mesh_tower::{istio::MtlsMode, pool};
 
 use super::{config, labels, policy, read};
@@ -29,7 +29,9 @@ fn circuit_breaker() {
                         .and_then(|config| config.with_base_ejection_time(Duration::from_secs(30)))
                         .and_then(|config| config.with_max_ejection_percent(Ratio::ONE))
                         .unwrap(),
-                ),
+                )
+                // Istio's default, which the mesh may change.
+                .with_locality(Some(locality::Config::failover())),
         )
         .build()
         .unwrap();

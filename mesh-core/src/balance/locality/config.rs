@@ -193,6 +193,11 @@ impl Config {
         }
     }
 
+    /// Whether it goes by given shares ([`Config::distribute`]).
+    pub fn is_distributed(&self) -> bool {
+        matches!(self.kind, Kind::Distribute(_))
+    }
+
     /// The entry of [`Config::distribute`] that is for callers at `locality`.
     pub fn distribute_for(&self, locality: &Locality) -> Option<&Distribute> {
         match &self.kind {

@@ -96,8 +96,8 @@ pub struct Group {
 }
 
 impl Layout {
-    /// Sorts `endpoints`. `can_fail_over` is whether anything can find an endpoint to be unwell (Istio wants
-    /// `outlierDetection`), or failover is [forced](super::Effective::is_forced); if not, all are of priority 0.
+    /// Sorts `endpoints`: by their own [priority](Endpoint::with_priority), then by distance. `can_fail_over` is whether anything can find an endpoint to be unwell (Istio wants
+    /// `outlierDetection`), or failover is [forced](super::Effective::is_forced); if not, distance counts for nothing.
     pub fn new<'a>(
         config: &Config,
         caller: &Caller,
@@ -111,7 +111,7 @@ impl Layout {
             let distance =
                 if by_distance { config.distance(caller, endpoint) } else { Default::default() };
             let locality = endpoint.locality();
-            let groups = sorted.entry(distance).or_default();
+            let groups = sorted.entry((endpoint.priority(), distance)).or_default();
             let group = groups.entry(locality).or_insert_with(|| Group::empty(locality));
             group.weight = group.weight.saturating_add(endpoint.weight().get());
             group.endpoints.push(index);

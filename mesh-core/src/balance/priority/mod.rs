@@ -281,6 +281,23 @@ impl Priorities {
         None
     }
 
+    /// What an attempt gets that goes to that priority without having been drawn for it: where those that were drawn are
+    /// gone since this picture was made.
+    ///
+    /// ```
+    /// use mesh_core::{Ratio, Timestamp, balance::priority::{Config, Health, Priorities, Target}};
+    ///
+    /// let config = Config::default().with_panic_threshold(Ratio::from_percent(20))?;
+    /// let levels = [Health::new(10), Health::new(10).with_healthy(5)];
+    /// let priorities = Priorities::new(config, &levels, Timestamp::ZERO);
+    /// assert_eq!(priorities.of(Timestamp::ZERO, 0).target(), Target::All);
+    /// assert_eq!(priorities.of(Timestamp::ZERO, 1).target(), Target::Healthy);
+    /// # Ok::<(), mesh_core::InvalidConfig>(())
+    /// ```
+    pub fn of(&self, now: Timestamp, priority: usize) -> Choice {
+        self.choice(now, (priority, Target::Healthy))
+    }
+
     fn choice(&self, now: Timestamp, (priority, target): (usize, Target)) -> Choice {
         let panic = self.levels.get(priority).and_then(|level| level.panic);
         let (target, until) = match (panic, self.config.on_panic()) {
