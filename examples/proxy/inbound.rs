@@ -77,7 +77,8 @@ impl Stack {
     pub(crate) fn new(inbound: &Inbound, authorizer: Authorizer, target: Target) -> Self {
         let port = inbound.app.port();
         let nobody = Known { connected: Connected::default(), port };
-        let policies = AuthorizeLayer::new(authorizer, nobody).named("inbound");
+        let policies = AuthorizeLayer::new(authorizer, |_: &Extensions| Connection::default());
+        let policies = policies.named("inbound").with_caller(nobody);
         Self { policies, server: server_stack(inbound), target, port }
     }
 
