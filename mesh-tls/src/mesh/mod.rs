@@ -35,6 +35,10 @@ mod builder;
 mod driver;
 mod generation;
 mod stats;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+pub(crate) mod testing;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
 
 use std::{
     fmt,
