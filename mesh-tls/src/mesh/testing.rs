@@ -20,6 +20,8 @@ impl Published {
         Self(Arc::new(Shared {
             provider: Provider { crypto: Arc::new(crypto), clock: Arc::new(SystemClock::new()) },
             counters: Counters::default(),
+            live: Default::default(),
+            plaintext: Default::default(),
             demands: Demands::default(),
             current: ArcSwapOption::empty(),
             published: watch::Sender::new(0),
