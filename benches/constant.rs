@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         all.iter().for_each(child);
         return ExitCode::SUCCESS;
     }
-    let parts = match count::profile(CHILD, 3 * FILLS.len() * all.len()) {
+    let parts = match count::profile(&[CHILD], 3 * FILLS.len() * all.len()) {
         Ok(parts) => parts,
         Err(why) => {
             eprintln!("costs of a record not counted: {why}");

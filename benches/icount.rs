@@ -19,11 +19,10 @@ mod counted {
     use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group};
     use http::Request;
     use mesh_benches::{
-        machines,
+        Case, choosing, machines,
         stack::{self, Body, Client, answer},
     };
     use mesh_core::{
-        balance::{Balancer, Config, Weighted},
         breaker::Breaker,
         outlier::{Detection, Host},
         retry,
@@ -84,18 +83,49 @@ mod counted {
         state
     }
 
-    #[library_benchmark(config = limit(340))]
-    #[bench::of_10(machines::fleet(10, |_| 1))]
-    #[bench::of_1_000(machines::fleet(1_000, |_| 1))]
-    #[bench::of_10_000(machines::fleet(10_000, |_| 1))]
-    fn pick(fleet: Weighted<machines::Candidacy>) -> Weighted<machines::Candidacy> {
-        machines::pick(&Balancer::new(Config::peak_ewma()), &fleet, black_box(1));
-        fleet
+    /// A case of the report that has run before.
+    fn chosen(name: &str) -> Case {
+        let cases = [machines::picks(), choosing::picks(), choosing::routes()];
+        let case = cases
+            .into_iter()
+            .flatten()
+            .find(|case| case.name() == name)
+            .expect("a case of that name");
+        case.run(100);
+        case
+    }
+
+    #[library_benchmark(config = limit(440))]
+    #[bench::of_10(chosen("pick, 10 endpoints"))]
+    #[bench::of_1_000(chosen("pick, 1000 endpoints"))]
+    #[bench::of_10_000(chosen("pick, 10000 endpoints"))]
+    #[bench::round_robin(chosen("round robin: 1 of 10000"))]
+    #[bench::by_deadline(chosen("round robin, weighted, by deadline: 1 of 10000"))]
+    #[bench::random(chosen("random, weighted: 1 of 10000"))]
+    #[bench::least_request(chosen("least request of 2: 1 of 10000"))]
+    #[bench::least_request_weighted(chosen("least request of 2, weighted: 1 of 10000"))]
+    #[bench::by_reports(chosen("by reports: 1 of 10000"))]
+    #[bench::ring(chosen("ring hash: 1 of 10000"))]
+    #[bench::maglev(chosen("Maglev: 1 of 10000"))]
+    #[bench::bounded(chosen("Maglev, bounded load: 1 of 10000"))]
+    #[bench::locality(chosen("priority and locality: 1 of 10000"))]
+    fn choose(case: Case) -> Case {
+        case.run(black_box(1));
+        case
+    }
+
+    #[library_benchmark(config = limit(4_100))]
+    #[bench::exact(chosen("exact path: 10000th rule"))]
+    #[bench::prefix(chosen("prefix: 10000th rule"))]
+    #[bench::regex(chosen("regex: 10000th rule"))]
+    fn route(case: Case) -> Case {
+        case.run(black_box(1));
+        case
     }
 
     library_benchmark_group!(
         name = hot_paths,
-        benchmarks = [client, client_headers, breaker, outlier, pick]
+        benchmarks = [client, client_headers, breaker, outlier, choose, route]
     );
     gungraun::main!(library_benchmark_groups = hot_paths);
 

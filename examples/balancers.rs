@@ -19,7 +19,7 @@ use balancers::{BALANCERS, COLUMNS, ILL, Report, run};
 /// Without optimisation a fifth of the fleet takes as long as all of it.
 const CLIENTS: u64 = if cfg!(debug_assertions) { 10 } else { 50 };
 const COLOURS: [&str; BALANCERS.len()] =
-    ["crimson", "orange", "royalblue", "mediumorchid", "seagreen"];
+    ["crimson", "orange", "royalblue", "mediumorchid", "seagreen", "black"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let argument = |nth, or| env::args().nth(nth).map_or(Ok(or), |number| number.parse());
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut svg = String::from(
         "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 1000 500' font-size='12'>\
          <rect width='1000' height='500' fill='white'/>\
-         <text x='700' y='485'>dashed: with outlier detection</text>\n",
+         <text x='800' y='485'>dashed: with outlier detection</text>\n",
     );
     for (ill, name) in ILL.iter().enumerate() {
         let (x, y) = corner(ill);
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("| balancer | ejection | {} |", COLUMNS.join(" | "));
     println!("|{}", " --- |".repeat(2 + COLUMNS.len()));
     for (at, ((name, _), both)) in BALANCERS.iter().zip(&reports).enumerate() {
-        let (x, colour) = (5 + at * 135, COLOURS[at]);
+        let (x, colour) = (5 + at * 130, COLOURS[at]);
         writeln!(svg, "<text x='{x}' y='485' fill='{colour}'>{name}</text>")?;
         for (report, ejection, dashes) in [(&both[0], "off", "none"), (&both[1], "on", "6 3")] {
             println!("| {name} | {ejection} | {report} |");

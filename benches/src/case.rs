@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use tokio::{
@@ -28,9 +28,13 @@ type Run = Box<dyn Fn(u64)>;
 /// ```
 pub struct Case {
     name: String,
+    calls: u64,
     one: Run,
     two: Option<Run>,
 }
+
+/// Calls that are counted, as a rule.
+const CALLS: u64 = 1_000;
 
 impl Case {
     /// Work on a state that threads share.
@@ -39,16 +43,27 @@ impl Case {
         state: T,
         run: fn(&T, u64),
     ) -> Self {
-        let state = Arc::new(state);
+        Self::made(name, move || state, run)
+    }
+
+    /// The same, on a state that is made when it is run first: to make it may cost more than to measure the others.
+    pub fn made<T: Send + Sync + 'static>(
+        name: impl Into<String>,
+        make: impl FnOnce() -> T + Send + 'static,
+        run: fn(&T, u64),
+    ) -> Self {
+        let state = Arc::new(LazyLock::new(make));
         let both = state.clone();
         let two = move |calls| {
+            let state = &**both;
             std::thread::scope(|scope| {
-                scope.spawn(|| run(&both, calls));
-                scope.spawn(|| run(&both, calls));
+                scope.spawn(|| run(state, calls));
+                scope.spawn(|| run(state, calls));
             });
         };
         Self {
             name: name.into(),
+            calls: CALLS,
             one: Box::new(move |calls| run(&state, calls)),
             two: Some(Box::new(two)),
         }
@@ -59,7 +74,7 @@ impl Case {
         let state = Mutex::new(state);
         let one =
             move |calls| run(&mut state.lock().unwrap_or_else(PoisonError::into_inner), calls);
-        Self { name: name.into(), one: Box::new(one), two: None }
+        Self { name: name.into(), calls: CALLS, one: Box::new(one), two: None }
     }
 
     /// Calls to a service whose clones share what there is to share. Each call is answered before the next is made.
@@ -99,6 +114,7 @@ impl Case {
         let both = pair.block_on(async { make() });
         Self {
             name: name.into(),
+            calls: CALLS,
             one: Box::new(move |calls| single.block_on(call(alone.clone(), request, calls))),
             two: Some(Box::new(move |calls| {
                 pair.block_on(async {
@@ -110,6 +126,17 @@ impl Case {
                 });
             })),
         }
+    }
+
+    /// The same, counted over so many calls only: each is a long one.
+    #[must_use]
+    pub fn counted_over(self, calls: u64) -> Self {
+        Self { calls, ..self }
+    }
+
+    /// Over how many calls it is counted.
+    pub fn calls(&self) -> u64 {
+        self.calls
     }
 
     /// What it is called in the report.

@@ -16,9 +16,6 @@ use crate::Case;
 /// The argument that makes the report's program count instead.
 pub const CHILD: &str = "--counted-by-callgrind";
 
-/// Calls of the shorter of the two runs.
-const CALLS: u64 = 1_000;
-
 /// What a call costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -29,28 +26,32 @@ pub struct Count {
     pub allocations: f64,
 }
 
-/// Counts all cases, in the order in which [`child`] runs them.
+/// Counts all cases, in the order in which [`child`] runs them. `only` is handed on to the child, which has to come to the
+/// same cases by it.
 ///
 /// # Errors
 ///
 /// In words, if valgrind is not there or does not do what is asked: the report goes on without.
-pub fn measure(cases: &[Case]) -> Result<Vec<Count>, String> {
-    let parts = profile(CHILD, 3 * cases.len())?;
-    let each = |short: u64, long: u64| long.saturating_sub(short) as f64 / CALLS as f64;
-    let count = |case: &[Part]| Count {
-        instructions: each(case[1].instructions, case[2].instructions),
-        allocations: each(case[1].allocations, case[2].allocations),
+pub fn measure(cases: &[Case], only: Option<&str>) -> Result<Vec<Count>, String> {
+    let arguments: Vec<_> = std::iter::once(CHILD).chain(only).collect();
+    let parts = profile(&arguments, 3 * cases.len())?;
+    let count = |(case, part): (&Case, &[Part])| {
+        let each = |short: u64, long: u64| long.saturating_sub(short) as f64 / case.calls() as f64;
+        Count {
+            instructions: each(part[1].instructions, part[2].instructions),
+            allocations: each(part[1].allocations, part[2].allocations),
+        }
     };
-    Ok(parts.chunks_exact(3).map(count).collect())
+    Ok(cases.iter().zip(parts.chunks_exact(3)).map(count).collect())
 }
 
-/// Starts this program once more under callgrind, with that argument, and reads the profiles that it wrote: one for
+/// Starts this program once more under callgrind, with these arguments, and reads the profiles that it wrote: one for
 /// each call of [`begin_a_new_part`], which are so many.
 ///
 /// # Errors
 ///
 /// As [`measure`].
-pub fn profile(argument: &str, parts: usize) -> Result<Vec<Part>, String> {
+pub fn profile(arguments: &[&str], parts: usize) -> Result<Vec<Part>, String> {
     let directory = Scratch::new().map_err(|error| format!("no directory to count in: {error}"))?;
     let out = directory.0.join("out");
     let child = env::current_exe().map_err(|error| error.to_string())?;
@@ -59,7 +60,7 @@ pub fn profile(argument: &str, parts: usize) -> Result<Vec<Part>, String> {
         .arg("--dump-before=*begin_a_new_part*")
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(child)
-        .arg(argument)
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
@@ -75,11 +76,11 @@ pub fn profile(argument: &str, parts: usize) -> Result<Vec<Part>, String> {
 pub fn child(cases: &[Case]) {
     for case in cases {
         // What happens once has happened: symbols are bound, averages have begun.
-        case.run(CALLS);
+        case.run(case.calls());
         begin_a_new_part(1);
-        case.run(CALLS);
+        case.run(case.calls());
         begin_a_new_part(2);
-        case.run(2 * CALLS);
+        case.run(2 * case.calls());
         begin_a_new_part(3);
     }
 }

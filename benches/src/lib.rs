@@ -9,6 +9,7 @@
 //! | instructions, with a limit that fails the build | gungraun | `icount.rs` |
 //! | allocations, which must be none | dhat | `alloc.rs` |
 //! | a record's cost however many came before, with a window that grows as the check of it | callgrind | `constant.rs` |
+//! | a change among ten thousand endpoints: its median, the worst, and the endpoints that it copies | [`publish`] | `publish.rs` |
 //! | time on one thread and on two, instructions and allocations, in one table | [`time`], [`count`] | the report: `src/main.rs` |
 //!
 //! Instructions are the gate: they are the same on every run and on a busy machine. Time is the story.
@@ -17,10 +18,12 @@
 #![expect(clippy::disallowed_methods, reason = "what measures time has to read it")]
 
 pub mod case;
+pub mod choosing;
 pub mod count;
 pub mod decisions;
 pub mod machines;
 pub mod peers;
+pub mod publish;
 pub mod report;
 pub mod stack;
 pub mod time;

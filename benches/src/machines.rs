@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use mesh_core::{
     Outcome, Ratio, Rng, SplitMix64, Timestamp, Weight,
-    balance::{self, Balancer, Candidate, Load, Weighted},
+    balance::{self, Balancer, Candidate, Load, Weighted, report::Reported},
     breaker::{self, Breaker, Window},
     outlier::{self, Detection, Host},
 };
@@ -126,8 +126,13 @@ pub fn fleet(endpoints: u32, weight: impl Fn(u32) -> u32) -> Weighted<Candidacy>
     (0..endpoints)
         .map(|index| {
             let weight = Weight::new(weight(index)).expect("no weight is zero");
-            let candidate =
-                Candidacy { load: Load::new(), weight, host: Host::new(), breaker: consecutive() };
+            let candidate = Candidacy {
+                load: Load::new(),
+                weight,
+                host: Host::new(),
+                breaker: consecutive(),
+                reported: Reported::new(),
+            };
             let took = std::time::Duration::from_micros(u64::from(index % 97));
             let config = balance::Config::peak_ewma();
             let started = candidate.load.on_start(START);
@@ -144,6 +149,7 @@ pub struct Candidacy {
     weight: Weight,
     host: Host,
     breaker: Breaker,
+    pub(crate) reported: Reported,
 }
 
 impl Candidate for Candidacy {
@@ -157,5 +163,9 @@ impl Candidate for Candidacy {
 
     fn is_available(&self, now: Timestamp) -> bool {
         !self.host.is_ejected() && self.breaker.would_admit(now)
+    }
+
+    fn reported(&self) -> Option<&Reported> {
+        Some(&self.reported)
     }
 }

@@ -7,7 +7,7 @@ use mesh_benches::{count, report};
 fn main() {
     let argument = std::env::args().nth(1);
     if argument.as_deref() == Some(count::CHILD) {
-        return report::count();
+        return report::count(std::env::args().nth(2).as_deref());
     }
     report::print(argument.as_deref(), 15, Duration::from_millis(30));
 }

@@ -8,9 +8,10 @@ use std::{
 };
 
 use http::Request;
+use mesh_core::{Endpoint, balance};
+use mesh_tower::balance::Balance;
 use tower::{
     BoxError, ServiceBuilder,
-    balance::p2c::Balance,
     buffer::BufferLayer,
     discover::ServiceList,
     load::{CompleteOnResponse, PeakEwma},
@@ -95,6 +96,29 @@ pub fn picks() -> Vec<Case> {
         .collect()
 }
 
+/// What is to be assembled of tower's parts to choose among so many endpoints from more than one place: the balancer has one
+/// owner, a task behind a `Buffer`. And, for comparison, this crate's balancer as a layer, which is `Clone`.
+pub fn choosing() -> Vec<Case> {
+    let alone = Case::alone("tower p2c, 10000 endpoints", None, |balance, calls| {
+        let balance = balance.get_or_insert_with(|| p2c(vec![Noop; 10_000]));
+        runtime().block_on(call(balance, bare, calls));
+    });
+    let buffered = |endpoints| {
+        let make = move || {
+            ServiceBuilder::new().layer(BufferLayer::new(1_024)).service(p2c(vec![Noop; endpoints]))
+        };
+        Case::spawned(format!("tower Buffer + p2c, {endpoints} endpoints"), make, bare)
+    };
+    let layer = |endpoints| {
+        let balance = Balance::new(balance::Config::peak_ewma(), |_: &Endpoint| Noop);
+        for host in 0..endpoints {
+            balance.insert(Endpoint::new(format!("10.0.0.{host}:80")));
+        }
+        Case::service(format!("Balance by peak-EWMA, {endpoints} endpoints"), balance, bare)
+    };
+    vec![alone, buffered(10), buffered(1_000), buffered(10_000), layer(10), layer(1_000)]
+}
+
 /// Timeout, retry with budget, load shed, limit, a buffer so that it can be cloned, and under it the balancer over
 /// endpoints with a breaker each. No outlier detection, no metrics.
 fn all_together(
@@ -116,7 +140,8 @@ fn all_together(
         .service(p2c(services))
 }
 
-type P2c<S> = Balance<ServiceList<std::vec::IntoIter<PeakEwma<S>>>, Request<Body>>;
+type P2c<S> =
+    tower::balance::p2c::Balance<ServiceList<std::vec::IntoIter<PeakEwma<S>>>, Request<Body>>;
 
 fn p2c<S>(services: Vec<S>) -> P2c<S>
 where
@@ -129,7 +154,7 @@ where
             PeakEwma::new(service, Duration::from_millis(30), decay, CompleteOnResponse::default())
         })
         .collect();
-    Balance::new(ServiceList::new(measured.into_iter()))
+    P2c::new(ServiceList::new(measured.into_iter()))
 }
 
 fn outlier<S>(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    Case,
+    Case, choosing,
     count::{self, Count},
     decisions, machines, peers, stack,
     time::{self, Times},
@@ -66,7 +66,8 @@ const fn bar(case: &'static str, figure: Figure, limit: f64) -> Bar {
     Bar { case, figure, limit }
 }
 
-fn sections() -> Vec<Section> {
+/// With `only`, the cases whose name, or whose section's title, contains it.
+fn sections(only: Option<&str>) -> Vec<Section> {
     let section = |title, cases| Section { title, cases };
     let mut sections = vec![
         section("Client stack around a service that does nothing", stack::cases()),
@@ -76,8 +77,18 @@ fn sections() -> Vec<Section> {
         section("Peers: breakers and outlier detection", peers::breakers()),
         section("Pick", machines::picks()),
         section("Peers: pick", peers::picks()),
+        section("Choosing: endpoints", choosing::picks()),
+        section("Choosing: peers", peers::choosing()),
+        section("Choosing: routes", choosing::routes()),
+        section("Choosing: router around a service that does nothing", choosing::routers()),
     ];
     sections.extend(decisions::groups().into_iter().map(|(title, cases)| section(title, cases)));
+    if let Some(only) = only {
+        for Section { title, cases } in &mut sections {
+            cases.retain(|case| title.contains(only) || case.name().contains(only));
+        }
+        sections.retain(|section| !section.cases.is_empty());
+    }
     sections
 }
 
@@ -91,29 +102,17 @@ struct Row {
 ///
 /// `repetitions` of about `span` each are made for every case on one thread, and as many on two.
 pub fn print(only: Option<&str>, repetitions: usize, span: Duration) {
-    let sections = sections();
+    let sections = sections(only);
     let titles: Vec<_> = sections.iter().map(|s| (s.title, s.cases.len())).collect();
     let cases: Vec<Case> = sections.into_iter().flat_map(|section| section.cases).collect();
-    let counts = count::measure(&cases);
-    let titled = titles.iter().flat_map(|&(title, length)| std::iter::repeat_n(title, length));
-    let is_wanted = |(title, case): (&str, &Case)| {
-        only.is_none_or(|only| title.contains(only) || case.name().contains(only))
+    let counts = count::measure(&cases, only);
+    let times = time::measure(&cases, repetitions, span);
+    let names: Vec<&str> = cases.iter().map(Case::name).collect();
+    let row = |(index, &times): (usize, &Times)| Row {
+        times,
+        count: counts.as_ref().ok().map(|counts| counts[index]),
     };
-    let wanted: Vec<bool> = titled.zip(&cases).map(is_wanted).collect();
-    let (mut names, mut timed) = (Vec::new(), Vec::new());
-    for (case, &wanted) in cases.into_iter().zip(&wanted) {
-        names.push(case.name().to_owned());
-        timed.extend(wanted.then_some(case));
-    }
-    let mut times = time::measure(&timed, repetitions, span).into_iter();
-    let rows: Vec<Option<Row>> = wanted
-        .iter()
-        .enumerate()
-        .map(|(index, &wanted)| {
-            let count = counts.as_ref().ok().map(|counts| counts[index]);
-            if wanted { times.next().map(|times| Row { times, count }) } else { None }
-        })
-        .collect();
+    let rows: Vec<Row> = times.iter().enumerate().map(row).collect();
 
     println!(
         "Medians of {repetitions} repetitions. ns: CPU time of a call on one thread (wall); on"
@@ -126,16 +125,11 @@ pub fn print(only: Option<&str>, repetitions: usize, span: Duration) {
     for (title, length) in titles {
         let range = next..next + length;
         next += length;
-        if rows[range.clone()].iter().all(Option::is_none) {
-            continue;
-        }
         println!("\n## {title}\n");
         println!("| | instructions | allocations | ns (wall) | ns, two threads | ratio |");
         println!("| --- | ---: | ---: | ---: | ---: | ---: |");
         for (name, row) in names[range.clone()].iter().zip(&rows[range]) {
-            if let Some(row) = row {
-                print_row(name, row);
-            }
+            print_row(name, row);
         }
     }
     print_bars(&names, &rows);
@@ -151,10 +145,10 @@ fn print_row(name: &str, Row { times, count }: &Row) {
     println!("| {name} | {instructions} | {allocations} | {one} | {two} | {ratio} |");
 }
 
-fn print_bars(names: &[String], rows: &[Option<Row>]) {
+fn print_bars(names: &[&str], rows: &[Row]) {
     let find = |name: &str| {
-        let index = names.iter().position(|known| known == name)?;
-        rows[index].as_ref()
+        let index = names.iter().position(|known| *known == name)?;
+        rows.get(index)
     };
     println!("\n## Bars\n");
     println!("| | figure | bar | measured | |");
@@ -210,8 +204,8 @@ impl Figure {
 }
 
 /// Counts under callgrind: what the program does when [`print()`] starts it again.
-pub fn count() {
-    let cases: Vec<Case> = sections().into_iter().flat_map(|section| section.cases).collect();
+pub fn count(only: Option<&str>) {
+    let cases: Vec<Case> = sections(only).into_iter().flat_map(|section| section.cases).collect();
     count::child(&cases);
 }
 
@@ -221,7 +215,7 @@ mod tests {
 
     #[test]
     fn each_bar_names_a_case() {
-        let sections = sections();
+        let sections = sections(None);
         let names: Vec<_> =
             sections.iter().flat_map(|section| &section.cases).map(Case::name).collect();
         for Bar { case, figure, .. } in &BARS {
@@ -238,7 +232,7 @@ mod tests {
 
     #[test]
     fn each_case_runs() {
-        for case in sections().iter().flat_map(|section| &section.cases) {
+        for case in sections(None).iter().flat_map(|section| &section.cases) {
             case.run(3);
             case.run_on_two_threads(3);
         }
@@ -246,7 +240,7 @@ mod tests {
 
     #[test]
     fn no_two_cases_have_one_name() {
-        let sections = sections();
+        let sections = sections(None);
         let mut names: Vec<_> =
             sections.iter().flat_map(|section| &section.cases).map(Case::name).collect();
         let all = names.len();

@@ -52,7 +52,9 @@ pub fn measure(cases: &[Case], repetitions: usize, span: Duration) -> Vec<Times>
 
 /// How many calls take about `span`. Warms up on the way.
 fn calls_in(case: &Case, span: Duration) -> u64 {
-    let mut calls = 64;
+    // What is made at the first call is not measured.
+    case.run(1);
+    let mut calls = case.calls().min(64);
     loop {
         let start = Instant::now();
         case.run(calls);

@@ -1,4 +1,4 @@
-//! One request through an upstream, from the connection that it came by and back.
+//! One request through an upstream, and its answer as a response whatever comes of it.
 
 use std::{
     convert::Infallible,
@@ -8,7 +8,6 @@ use std::{
 };
 
 use http::{Method, Request, Response, Version};
-use hyper::body::Incoming;
 use mesh_tower::{
     body::MeshBody,
     classify::{Standard, is_grpc},
@@ -20,8 +19,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::{
-    headers::{clean_request, clean_response},
-    transport::{Endpoints, Target},
+    headers::clean_response,
+    transport::{Endpoints, RequestBody, Target},
 };
 
 /// The body of an answer: an endpoint's, as it streams in, or the mesh's own, which is empty.
@@ -31,25 +30,38 @@ pin_project! {
     /// The answer to come. It never fails: what the mesh refuses is a response too.
     #[project = ForwardProj]
     pub(crate) enum Forward {
-        Upstream { #[pin] future: ResponseFuture<Endpoints, Standard, Incoming>, grpc: bool },
+        Upstream { #[pin] future: ResponseFuture<Endpoints, Standard, RequestBody>, grpc: bool },
         Refused { response: Option<Response<Body>> },
     }
 }
 
 impl Forward {
-    pub(crate) fn new(target: &mut Target, mut request: Request<Incoming>) -> Self {
+    /// What belongs to the connection that the request came by is gone from it.
+    pub(crate) fn new(target: &mut Target, mut request: Request<RequestBody>) -> Self {
         let grpc = is_grpc(request.headers());
         if request.method() == Method::CONNECT {
             return Self::refused(grpc, Reason::InvalidRequest);
         }
-        let version = request.version();
-        clean_request(version, request.headers_mut());
         target.choose_version(&mut request);
         Self::Upstream { future: target.mesh.call(request), grpc }
     }
 
     pub(crate) fn refused(grpc: bool, error: impl Into<MeshError>) -> Self {
         Self::Refused { response: Some(into_response(grpc, &error.into())) }
+    }
+}
+
+impl Service<Request<RequestBody>> for Target {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Forward;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Forward {
+        Forward::new(self, request)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `mesh-proxy`: the mesh as a program of its own, for workloads that cannot take it as a library.
 //!
 //! ```text
-//! application ─▶ outbound listener ─▶ route by host ─▶ Upstream (all policies) ─▶ TCP or mutual TLS ─▶ endpoint
+//! application ─▶ outbound listener ─▶ routes of the documents ─▶ Upstream (all policies) ─▶ TCP or mutual TLS ─▶ endpoint
 //! application ◀─ deadline, bounded queue ◀─ STRICT, PERMISSIVE or plaintext ◀─ inbound listener ◀─ other workloads
 //! ```
 

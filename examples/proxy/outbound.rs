@@ -1,23 +1,44 @@
 //! The way out: the application's requests to the services that it calls by name.
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use http::{Request, header::HOST};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use mesh_tower::{
     classify::is_grpc,
-    error::{MeshError, Reason},
+    error::{MeshError, Reason, into_response},
+    route::{RouteBody, future::RoutedFuture},
 };
+use pin_project_lite::pin_project;
+use tower_service::Service;
 
 use crate::{
-    forward::{Body, Forward},
+    forward::Body,
+    headers::clean_request,
     routes::Routes,
+    transport::{RequestBody, Target},
 };
 
-/// Sends each request to the upstream that its host names: `:authority`, or `Host`. Of another name, 404 and flag `NR`.
+/// Sends each request where the documents want it, by host (`:authority`, or `Host`), path, headers and query; they may
+/// also have it answered at once. Of a host that nobody knows, 404 and flag `NR`.
 #[derive(Clone)]
 pub(crate) struct Outbound {
     routes: Arc<Routes>,
+}
+
+pin_project! {
+    /// The answer to come.
+    #[project = OutgoingProj]
+    pub(crate) enum Outgoing {
+        Routed { #[pin] future: RoutedFuture<Target, Request<RequestBody>, Body> },
+        Refused { response: Option<Response<RouteBody<Body>>> },
+    }
 }
 
 impl Outbound {
@@ -27,26 +48,30 @@ impl Outbound {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Outbound {
-    type Response = http::Response<Body>;
-    type Error = std::convert::Infallible;
-    type Future = Forward;
+    type Response = Response<RouteBody<Body>>;
+    type Error = Infallible;
+    type Future = Outgoing;
 
-    fn call(&self, request: Request<Incoming>) -> Forward {
-        let host = host(&request);
-        match self.routes.find(host) {
-            Some(mut target) => Forward::new(&mut target, request),
-            None => Forward::refused(
-                is_grpc(request.headers()),
-                MeshError::new(Reason::NoRoute).with_upstream(host),
-            ),
+    fn call(&self, mut request: Request<Incoming>) -> Outgoing {
+        if request.method() == Method::CONNECT {
+            let error = MeshError::new(Reason::InvalidRequest);
+            let response = Some(into_response(is_grpc(request.headers()), &error));
+            return Outgoing::Refused { response };
         }
+        clean_request(request.version(), request.headers_mut());
+        Outgoing::Routed { future: self.routes.router().call(request) }
     }
 }
 
-/// The host as the caller wrote it.
-fn host(request: &Request<Incoming>) -> &str {
-    match request.uri().authority() {
-        Some(authority) => authority.as_str().rsplit('@').next().unwrap_or_default(),
-        None => request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+impl Future for Outgoing {
+    type Output = Result<Response<RouteBody<Body>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            OutgoingProj::Routed { future } => future.poll(cx),
+            OutgoingProj::Refused { response } => {
+                Poll::Ready(Ok(response.take().unwrap_or_default()))
+            }
+        }
     }
 }

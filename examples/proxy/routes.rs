@@ -1,31 +1,39 @@
-//! Which upstream a request is for, by the host that it names; replaced as a whole when the configuration changes.
+//! The way of requests to other services, carried out: the router and its upstreams, replaced as a whole when the
+//! configuration changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use arc_swap::ArcSwap;
-use mesh_core::Endpoint;
+use mesh_core::{
+    Endpoint,
+    route::{Action, VirtualHost},
+};
 use mesh_tls::MeshTls;
-use mesh_tower::upstream::Upstream;
+use mesh_tower::{
+    istio::Destination,
+    route::{MirrorLimits, Mirroring},
+    upstream::Upstream,
+};
 
 use crate::{
-    config::{ConfigError, Transport, UpstreamSettings},
+    config::{ConfigError, Routing, Transport, UpstreamSettings},
     transport::{Endpoints, Mesh, Target},
 };
 
-/// The upstreams in use.
+/// Sends a request where the documents say.
+pub(crate) type Router = Mirroring<Destination, Target>;
+
+/// The routes and upstreams in use.
 pub(crate) struct Routes {
     table: ArcSwap<Table>,
     identity: Option<MeshTls>,
-    namespace: String,
 }
 
-/// What a request reads.
-#[derive(Default)]
 struct Table {
-    /// By every name under which a caller may ask for it.
-    by_host: HashMap<String, Target>,
-    /// By the upstream's own name.
-    upstreams: BTreeMap<String, Entry>,
+    router: Router,
+    /// In words.
+    text: String,
+    entries: BTreeMap<Destination, Entry>,
 }
 
 struct Entry {
@@ -36,81 +44,75 @@ struct Entry {
 
 impl Routes {
     /// Builds the upstreams and spawns a driver for each, which ends with its upstream.
-    ///
-    /// `namespace` is that of this workload: a short name means a service of it.
-    pub(crate) fn new(
-        upstreams: Vec<UpstreamSettings>,
-        identity: Option<MeshTls>,
-        namespace: &str,
-    ) -> Result<Self, ConfigError> {
-        let routes = Self { table: ArcSwap::default(), identity, namespace: namespace.to_owned() };
-        routes.apply(upstreams)?;
-        Ok(routes)
+    pub(crate) fn new(routing: Routing, identity: Option<MeshTls>) -> Result<Self, ConfigError> {
+        let table = Table::new(routing, &BTreeMap::new(), identity.as_ref())?;
+        Ok(Self { table: ArcSwap::from_pointee(table), identity })
     }
 
-    /// The upstream for `host`, with or without a port.
-    pub(crate) fn find(&self, host: &str) -> Option<Target> {
-        let host = without_port(host);
-        let table = self.table.load();
-        if let Some(target) = table.by_host.get(host) {
-            return Some(target.clone());
-        }
-        // Names have no case, and nearly everybody writes them small.
-        let small = host.bytes().any(|byte| byte.is_ascii_uppercase());
-        if small { table.by_host.get(&host.to_ascii_lowercase()).cloned() } else { None }
+    pub(crate) fn router(&self) -> Router {
+        self.table.load().router.clone()
     }
 
-    /// All upstreams, by name.
+    /// All upstreams, by destination.
     pub(crate) fn all(&self) -> Vec<Mesh> {
-        self.table.load().upstreams.values().map(|entry| entry.target.mesh.clone()).collect()
+        self.table.load().entries.values().map(|entry| entry.target.mesh.clone()).collect()
     }
 
-    /// Changes to these upstreams while requests fly. One that stays keeps its ejections, budgets and connections; one
+    /// The hosts and their rules in words.
+    pub(crate) fn describe(&self) -> String {
+        self.table.load().text.clone()
+    }
+
+    /// Changes to these routes while requests fly. An upstream that stays keeps its ejections, budgets and connections; one
     /// whose transport has changed begins anew; one that is gone finishes what it has begun.
-    pub(crate) fn apply(&self, upstreams: Vec<UpstreamSettings>) -> Result<(), ConfigError> {
+    pub(crate) fn apply(&self, routing: Routing) -> Result<(), ConfigError> {
         let old = self.table.load();
-        let mut table = Table::default();
-        for settings in upstreams {
-            let name = settings.config.name().to_owned();
-            let entry = match old.upstreams.get(&name) {
-                Some(known) if known.transport == settings.transport => follow(known, settings)?,
-                Some(_) | None => self.build(settings)?,
-            };
-            table.upstreams.insert(name, entry);
-        }
-        table.by_host = self.by_host(&table.upstreams);
+        let table = Table::new(routing, &old.entries, self.identity.as_ref())?;
         self.table.store(table.into());
         Ok(())
     }
+}
 
-    fn build(&self, settings: UpstreamSettings) -> Result<Entry, ConfigError> {
+impl Table {
+    fn new(
+        routing: Routing,
+        old: &BTreeMap<Destination, Entry>,
+        identity: Option<&MeshTls>,
+    ) -> Result<Self, ConfigError> {
+        let Routing { hosts, upstreams, client } = routing;
+        let mut entries = BTreeMap::new();
+        for (to, settings) in upstreams {
+            let entry = match old.get(&to) {
+                Some(known) if known.is_still(&settings) => follow(known, settings)?,
+                Some(_) | None => Entry::new(settings, identity)?,
+            };
+            entries.insert(to, entry);
+        }
+        let target = |to: &Destination| {
+            let entry = entries.get(to).expect("the upstreams are those of the hosts");
+            entry.target.clone()
+        };
+        let text = hosts.iter().map(describe).collect();
+        let router = Router::new(hosts, &client, MirrorLimits::default(), target);
+        Ok(Self { router: router.map_err(ConfigError::new)?, text, entries })
+    }
+}
+
+impl Entry {
+    fn new(settings: UpstreamSettings, identity: Option<&MeshTls>) -> Result<Self, ConfigError> {
         let UpstreamSettings { config, transport, protocol, endpoints } = settings;
-        let make = Endpoints::new(&transport, self.identity.as_ref())
+        let make = Endpoints::new(&transport, identity)
             .ok_or_else(|| ConfigError::new("mutual TLS needs an identity of our own"))?;
         let mesh = Upstream::from_config(config)
             .endpoints(endpoints.clone())
             .spawn(make)
             .map_err(ConfigError::new)?;
-        Ok(Entry { target: Target { mesh, protocol }, transport, endpoints })
+        Ok(Self { target: Target { mesh, protocol }, transport, endpoints })
     }
 
-    /// Every name of every upstream. A short name that several could mean means none of them.
-    fn by_host(&self, upstreams: &BTreeMap<String, Entry>) -> HashMap<String, Target> {
-        let mut short: HashMap<String, Option<Target>> = HashMap::new();
-        for (name, Entry { target, .. }) in upstreams {
-            for alias in aliases(name, &self.namespace) {
-                short
-                    .entry(alias)
-                    .and_modify(|other| *other = None)
-                    .or_insert_with(|| Some(target.clone()));
-            }
-        }
-        let exact =
-            upstreams.iter().map(|(name, entry)| (name.to_ascii_lowercase(), entry.target.clone()));
-        let mut all: HashMap<_, _> =
-            short.into_iter().filter_map(|(alias, target)| Some((alias, target?))).collect();
-        all.extend(exact);
-        all
+    /// Whether it can follow the settings. A name is as it is written, and one host can be written in two ways.
+    fn is_still(&self, settings: &UpstreamSettings) -> bool {
+        self.transport == settings.transport && self.target.mesh.name() == settings.config.name()
     }
 }
 
@@ -127,101 +129,31 @@ fn follow(known: &Entry, settings: UpstreamSettings) -> Result<Entry, ConfigErro
     Ok(Entry { target: Target { mesh, protocol }, transport, endpoints })
 }
 
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        // `[::1]` without a port has colons too.
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        Some(_) | None => host,
-    }
-}
-
-/// The other names of a Kubernetes service: the shorter ones of a long name, and the longer ones of a short name.
-fn aliases(name: &str, namespace: &str) -> Vec<String> {
-    let name = name.to_ascii_lowercase();
-    match name.split('.').collect::<Vec<_>>()[..] {
-        [_] => ["", ".svc", ".svc.cluster.local"]
-            .iter()
-            .map(|end| format!("{name}.{namespace}{end}"))
-            .collect(),
-        [service, space]
-        | [service, space, "svc"]
-        | [service, space, "svc", "cluster", "local"] => {
-            let full = [
-                service.to_owned(),
-                format!("{service}.{space}"),
-                format!("{service}.{space}.svc"),
-                format!("{service}.{space}.svc.cluster.local"),
-            ];
-            full.into_iter().filter(|alias| *alias != name).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use mesh_tower::upstream::Config;
-
-    use super::*;
-    use crate::config::Protocol;
-
-    fn routes(names: &[&str]) -> Routes {
-        let upstream = |name: &&str| UpstreamSettings {
-            config: Config::new(*name).build().unwrap(),
-            transport: Transport::Plain,
-            protocol: Protocol::Auto,
-            endpoints: vec![Endpoint::new("127.0.0.1:1")],
+/// The names of a host, and a line for each of its rules.
+fn describe(host: &VirtualHost<Destination>) -> String {
+    let mut text = format!("routes {}\n", host.hosts().join(", "));
+    for (index, rule) in host.rules().enumerate() {
+        let name = match rule.name() {
+            "" => format!("rule {}", index + 1),
+            name => name.to_owned(),
         };
-        Routes::new(names.iter().map(upstream).collect(), None, "sales").unwrap()
-    }
-
-    fn found(routes: &Routes, host: &str) -> Option<String> {
-        routes.find(host).map(|target| target.mesh.name().to_owned())
-    }
-
-    #[tokio::test]
-    async fn a_service_has_many_names() {
-        let routes = routes(&["shop", "pay.money.svc.cluster.local"]);
-        for host in ["shop", "shop:8080", "SHOP", "shop.sales", "shop.sales.svc.cluster.local:80"] {
-            assert_eq!(found(&routes, host).as_deref(), Some("shop"), "{host}");
-        }
-        for host in ["pay", "pay.money", "pay.money.svc", "pay.money.svc.cluster.local"] {
-            assert!(found(&routes, host).is_some(), "{host}");
-        }
-        for host in ["", ":", "shops", "shop.other", "pay.sales", "[::1]:80", "shop.sales.svc."] {
-            assert_eq!(found(&routes, host), None, "{host}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_short_name_of_two_is_a_name_of_none() {
-        let routes = routes(&["pay.a.svc.cluster.local", "pay.b.svc.cluster.local"]);
-        assert_eq!(found(&routes, "pay"), None);
-        assert!(found(&routes, "pay.a").is_some());
-    }
-
-    #[tokio::test]
-    async fn an_exact_name_beats_the_short_form_of_another() {
-        let routes = routes(&["pay", "pay.a.svc.cluster.local"]);
-        assert_eq!(found(&routes, "pay").as_deref(), Some("pay"));
-    }
-
-    #[tokio::test]
-    async fn what_is_gone_is_not_found() {
-        let routes = routes(&["shop", "pay"]);
-        let pay = routes.find("pay").unwrap().mesh;
-        let settings = |mesh: &Mesh| UpstreamSettings {
-            config: mesh.config(),
-            transport: Transport::Plain,
-            protocol: Protocol::Auto,
-            endpoints: vec![Endpoint::new("127.0.0.1:2")],
+        let what = match rule.action() {
+            Action::Forward(forward) => {
+                let shares = forward.destinations().shares().map(|(share, of)| {
+                    let to = share.destination().map_or("nowhere".to_owned(), |to| to.to_string());
+                    format!("{to} {of}")
+                });
+                let copies = forward.mirrors().iter();
+                let copies =
+                    copies.map(|to| format!("copies to {} {}", to.destination(), to.share()));
+                shares.chain(copies).collect::<Vec<_>>().join(", ")
+            }
+            Action::Redirect(redirect) => format!("redirects, {}", redirect.status()),
+            Action::Respond(response) => format!("answers {}", response.status()),
         };
-        routes.apply(vec![settings(&pay)]).unwrap();
-        assert_eq!(found(&routes, "shop"), None);
-        assert_eq!(
-            &**routes.find("pay").unwrap().mesh.status()[0].endpoint.address(),
-            "127.0.0.1:2"
-        );
-        assert_eq!(pay.status().len(), 1, "it is the same upstream");
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "  {name:<9} {what}");
     }
+    text.push('\n');
+    text
 }

@@ -70,7 +70,7 @@ async fn check(directory: &Path) -> Result<(), Failure> {
     for warning in &settings.warnings {
         println!("warning: {warning}");
     }
-    println!("inbound mode {:?}, {} upstreams", settings.mode, settings.upstreams.len());
+    println!("inbound mode {:?}, {} upstreams", settings.mode, settings.routing.upstreams.len());
     println!("{}: the configuration is good", directory.display());
     Ok(())
 }

@@ -9,7 +9,7 @@ use mesh_tower::{
     body::ReplayBody,
     classify::is_grpc,
     pool::{HttpEndpoints, Pool},
-    upstream::{MakeEndpoint, Origin, Upstream},
+    upstream::{Link, MakeEndpoint, Origin, Upstream},
 };
 
 use crate::config::{Protocol, Transport};
@@ -37,12 +37,15 @@ impl Target {
     }
 }
 
+/// The body of a request on its way out: kept, if the documents want a copy of it.
+pub(crate) type RequestBody = ReplayBody<Incoming>;
+
 /// Makes the connections of an upstream's endpoints. Both kinds make the same service: what differs is the connector,
 /// which only a new connection asks.
 #[derive(Debug)]
 pub(crate) enum Endpoints {
-    Plain(HttpEndpoints<HttpConnector, ReplayBody<Incoming>>),
-    Mutual(HttpEndpoints<MtlsConnector, ReplayBody<Incoming>>),
+    Plain(HttpEndpoints<HttpConnector, ReplayBody<RequestBody>>),
+    Mutual(HttpEndpoints<MtlsConnector, ReplayBody<RequestBody>>),
 }
 
 impl Endpoints {
@@ -59,7 +62,7 @@ impl Endpoints {
 }
 
 impl MakeEndpoint for Endpoints {
-    type Service = Pool<ReplayBody<Incoming>>;
+    type Service = Pool<ReplayBody<RequestBody>>;
 
     fn make(&self, origin: &Origin<'_>) -> Self::Service {
         let (upstream, endpoint, group) = (origin.upstream(), origin.endpoint(), origin.group());
@@ -71,5 +74,9 @@ impl MakeEndpoint for Endpoints {
 
     fn maintain(&self, service: &Self::Service, now: Timestamp) {
         service.evict_idle(now);
+    }
+
+    fn link(&self, service: &Self::Service) -> Link {
+        service.link()
     }
 }

@@ -23,6 +23,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod authorize;
+
 pub mod route;
 
 pub mod deadline;

@@ -34,6 +34,7 @@ use crate::{
     backend::{self, ClientSettings, capture, classify, tls_info},
     error::{BoxError, ConnectError, ConnectErrorKind},
     info::ConnInfo,
+    live::{Ending, Judge, Watch},
     mesh::{Counter, MeshTls},
     policy::PeerPolicy,
     prefixed::Prefixed,
@@ -55,6 +56,7 @@ pub struct MtlsConnector<C = HttpConnector> {
     policy: PolicyFor,
     settings: Arc<ClientSettings>,
     handshake_timeout: Duration,
+    drain_grace: Duration,
 }
 
 #[derive(Clone)]
@@ -84,6 +86,7 @@ impl MtlsConnector {
             policy: PolicyFor::All(policy),
             settings: Arc::new(ClientSettings { alpn: default_alpn(), sni: None }),
             handshake_timeout: HANDSHAKE_TIMEOUT,
+            drain_grace: Ending::default().grace,
         }
     }
 }
@@ -92,8 +95,8 @@ impl<C> MtlsConnector<C> {
     /// Makes the transport with another service, for instance one that resolves names in a discovery of yours.
     #[must_use]
     pub fn with_tcp<D>(self, tcp: D) -> MtlsConnector<D> {
-        let Self { tcp: _, mesh, policy, settings, handshake_timeout } = self;
-        MtlsConnector { tcp, mesh, policy, settings, handshake_timeout }
+        let Self { tcp: _, mesh, policy, settings, handshake_timeout, drain_grace } = self;
+        MtlsConnector { tcp, mesh, policy, settings, handshake_timeout, drain_grace }
     }
 
     /// Chooses the policy by target, for one client of many upstreams. A target without one deserves
@@ -113,11 +116,18 @@ impl<C> MtlsConnector<C> {
         Self { handshake_timeout: timeout, ..self }
     }
 
+    /// How long a connection may go on after its server is no longer trusted, for what is in flight to end. Default:
+    /// 10 s. See [`stream`](crate::stream).
+    #[must_use]
+    pub fn with_drain_grace(self, grace: Duration) -> Self {
+        Self { drain_grace: grace, ..self }
+    }
+
     /// The protocols offered by ALPN, best first. Default: `h2`, `http/1.1`.
     ///
     /// Where HTTP/2 is spoken without asking (tonic), offer `h2` alone, so that a server of another protocol is an
     /// error and not a garbled connection. A server that does not know ALPN is let pass, and
-    /// [`TlsInfo::alpn`](crate::TlsInfo::alpn) is `None`. A permissive Istio sidecar terminates only clients that also offer `istio-h2` or `istio`.
+    /// [`TlsInfo::alpn`](crate::TlsInfo::alpn) is `None`. For a permissive Istio sidecar see [`MtlsConnector::with_istio_alpn`].
     #[must_use]
     pub fn with_alpn<I>(self, protocols: I) -> Self
     where
@@ -126,6 +136,27 @@ impl<C> MtlsConnector<C> {
     {
         let alpn = protocols.into_iter().map(Into::into).collect();
         self.with_settings(|settings| settings.alpn = alpn)
+    }
+
+    /// Also offers the names by which a permissive Istio sidecar knows that it is meant, behind those offered already:
+    /// `istio-h2` where there is `h2`, `istio-http/1.1` where there is `http/1.1`, and `istio`. Without one of them it hands
+    /// the TLS through to the application; a strict one needs none. Default: off, and it belongs behind
+    /// [`MtlsConnector::with_alpn`].
+    ///
+    /// `istio-peer-exchange` is not among them: who offers it is sent a header of Istio's own before the application's
+    /// first bytes. A program that reads it adds the name by `with_alpn`.
+    #[must_use]
+    pub fn with_istio_alpn(self) -> Self {
+        self.with_settings(|settings| {
+            let twin = |name: &Vec<u8>| match name.as_slice() {
+                b"h2" => Some(b"istio-h2".to_vec()),
+                b"http/1.1" => Some(b"istio-http/1.1".to_vec()),
+                _ => None,
+            };
+            let twins: Vec<_> = settings.alpn.iter().filter_map(twin).collect();
+            settings.alpn.extend(twins);
+            settings.alpn.push(b"istio".to_vec());
+        })
     }
 
     /// Sends this server name in clear text. Default: none, because it tells an eavesdropper who talks to whom. A
@@ -254,6 +285,7 @@ struct Handshake {
     policy: PeerPolicy,
     settings: Arc<ClientSettings>,
     timeout: Duration,
+    drain_grace: Duration,
 }
 
 impl Handshake {
@@ -263,6 +295,7 @@ impl Handshake {
             policy,
             settings: Arc::clone(&connector.settings),
             timeout: connector.handshake_timeout,
+            drain_grace: connector.drain_grace,
         }
     }
 
@@ -318,13 +351,17 @@ impl Handshake {
         let io = result.map_err(|e| ConnectError::from_failure(classify(e, refusal)))?;
         let state = io.get_ref().1;
         let leaf = state.peer_certificates().and_then(|chain| chain.first());
-        let peer = leaf.and_then(|leaf| svid::check_leaf(leaf).ok());
-        let (remote, local) = (
+        let peer = leaf.and_then(|leaf| svid::check_peer(leaf, &self.policy).ok());
+        let addresses = (
             addresses.as_ref().map(HttpInfo::remote_addr),
             addresses.as_ref().map(HttpInfo::local_addr),
         );
-        let info = ConnInfo::tls_of(remote, local, peer, tls_info(state), generation.number);
-        Ok(MeshStream::client(io.into(), info, Arc::clone(shared)))
+        let live = shared.live.register();
+        let judge = Judge::client(shared, &generation, self.policy.clone());
+        let (of_live, number) = (Arc::clone(&live), generation.number);
+        let info = ConnInfo::tls_of(addresses, peer, tls_info(state), number, of_live);
+        let watch = Watch::client(live, judge, self.drain_grace, state.alpn_protocol());
+        Ok(MeshStream::client(io.into(), info, watch, Arc::clone(shared)))
     }
 
     fn counted<T>(&self, result: Result<T, ConnectError>) -> Result<T, ConnectError> {

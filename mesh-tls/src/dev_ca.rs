@@ -13,20 +13,23 @@
 //! # let _ = mesh; Ok(()) }
 //! ```
 
-use std::{fmt, fs, io, path::Path, time::Duration};
+use std::{fmt, fs, io, path::Path, sync::Arc, time::Duration};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls_pki_types::UnixTime;
+use tokio::time;
 use zeroize::Zeroizing;
 
 use crate::{
+    chance::Chance,
     clock::{Clock, SystemClock},
     error::MaterialError,
     id::{SpiffeId, TrustDomain},
     material::Material,
+    source::{IdentitySource, SourceEvent},
 };
 
 /// SPIRE's default life of a workload's certificate.
@@ -46,6 +49,21 @@ pub struct DevIdentity {
     cert: String,
     key: Zeroizing<String>,
     bundle: String,
+}
+
+/// An identity that its [`DevCa`] renews in time: a source for [`MeshTls`](crate::MeshTls).
+///
+/// Each certificate is renewed after half of its life and up to a tenth of that half more or less, as SPIRE does it. A
+/// fleet that was started together does not stay together.
+#[derive(Debug)]
+pub struct DevCaSource {
+    ca: Arc<DevCa>,
+    path: String,
+    life: Duration,
+    clock: Arc<dyn Clock>,
+    chance: Chance,
+    /// How long to wait before the next one; `None` before the first.
+    renew_in: Option<Duration>,
 }
 
 /// A certificate authority could not make a certificate: a path that is none, or a key that would not sign.
@@ -122,6 +140,69 @@ impl DevCa {
 impl fmt::Debug for DevCa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DevCa").field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
+
+// === impl DevCaSource ===
+
+impl DevCaSource {
+    /// An identity for `path`, whose certificates live for an hour.
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use mesh_tls::{DevCa, DevCaSource, MeshTls};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let ca = Arc::new(DevCa::new("dev.local".parse()?)?);
+    /// let source = DevCaSource::new(&ca, "/ns/shop/sa/orders")?.life(Duration::from_secs(600));
+    /// let mesh = MeshTls::builder(source).spawn().await?;
+    /// # let _ = mesh; Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When `path` is not the path of a SPIFFE ID.
+    pub fn new(ca: &Arc<DevCa>, path: impl Into<String>) -> Result<Self, DevCaError> {
+        let path = path.into();
+        SpiffeId::new(&ca.domain, &path).map_err(failed)?;
+        Ok(Self {
+            ca: Arc::clone(ca),
+            path,
+            life: LEAF_LIFE,
+            clock: Arc::new(SystemClock::new()),
+            chance: Chance::new(),
+            renew_in: None,
+        })
+    }
+
+    /// How long each certificate lives. Default: an hour.
+    #[must_use]
+    pub fn life(self, life: Duration) -> Self {
+        Self { life, ..self }
+    }
+
+    /// Dates certificates by this clock. Default: the system's. The waits are the runtime's all the same.
+    #[must_use]
+    pub fn clock(self, clock: impl Clock) -> Self {
+        Self { clock: Arc::new(clock), ..self }
+    }
+
+    /// Draws the times of renewal from this seed, so that they can be repeated. Default: a new one each time.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { chance: Chance::seeded(seed), ..self }
+    }
+}
+
+impl IdentitySource for DevCaSource {
+    async fn next(&mut self) -> Result<SourceEvent, MaterialError> {
+        if let Some(wait) = self.renew_in {
+            time::sleep(wait).await;
+        }
+        let (half, spread) = (self.life / 2, self.life / 20);
+        self.renew_in = Some(self.chance.between(half - spread, half + spread));
+        let identity = self.ca.issue_for(&self.path, self.clock.now(), self.life);
+        identity.map_err(MaterialError::from_source)?.material().map(SourceEvent::Update)
     }
 }
 

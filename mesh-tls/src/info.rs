@@ -7,7 +7,10 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use rustls_pki_types::UnixTime;
 
-use crate::id::SpiffeId;
+use crate::{
+    id::{SpiffeId, TrustDomain},
+    live::Live,
+};
 
 /// A peer that has proved, with its private key, to be the workload of its certificate.
 ///
@@ -18,6 +21,7 @@ pub struct PeerIdentity(Arc<Identity>);
 #[derive(PartialEq, Eq)]
 struct Identity {
     id: SpiffeId,
+    dns_name: Option<Arc<str>>,
     serial: String,
     not_before: UnixTime,
     not_after: UnixTime,
@@ -34,6 +38,8 @@ struct Conn {
     peer: Option<PeerIdentity>,
     tls: Option<TlsInfo>,
     generation: u64,
+    /// `None` only where there is no connection: a listener's own address.
+    live: Option<Arc<Live>>,
 }
 
 /// What the TLS handshake agreed on.
@@ -53,13 +59,32 @@ impl PeerIdentity {
         not_before: UnixTime,
         not_after: UnixTime,
     ) -> Self {
-        Self(Arc::new(Identity { id, serial, not_before, not_after }))
+        Self(Arc::new(Identity { id, dns_name: None, serial, not_before, not_after }))
     }
 
-    /// The SPIFFE ID of the certificate.
+    pub(crate) fn with_dns_name(
+        domain: &TrustDomain,
+        dns_name: &Arc<str>,
+        serial: String,
+        not_before: UnixTime,
+        not_after: UnixTime,
+    ) -> Self {
+        let (id, dns_name) = (domain.id(), Some(Arc::clone(dns_name)));
+        Self(Arc::new(Identity { id, dns_name, serial, not_before, not_after }))
+    }
+
+    /// The SPIFFE ID of the certificate. Of a peer with only a [DNS name](Self::dns_name) it is the ID of the trust
+    /// domain whose bundle verified it, which has no path and which no workload can have.
     #[must_use]
     pub fn id(&self) -> &SpiffeId {
         &self.0.id
+    }
+
+    /// The DNS name that the peer was asked for by, where it has no SPIFFE ID of its own: a workload of Linkerd. See
+    /// [`PeerPolicy::dns_name`](crate::PeerPolicy::dns_name).
+    #[must_use]
+    pub fn dns_name(&self) -> Option<&str> {
+        self.0.dns_name.as_deref()
     }
 
     /// The certificate's serial number, in hexadecimal with colons.
@@ -83,7 +108,10 @@ impl PeerIdentity {
 
 impl fmt::Display for PeerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.id.fmt(f)
+        match self.dns_name() {
+            Some(name) => f.write_str(name),
+            None => self.0.id.fmt(f),
+        }
     }
 }
 
@@ -91,6 +119,7 @@ impl fmt::Debug for PeerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerIdentity")
             .field("id", &self.0.id)
+            .field("dns_name", &self.0.dns_name)
             .field("serial", &self.0.serial)
             .field("not_after", &self.0.not_after.as_secs())
             .finish_non_exhaustive()
@@ -100,18 +129,28 @@ impl fmt::Debug for PeerIdentity {
 // === impl ConnInfo ===
 
 impl ConnInfo {
-    pub(crate) fn plain(remote: Option<SocketAddr>, local: Option<SocketAddr>) -> Self {
-        Self(Arc::new(Conn { remote, local, ..Conn::default() }))
+    /// The address of a listener, which axum wants in the same type.
+    #[cfg(feature = "axum")]
+    pub(crate) fn listener(local: SocketAddr) -> Self {
+        Self(Arc::new(Conn { local: Some(local), ..Conn::default() }))
+    }
+
+    pub(crate) fn plain(
+        (remote, local): (Option<SocketAddr>, Option<SocketAddr>),
+        live: Arc<Live>,
+    ) -> Self {
+        Self(Arc::new(Conn { remote, local, live: Some(live), ..Conn::default() }))
     }
 
     pub(crate) fn tls_of(
-        remote: Option<SocketAddr>,
-        local: Option<SocketAddr>,
+        (remote, local): (Option<SocketAddr>, Option<SocketAddr>),
         peer: Option<PeerIdentity>,
         tls: TlsInfo,
         generation: u64,
+        live: Arc<Live>,
     ) -> Self {
-        Self(Arc::new(Conn { remote, local, peer, tls: Some(tls), generation }))
+        let (tls, live) = (Some(tls), Some(live));
+        Self(Arc::new(Conn { remote, local, peer, tls, generation, live }))
     }
 
     /// The peer's address, where the transport has one.
@@ -142,6 +181,45 @@ impl ConnInfo {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.generation
+    }
+
+    /// Whether the connection has been asked to end: it would not be let in any more, or has reached its age.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.live.as_ref().is_some_and(|live| live.is_draining())
+    }
+
+    /// Waits until the connection is asked to end; for ever, if it ends before. See [`stream`](crate::stream) for what
+    /// happens without anybody waiting.
+    ///
+    /// For a connection that is served by hand:
+    ///
+    /// ```no_run
+    /// # use mesh_tls::MeshStream;
+    /// # async fn serve(stream: MeshStream<tokio::net::TcpStream>) -> Result<(), hyper::Error> {
+    /// use http::{Request, Response};
+    /// use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+    ///
+    /// let info = stream.info().clone();
+    /// let hello = async |_: Request<Incoming>| Ok::<_, hyper::Error>(Response::new(String::new()));
+    /// let connection = http1::Builder::new().serve_connection(stream, service_fn(hello));
+    /// let mut connection = std::pin::pin!(connection);
+    /// tokio::select! {
+    ///     ended = connection.as_mut() => return ended,
+    ///     () = info.draining() => connection.as_mut().graceful_shutdown(),
+    /// }
+    /// connection.await
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost by dropping it.
+    pub async fn draining(&self) {
+        match &self.0.live {
+            Some(live) => live.draining().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

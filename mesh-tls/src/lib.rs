@@ -7,15 +7,17 @@
 //!
 //! Parts, in the order in which an identity passes through them:
 //!
-//! * a [source](IdentitySource) delivers [`Material`]: from [files](FileSource), from [memory](StaticSource);
+//! * a [source](IdentitySource) delivers [`Material`]: from [files](FileSource), from [memory](StaticSource), from
+//!   the SPIFFE Workload API (feature `workload-api`);
 //! * [`MeshTls`] checks it and publishes it as a generation; a bad update never replaces a good one;
 //! * [`MtlsConnector`] connects: a `Service<Uri>` for hyper-util and tonic; `reqwest` takes
 //!   [`MeshTls::reqwest_config`];
 //! * [`MtlsAcceptor`] accepts: strict, permissive or disabled, for axum, tonic or by hand;
 //! * [`ConnInfo`] tells the handler who called; [`AuthorizePeerLayer`] refuses those who must not.
 //!
-//! What it does not do: it does not issue certificates for production, does not check revocation lists, and does
-//! not close connections whose trust has changed since they were made.
+//! Who was let in is judged again when trust, policy or mode change while it is [connected](stream).
+//!
+//! What it does not do: it does not issue certificates for production, and does not fetch revocation lists.
 //!
 #![cfg_attr(
     feature = "dev-ca",
@@ -44,14 +46,26 @@ assert_eq!(connected?.info().peer().unwrap().id().path(), "/sa/pay");
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
+#[cfg(any(feature = "dev-ca", feature = "workload-api"))]
+mod chance;
+mod late;
+mod live;
 mod prefixed;
+#[cfg(feature = "serde")]
+mod serialize;
 mod svid;
 
 pub mod id;
 
 mod material;
 
+#[cfg(feature = "bundle-map")]
+pub mod bundle_map;
+
 pub mod source;
+
+#[cfg(feature = "workload-api")]
+pub mod workload_api;
 
 #[cfg(feature = "dev-ca")]
 pub mod dev_ca;
@@ -61,6 +75,8 @@ pub mod clock;
 pub mod mesh;
 
 pub mod policy;
+
+pub mod revocation;
 
 pub mod client;
 
@@ -76,20 +92,27 @@ pub mod error;
 
 pub use client::MtlsConnector;
 #[cfg(feature = "dev-ca")]
-pub use dev_ca::{DevCa, DevIdentity};
+pub use dev_ca::{DevCa, DevCaSource, DevIdentity};
 pub use error::{
-    AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, MaterialError,
-    MaterialErrorKind, Untrusted,
+    AcceptError, AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, IssuerRule, MaterialError,
+    MaterialErrorKind, SvidRule, Untrusted,
 };
-pub use http::{AuthorizePeerLayer, conn_info, peer};
+#[cfg(feature = "axum")]
+pub use http::Peer;
+pub use http::{AuthorizePeerLayer, DrainLayer, PeerExt, conn_info, peer};
 pub use id::{InvalidSpiffeId, SpiffeId, TrustDomain};
 pub use info::{ConnInfo, PeerIdentity, TlsInfo};
 pub use material::Material;
-pub use mesh::{Driver, MeshTls, MeshTlsBuilder, Stats, Status};
-pub use policy::PeerPolicy;
-pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, ServerMode};
+#[cfg(feature = "metrics")]
+pub use mesh::describe_metrics;
+pub use mesh::{Driver, MeshTls, MeshTlsBuilder, PlaintextSource, Stats, Status};
+pub use policy::{InvalidDnsName, PeerPolicy};
+pub use revocation::Revocation;
+pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, PolicyHandle, ServerMode};
 pub use source::{FileSource, IdentitySource, MaterialHandle, SourceEvent, StaticSource};
 pub use stream::MeshStream;
+#[cfg(feature = "workload-api")]
+pub use workload_api::WorkloadApiSource;
 
 // The crates whose types stand in the signatures above.
 pub use rustls;

@@ -5,9 +5,12 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject,
+};
 
 use crate::{
+    backend::list_issuer,
     error::{MaterialError, MaterialErrorKind},
     id::TrustDomain,
     svid,
@@ -28,9 +31,16 @@ use crate::{
 pub struct Material {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
-    pub(crate) bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
+    pub(crate) trust: Trust,
     /// Where it was read, so that an error can name the file.
     pub(crate) origin: Option<Origin>,
+}
+
+/// Whom to trust: the half of material that can be good while the other half, the own certificate, is not.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Trust {
+    pub(crate) bundles: BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
+    pub(crate) crls: Vec<CertificateRevocationListDer<'static>>,
 }
 
 /// The files that material came from.
@@ -38,14 +48,15 @@ pub struct Material {
 pub(crate) struct Origin {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
-    pub(crate) bundle: PathBuf,
+    /// Where there is only one.
+    pub(crate) bundle: Option<PathBuf>,
 }
 
 impl Material {
     /// Material without any bundle: it trusts nobody until [`Material::with_bundle`].
     #[must_use]
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
-        Self { chain, key, bundles: BTreeMap::new(), origin: None }
+        Self { chain, key, trust: Trust::default(), origin: None }
     }
 
     /// Material from PEM: the chain with its leaf first, the unencrypted key, and the bundle of the leaf's own
@@ -71,7 +82,7 @@ impl Material {
     /// Trusts these roots for one trust domain, in place of what it trusted before.
     #[must_use]
     pub fn with_bundle(mut self, domain: TrustDomain, roots: Vec<CertificateDer<'static>>) -> Self {
-        self.bundles.insert(domain, roots);
+        self.trust.bundles.insert(domain, roots);
         self
     }
 
@@ -84,11 +95,61 @@ impl Material {
         Ok(self.with_bundle(domain, bundle(pem)?))
     }
 
+    /// Holds every peer's chain against these revocation lists, of whichever issuers, in place of what it had before.
+    /// Without any, revocation is not checked. [`Revocation`](crate::Revocation) says what is made of them.
+    #[must_use]
+    pub fn with_crls(mut self, crls: Vec<CertificateRevocationListDer<'static>>) -> Self {
+        self.trust.crls = crls;
+        self
+    }
+
+    /// As [`Material::with_crls`], from PEM.
+    ///
+    /// # Errors
+    ///
+    /// When there is no revocation list in it: a file that was to hold one is not taken for "nothing is revoked".
+    pub fn with_crls_pem(self, pem: &[u8]) -> Result<Self, MaterialError> {
+        Ok(self.with_crls(crls(pem)?))
+    }
+
     /// The same material again; written out, because a private key is not copied by accident.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        let (chain, bundles) = (self.chain.clone(), self.bundles.clone());
-        Self { chain, key: self.key.clone_key(), bundles, origin: self.origin.clone() }
+        Self {
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+            trust: self.trust.clone(),
+            origin: self.origin.clone(),
+        }
+    }
+}
+
+// === impl Trust ===
+
+impl Trust {
+    /// What both trust; and the lists of `other`, with our own of the issuers that have none there.
+    pub(crate) fn narrowed_to(&self, other: &Self) -> Self {
+        let common = |(domain, roots): (&TrustDomain, &Vec<CertificateDer<'static>>)| {
+            let others = other.bundles.get(domain)?;
+            let roots = roots.iter().filter(|root| others.contains(root)).cloned().collect();
+            Some((domain.clone(), roots))
+        };
+        let bundles = self.bundles.iter().filter_map(common).collect();
+        let mut crls = other.crls.clone();
+        let has_newer =
+            |list| other.crls.iter().any(|newer| list_issuer(newer) == list_issuer(list));
+        crls.extend(self.crls.iter().filter(|list| !has_newer(list)).cloned());
+        Self { bundles, crls }
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let roots = self.bundles.iter().map(|(domain, roots)| (domain, roots.len()));
+        f.debug_struct("Trust")
+            .field("roots", &roots.collect::<BTreeMap<_, _>>())
+            .field("crls", &self.crls.len())
+            .finish()
     }
 }
 
@@ -99,13 +160,20 @@ impl Origin {
             MaterialErrorKind::KeyMismatch
             | MaterialErrorKind::BadKey(_)
             | MaterialErrorKind::NoKey => error.in_file(self.key),
-            MaterialErrorKind::BadBundle(..) => error.in_file(self.bundle),
+            // With several files of roots, their numbers do not tell which.
+            MaterialErrorKind::BadBundle(..) => match self.bundle {
+                Some(bundle) => error.in_file(bundle),
+                None => error,
+            },
             MaterialErrorKind::NoCertificate
             | MaterialErrorKind::OwnCertificate(_)
             | MaterialErrorKind::UnexpectedId { .. } => error.in_file(self.cert),
             MaterialErrorKind::Unreadable
             | MaterialErrorKind::Unsettled
             | MaterialErrorKind::TwoBundles(_)
+            | MaterialErrorKind::BadCrl(..)
+            | MaterialErrorKind::NoCrl
+            | MaterialErrorKind::BadBundleMap(_)
             | MaterialErrorKind::DriverEnded
             | MaterialErrorKind::Provider(_)
             | MaterialErrorKind::Timeout
@@ -117,11 +185,10 @@ impl Origin {
 
 impl fmt::Debug for Material {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let roots = self.bundles.iter().map(|(domain, roots)| (domain, roots.len()));
         f.debug_struct("Material")
             .field("chain", &self.chain.len())
             .field("key", &"redacted")
-            .field("roots", &roots.collect::<BTreeMap<_, _>>())
+            .field("trust", &self.trust)
             .finish()
     }
 }
@@ -143,4 +210,15 @@ pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Material
 /// As [`certificates`], but no text at all is an empty bundle.
 pub(crate) fn bundle(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
     if pem.iter().all(u8::is_ascii_whitespace) { Ok(Vec::new()) } else { certificates(pem) }
+}
+
+/// Every revocation list in the text; at least one.
+pub(crate) fn crls(
+    pem: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, MaterialError> {
+    let parsed: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    match parsed {
+        Ok(lists) if !lists.is_empty() => Ok(lists),
+        Ok(_) | Err(_) => Err(MaterialError::new(MaterialErrorKind::NoCrl)),
+    }
 }

@@ -24,9 +24,14 @@
 //! # Ok::<(), mesh_tls::InvalidSpiffeId>(())
 //! ```
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use crate::id::{InvalidSpiffeId, SpiffeId, TrustDomain, check_path};
+use rustls_pki_types::DnsName;
+
+use crate::{
+    id::{InvalidSpiffeId, SpiffeId, TrustDomain, check_path},
+    info::PeerIdentity,
+};
 
 /// Which peers are welcome. See the [module](self) for how it decides.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -41,7 +46,13 @@ enum Match {
     Exact(SpiffeId),
     TrustDomain(TrustDomain),
     PathPrefix(TrustDomain, Arc<str>),
+    /// A name in lower case, and the trust domain whose bundle verifies it.
+    Dns(TrustDomain, Arc<str>),
 }
+
+/// A string that is not a DNS name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidDnsName(());
 
 // === impl PeerPolicy ===
 
@@ -72,6 +83,32 @@ impl PeerPolicy {
     pub fn path_prefix(domain: TrustDomain, prefix: &str) -> Result<Self, InvalidSpiffeId> {
         check_path(prefix)?;
         Ok(Self::of(Match::PathPrefix(domain, prefix.into())))
+    }
+
+    /// Allows a peer of another mesh, which has a DNS name instead of a SPIFFE ID, as Linkerd's workloads do:
+    /// `web.emojivoto.serviceaccount.identity.linkerd.cluster.local`.
+    ///
+    /// A DNS name does not say whose bundle verifies it, so `domain` does. The name is compared whole and without
+    /// case; a wildcard in a certificate matches nothing. A certificate with a URI is never taken for its DNS names.
+    /// Without this rule, one without a URI is refused.
+    ///
+    /// ```
+    /// use mesh_tls::PeerPolicy;
+    ///
+    /// let web = "web.emojivoto.serviceaccount.identity.linkerd.cluster.local";
+    /// let policy = PeerPolicy::dns_name("cluster.local".parse()?, web).unwrap();
+    /// // It is a rule for one peer of another mesh, and allows nobody of ours.
+    /// assert!(!policy.allows(&"spiffe://cluster.local/ns/emojivoto/sa/web".parse()?));
+    /// assert!(PeerPolicy::dns_name("cluster.local".parse()?, "*.cluster.local").is_err());
+    /// # Ok::<(), mesh_tls::InvalidSpiffeId>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When `name` is not a DNS name; a wildcard is none.
+    pub fn dns_name(domain: TrustDomain, name: &str) -> Result<Self, InvalidDnsName> {
+        let name = DnsName::try_from(name).map_err(|_| InvalidDnsName(()))?;
+        Ok(Self::of(Match::Dns(domain, name.to_lowercase_owned().as_ref().into())))
     }
 
     /// Allows every peer that has proved an identity, of any trust domain whose bundle is loaded.
@@ -114,6 +151,26 @@ impl PeerPolicy {
             && self.allow.iter().any(|rule| rule.matches(id))
     }
 
+    /// As [`PeerPolicy::allows`], for a peer that may have only a DNS name.
+    #[must_use]
+    pub fn admits(&self, peer: &PeerIdentity) -> bool {
+        let Some(name) = peer.dns_name() else { return self.allows(peer.id()) };
+        self.allow.iter().any(|rule| match rule {
+            Match::Any => true,
+            Match::Dns(domain, wanted) => &**wanted == name && peer.id().is_member_of(domain),
+            // The ID of such a peer is that of a whole trust domain: no rule for workloads means it.
+            Match::Exact(_) | Match::TrustDomain(_) | Match::PathPrefix(..) => false,
+        })
+    }
+
+    /// The DNS names that it allows, each with the trust domain whose bundle verifies it.
+    pub(crate) fn dns_names(&self) -> impl Iterator<Item = (&TrustDomain, &Arc<str>)> {
+        self.allow.iter().filter_map(|rule| match rule {
+            Match::Dns(domain, name) => Some((domain, name)),
+            Match::Any | Match::Exact(_) | Match::TrustDomain(_) | Match::PathPrefix(..) => None,
+        })
+    }
+
     fn of(rule: Match) -> Self {
         Self { allow: [rule].into(), deny: [].into() }
     }
@@ -127,6 +184,7 @@ impl Match {
             Self::Any => true,
             Self::Exact(wanted) => wanted == id,
             Self::TrustDomain(domain) => id.is_member_of(domain),
+            Self::Dns(..) => false,
             Self::PathPrefix(domain, prefix) => {
                 let rest = id.path().strip_prefix(&**prefix);
                 // What follows the prefix must be a new segment, or nothing.
@@ -136,6 +194,16 @@ impl Match {
         }
     }
 }
+
+// === impl InvalidDnsName ===
+
+impl fmt::Display for InvalidDnsName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a DNS name")
+    }
+}
+
+impl std::error::Error for InvalidDnsName {}
 
 fn joined(left: &[Match], right: &[Match]) -> Arc<[Match]> {
     left.iter().chain(right).cloned().collect()

@@ -1,7 +1,7 @@
 //! What makes a certificate an X.509-SVID, beyond a chain that leads to a root.
 //!
-//! webpki builds the path and checks dates, signatures and purposes, but it does not look at key usage at all, and
-//! a name check by DNS is the wrong one. These are the rules left to us, each with its clause of X509-SVID:
+//! webpki builds the path and checks dates, signatures and purposes, but it does not look at the key usage of a
+//! chain, and a name check by DNS is the wrong one. These are the rules left to us, each with its clause of X509-SVID:
 //!
 //! | rule | clause |
 //! | --- | --- |
@@ -12,7 +12,11 @@
 //! | an issuer is a certificate authority and, where it has a key usage, may sign certificates | 3.2 |
 //!
 //! A certificate without the key usage or basic constraints extension is accepted, as go-spiffe and Envoy do; a
-//! present one that does not decode is refused.
+//! present one that does not decode is refused. One that is not critical is accepted too: 4.3 binds the
+//! issuer, and to refuse its certificates would protect nobody.
+//!
+//! A peer of another mesh (Linkerd) has a DNS name and no URI. It is looked at only where the policy names it, and the
+//! same rules hold for it, but those of the URI.
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::time::Duration;
@@ -20,90 +24,148 @@ use x509_parser::prelude::{
     FromDer, GeneralName, KeyUsage, ParsedExtension, X509Certificate, X509Version,
 };
 
-use crate::{error::Untrusted, id::SpiffeId, info::PeerIdentity};
+use crate::{
+    error::{IssuerRule, SvidRule, Untrusted},
+    id::{SpiffeId, TrustDomain},
+    info::PeerIdentity,
+    policy::PeerPolicy,
+};
 
 /// Reads the identity out of an end-entity certificate and holds it against the rules of the [module](self).
 ///
 /// It does not build the chain: the caller must.
 pub(crate) fn check_leaf(der: &CertificateDer<'_>) -> Result<PeerIdentity, Untrusted> {
-    let cert = parse(der)?;
+    svid(der).map_err(Untrusted::NotAnSvid)
+}
+
+/// As [`check_leaf`], but a certificate without a URI is taken for the first DNS name that the policy asks for.
+pub(crate) fn check_peer(
+    der: &CertificateDer<'_>,
+    policy: &PeerPolicy,
+) -> Result<PeerIdentity, Untrusted> {
+    match svid(der) {
+        Err(SvidRule::HasUri) => named(der, policy).and_then(|named| named.ok_or(SvidRule::HasUri)),
+        judged => judged,
+    }
+    .map_err(Untrusted::NotAnSvid)
+}
+
+fn svid(der: &CertificateDer<'_>) -> Result<PeerIdentity, SvidRule> {
+    let cert = parse(der).ok_or(SvidRule::Decodes)?;
     let id = spiffe_id(&cert)?;
     if id.path().is_empty() {
-        return Err(Untrusted::NotAnSvid("its SPIFFE ID has no path"));
+        return Err(SvidRule::IdHasPath);
     }
-    if is_ca(&cert)? {
-        return Err(Untrusted::NotAnSvid("it is a certificate authority"));
-    }
-    if let Some(usage) = key_usage(&cert)? {
-        if usage.key_cert_sign() || usage.crl_sign() {
-            return Err(Untrusted::NotAnSvid("it may sign certificates or revocation lists"));
-        }
-        if !usage.digital_signature() {
-            return Err(Untrusted::NotAnSvid("its key usage lacks digitalSignature"));
-        }
-    }
+    authenticates(&cert)?;
     let (not_before, not_after) = validity(&cert);
     Ok(PeerIdentity::new(id, cert.raw_serial_as_string(), not_before, not_after))
 }
 
-/// The rules for a certificate that signs others: an intermediate, or a root in a bundle.
-pub(crate) fn check_issuer(der: &CertificateDer<'_>) -> Result<(), Untrusted> {
-    let cert = parse(der)?;
-    if !is_ca(&cert)? {
-        return Err(Untrusted::BadIssuer("it is not a certificate authority"));
+/// Whose DNS name this is, if the policy asks for one that stands in the certificate. A wildcard is no identity.
+fn named(der: &CertificateDer<'_>, policy: &PeerPolicy) -> Result<Option<PeerIdentity>, SvidRule> {
+    let mut wanted = policy.dns_names().peekable();
+    if wanted.peek().is_none() {
+        return Ok(None);
     }
-    if key_usage(&cert)?.is_some_and(|usage| !usage.key_cert_sign()) {
-        return Err(Untrusted::BadIssuer("its key usage lacks keyCertSign"));
+    let cert = parse(der).ok_or(SvidRule::Decodes)?;
+    let Some((domain, name)) = wanted.find(|(_, name)| has_dns_name(&cert, name)) else {
+        return Ok(None);
+    };
+    authenticates(&cert)?;
+    let (not_before, not_after) = validity(&cert);
+    let domain: &TrustDomain = domain;
+    let serial = cert.raw_serial_as_string();
+    Ok(Some(PeerIdentity::with_dns_name(domain, name, serial, not_before, not_after)))
+}
+
+/// The rules for a certificate that proves who somebody is, whatever its name.
+fn authenticates(cert: &X509Certificate<'_>) -> Result<(), SvidRule> {
+    if is_ca(cert) {
+        return Err(SvidRule::NoAuthority);
+    }
+    let Some(usage) = key_usage(cert) else { return Ok(()) };
+    if usage.key_cert_sign() {
+        return Err(SvidRule::NoCertSign);
+    }
+    if usage.crl_sign() {
+        return Err(SvidRule::NoCrlSign);
+    }
+    if !usage.digital_signature() {
+        return Err(SvidRule::DigitalSignature);
     }
     Ok(())
+}
+
+/// The rules for a certificate that signs others: an intermediate, or a root in a bundle.
+pub(crate) fn check_issuer(der: &CertificateDer<'_>) -> Result<(), IssuerRule> {
+    let cert = parse(der).ok_or(IssuerRule::Decodes)?;
+    if !is_ca(&cert) {
+        return Err(IssuerRule::IsAuthority);
+    }
+    if key_usage(&cert).is_some_and(|usage| !usage.key_cert_sign()) {
+        return Err(IssuerRule::CertSign);
+    }
+    Ok(())
+}
+
+/// Whether the key usage of an issuer, where it has one, lets it sign revocation lists.
+pub(crate) fn may_sign_lists(der: &CertificateDer<'_>) -> bool {
+    let Some(cert) = parse(der) else { return false };
+    key_usage(&cert).is_none_or(KeyUsage::crl_sign)
+}
+
+/// The SPIFFE ID of a certificate that signs others, where it has one and the ID has a path. It must not (3.2), but no
+/// verifier refuses it, so the loader warns.
+pub(crate) fn issuer_with_path(der: &CertificateDer<'_>) -> Option<SpiffeId> {
+    let id = spiffe_id(&parse(der)?).ok()?;
+    (!id.path().is_empty()).then_some(id)
 }
 
 /// Whether the certificate constrains URI names. No SVID could ever be valid under it: webpki refuses what it
 /// cannot check.
 pub(crate) fn constrains_uris(der: &CertificateDer<'_>) -> bool {
-    let Ok(cert) = parse(der) else { return false };
+    let Some(cert) = parse(der) else { return false };
     let Ok(Some(constraints)) = cert.name_constraints() else { return false };
     let lists = [&constraints.value.permitted_subtrees, &constraints.value.excluded_subtrees];
     lists.into_iter().flatten().flatten().any(|tree| matches!(tree.base, GeneralName::URI(_)))
 }
 
+/// The algorithm of the certificate's key, as an object identifier.
+#[cfg(feature = "bundle-map")]
+pub(crate) fn key_algorithm(der: &CertificateDer<'_>) -> Option<String> {
+    parse(der).map(|cert| cert.public_key().algorithm.algorithm.to_id_string())
+}
+
 /// How many intermediates may stand below this issuer; `None` is any number.
 pub(crate) fn path_length(der: &CertificateDer<'_>) -> Option<u32> {
-    let cert = parse(der).ok()?;
+    let cert = parse(der)?;
     cert.basic_constraints().ok()??.value.path_len_constraint
 }
 
 /// The last moment at which the certificate is valid; `None` when it does not parse.
 pub(crate) fn not_after(der: &CertificateDer<'_>) -> Option<UnixTime> {
-    parse(der).ok().map(|cert| validity(&cert).1)
+    parse(der).map(|cert| validity(&cert).1)
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Untrusted> {
-    const BAD: Untrusted = Untrusted::NotAnSvid("it does not decode");
-    let (rest, cert) = X509Certificate::from_der(der).map_err(|_| BAD)?;
+/// The whole certificate, if all of it decodes. The readers below lean on that: what does not decode is not there.
+fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
+    let (rest, cert) = X509Certificate::from_der(der).ok()?;
     let decodes = cert.extensions().iter().all(|extension| {
         !matches!(extension.parsed_extension(), ParsedExtension::ParseError { .. })
     });
     // A second extension of the same kind would let two readers see two certificates.
     let unique = cert.extensions_map().is_ok();
-    if rest.is_empty() && decodes && unique && cert.version() == X509Version::V3 {
-        Ok(cert)
-    } else {
-        Err(BAD)
-    }
+    (rest.is_empty() && decodes && unique && cert.version() == X509Version::V3).then_some(cert)
 }
 
-fn spiffe_id(cert: &X509Certificate<'_>) -> Result<SpiffeId, Untrusted> {
-    const NONE: Untrusted = Untrusted::NotAnSvid("it has no URI in its subject alternative name");
-    let names = cert.subject_alternative_name().map_err(|_| NONE)?.ok_or(NONE)?;
+fn spiffe_id(cert: &X509Certificate<'_>) -> Result<SpiffeId, SvidRule> {
+    let names = cert.subject_alternative_name().ok().flatten().ok_or(SvidRule::HasUri)?;
     let mut uri = None;
     for name in &names.value.general_names {
         match name {
             GeneralName::URI(text) if uri.is_none() => uri = Some(*text),
-            GeneralName::URI(_) => return Err(Untrusted::NotAnSvid("it has more than one URI")),
-            GeneralName::Invalid(..) => {
-                return Err(Untrusted::NotAnSvid("an alternative name does not decode"));
-            }
+            GeneralName::URI(_) => return Err(SvidRule::OneUri),
+            GeneralName::Invalid(..) => return Err(SvidRule::Decodes),
             // A SPIFFE string in another kind of name is no identity; it is not even looked at.
             GeneralName::OtherName(..)
             | GeneralName::RFC822Name(_)
@@ -115,20 +177,24 @@ fn spiffe_id(cert: &X509Certificate<'_>) -> Result<SpiffeId, Untrusted> {
             | GeneralName::RegisteredID(_) => {}
         }
     }
-    uri.ok_or(NONE)?.parse().map_err(|_| Untrusted::NotAnSvid("its URI is not a SPIFFE ID"))
+    uri.ok_or(SvidRule::HasUri)?.parse().map_err(|_| SvidRule::UriIsSpiffeId)
 }
 
-fn is_ca(cert: &X509Certificate<'_>) -> Result<bool, Untrusted> {
-    let constraints = cert.basic_constraints();
-    let constraints =
-        constraints.map_err(|_| Untrusted::NotAnSvid("its basic constraints do not decode"))?;
-    Ok(constraints.is_some_and(|extension| extension.value.ca))
+fn has_dns_name(cert: &X509Certificate<'_>, wanted: &str) -> bool {
+    let Ok(Some(names)) = cert.subject_alternative_name() else { return false };
+    names
+        .value
+        .general_names
+        .iter()
+        .any(|name| matches!(name, GeneralName::DNSName(name) if name.eq_ignore_ascii_case(wanted)))
 }
 
-fn key_usage<'a>(cert: &'a X509Certificate<'_>) -> Result<Option<&'a KeyUsage>, Untrusted> {
-    let usage = cert.key_usage();
-    let usage = usage.map_err(|_| Untrusted::NotAnSvid("its key usage does not decode"))?;
-    Ok(usage.map(|extension| extension.value))
+fn is_ca(cert: &X509Certificate<'_>) -> bool {
+    cert.basic_constraints().ok().flatten().is_some_and(|extension| extension.value.ca)
+}
+
+fn key_usage<'a>(cert: &'a X509Certificate<'_>) -> Option<&'a KeyUsage> {
+    cert.key_usage().ok().flatten().map(|extension| extension.value)
 }
 
 fn validity(cert: &X509Certificate<'_>) -> (UnixTime, UnixTime) {

@@ -247,3 +247,55 @@ async fn a_connection_without_a_peer_is_not_given_one_by_another_extension() {
     request.extensions_mut().insert(plain);
     assert!(mesh_tls::peer(request.extensions()).is_none());
 }
+
+/// A server that rejects every client and closes in the same moment, as many do: the alert and the reset race.
+///
+/// Its address, and the bundle by which it is known.
+async fn abrupt_server() -> (SocketAddr, String) {
+    use rustls::{
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+        server::WebPkiClientVerifier,
+    };
+    let (ours, identity) = (ca(), ca().issue("/server").unwrap());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ours.bundle_pem().as_bytes()).unwrap()).unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(support::provider()));
+    let chain = CertificateDer::pem_slice_iter(identity.cert_pem().as_bytes());
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(support::provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            chain.map(Result::unwrap).collect(),
+            PrivateKeyDer::from_pem_slice(identity.key_pem().as_bytes()).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = tcp.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = tcp.accept().await {
+            drop(acceptor.accept(socket).await);
+        }
+    });
+    (addr, identity.bundle_pem().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rejection_reaches_the_first_request_however_the_server_closes() {
+    let (addr, bundle) = abrupt_server().await;
+    let ours = ca();
+    let identity = ours.issue("/caller").unwrap();
+    let both = format!("{}{bundle}", identity.bundle_pem());
+    let caller = support::mesh_of(identity.with_bundle_pem(both).material().unwrap()).await.0;
+    for alpn in ["h2", "http/1.1"] {
+        for attempt in 0..25 {
+            let client = client_of(caller.connector(only("/server")).with_alpn([alpn]));
+            let error = client.get(uri(addr, "/")).await.unwrap_err();
+            assert!(ConnectError::is_rejection(&error), "{alpn}, {attempt}: {error:?}");
+        }
+    }
+    assert_eq!(caller.stats().connect_rejected_by_peer, 50);
+}

@@ -6,11 +6,9 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use mesh_tls::{AcceptErrorKind, DevCa, MtlsAcceptor, PeerPolicy, ServerMode, Untrusted};
+use mesh_tls::{AcceptErrorKind, DevCa, MtlsAcceptor, ServerMode, Untrusted};
 use rustls::pki_types::ServerName;
-use support::{
-    AnyServer, Echo, PATIENCE, ca, eventually, id, mesh, mesh_of, only, ping, provider, tcp,
-};
+use support::{AnyServer, Echo, PATIENCE, ca, eventually, id, mesh, only, ping, provider, tcp};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time,
@@ -51,33 +49,160 @@ fn anonymous_client() -> tokio_rustls::TlsConnector {
 
 /// Mutual TLS as `path`, signed by `by`, echoed or not.
 async fn mutual(echo: &Echo, ours: &DevCa, by: &DevCa, path: &str) -> bool {
-    let material = support::material_trusting(by, path, &[ours, by]);
-    let client = mesh_of(material).await.0;
-    match client.connect(tcp(echo.addr).await, only("/server")).await {
+    mutual_over(tcp(echo.addr).await, provider(), ours, by, path).await
+}
+
+async fn mutual_over<IO>(
+    io: IO,
+    crypto: rustls::crypto::CryptoProvider,
+    ours: &DevCa,
+    by: &DevCa,
+    path: &str,
+) -> bool
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let (source, _hand) =
+        mesh_tls::StaticSource::new(support::material_trusting(by, path, &[ours, by]));
+    let client = mesh_tls::MeshTls::builder(source).crypto_provider(Arc::new(crypto));
+    match client.spawn().await.unwrap().connect(io, only("/server")).await {
         Ok(mut stream) => ping(&mut stream).await.is_ok(),
         Err(_) => false,
     }
 }
 
+/// Whoever may knock.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Knock {
+    Http1,
+    H2c,
+    Anonymous,
+    Good,
+    UnwantedId,
+    StrangeAuthority,
+    SingleBytes,
+    PostQuantum,
+    Garbage,
+    Silence,
+}
+
+impl Knock {
+    /// Whether it was echoed.
+    async fn knock(self, echo: &Echo, ours: &DevCa) -> bool {
+        let rogue = ca();
+        match self {
+            Self::Http1 => said(echo, b"GET / HTTP/1.1\r\n\r\n").await,
+            Self::H2c => said(echo, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await,
+            Self::Anonymous => anonymous(echo).await,
+            Self::Good => mutual(echo, ours, ours, "/client").await,
+            Self::UnwantedId => mutual(echo, ours, ours, "/other").await,
+            Self::StrangeAuthority => mutual(echo, ours, &rogue, "/client").await,
+            Self::SingleBytes => {
+                let socket = tcp(echo.addr).await;
+                socket.set_nodelay(true).unwrap();
+                mutual_over(ByteByByte(socket), provider(), ours, ours, "/client").await
+            }
+            Self::PostQuantum => {
+                let socket = tcp(echo.addr).await;
+                mutual_over(socket, post_quantum_only(), ours, ours, "/client").await
+            }
+            Self::Garbage => said(echo, b"\x16\x03\x01\x00\x05hello").await,
+            Self::Silence => said(echo, b"").await,
+        }
+    }
+}
+
+/// Plain bytes that are echoed, or not.
+async fn said(echo: &Echo, bytes: &[u8]) -> bool {
+    let mut stream = tcp(echo.addr).await;
+    stream.write_all(bytes).await.unwrap();
+    let mut buf = [0; 64];
+    match time::timeout(Duration::from_secs(1), stream.read(&mut buf)).await {
+        Ok(Ok(read @ 1..)) => bytes == &buf[..read],
+        Ok(Ok(0) | Err(_)) => false,
+        // It is neither closed nor answered: someone waits for more.
+        Err(_) => bytes.is_empty(),
+    }
+}
+
+/// Its hello is larger than a packet (1,496 bytes): the first byte must be enough.
+fn post_quantum_only() -> rustls::crypto::CryptoProvider {
+    let mut crypto = provider();
+    crypto.kx_groups.retain(|group| group.name() == rustls::NamedGroup::X25519MLKEM768);
+    if crypto.kx_groups.is_empty() {
+        eprintln!("without post-quantum key exchange: this cryptography has none");
+        return provider();
+    }
+    crypto
+}
+
+/// What the server has counted of its one visitor.
+fn answer(server: &mesh_tls::MeshTls) -> Option<&'static str> {
+    let stats = server.stats();
+    let counts = [
+        (stats.accepted, "tls"),
+        (stats.accepted_plaintext, "plaintext"),
+        (stats.refused_plaintext, "refused: plaintext"),
+        (stats.refused_no_certificate, "refused: no certificate"),
+        (stats.refused_not_authorized, "refused: not authorized"),
+        (stats.refused_unknown_issuer, "refused: unknown issuer"),
+        (stats.refused_timeout, "refused: too slow"),
+        (stats.refused_other + stats.refused_bad_certificate, "refused: no TLS"),
+    ];
+    let mut counted = counts.into_iter().filter(|(count, _)| *count > 0);
+    let first = counted.next();
+    assert_eq!(counted.next(), None, "one visitor is counted once");
+    first.map(|(_, name)| name)
+}
+
 #[tokio::test]
 async fn the_matrix_of_modes_and_clients() {
-    let (ours, rogue) = (ca(), ca());
-    // plain, TLS without certificate, right certificate, unwanted ID, strange authority
-    for (mode, expected) in [
-        (ServerMode::Strict, [false, false, true, false, false]),
-        (ServerMode::Permissive, [true, true, true, false, false]),
-        (ServerMode::Disabled, [true, false, false, false, false]),
-    ] {
-        let echo = Echo::start(&acceptor(&ours, mode).await).await;
-        let seen = [
-            plain(&echo).await,
-            // Against plaintext a TLS client gets its own hello back and fails.
-            anonymous(&echo).await,
-            mutual(&echo, &ours, &ours, "/client").await,
-            mutual(&echo, &ours, &ours, "/other").await,
-            mutual(&echo, &ours, &rogue, "/client").await,
-        ];
-        assert_eq!(seen, expected, "{mode:?}");
+    use Knock as K;
+    const PLAIN: &str = "plaintext";
+    // Each: strict, permissive, disabled. Disabled passes TLS on as the bytes that it is.
+    let rows = [
+        (K::Http1, ["refused: plaintext", PLAIN, PLAIN]),
+        (K::H2c, ["refused: plaintext", PLAIN, PLAIN]),
+        (K::Anonymous, ["refused: no certificate", "tls", PLAIN]),
+        (K::Good, ["tls", "tls", PLAIN]),
+        (K::UnwantedId, ["refused: not authorized", "refused: not authorized", PLAIN]),
+        (K::StrangeAuthority, ["refused: unknown issuer", "refused: unknown issuer", PLAIN]),
+        (K::SingleBytes, ["tls", "tls", PLAIN]),
+        (K::PostQuantum, ["tls", "tls", PLAIN]),
+        (K::Garbage, ["refused: no TLS", "refused: no TLS", PLAIN]),
+        (K::Silence, ["refused: too slow", "refused: too slow", PLAIN]),
+    ];
+    let modes = [ServerMode::Strict, ServerMode::Permissive, ServerMode::Disabled];
+    let ours = ca();
+    for (knock, expected) in rows {
+        for (mode, expected) in modes.into_iter().zip(expected) {
+            let server = mesh(&ours, "/server").await;
+            let acceptor = server.acceptor(only("/client")).with_mode(mode);
+            let acceptor = acceptor.with_detect_timeout(Duration::from_millis(100));
+            let mut acceptor = acceptor.with_handshake_timeout(PATIENCE);
+            if knock == Knock::Silence {
+                acceptor = acceptor.with_handshake_timeout(Duration::from_millis(100));
+            }
+            let mut echo = Echo::start(&acceptor).await;
+            let echoed = knock.knock(&echo, &ours).await;
+            eventually("it is counted", || answer(&server).is_some()).await;
+            assert_eq!(answer(&server), Some(expected), "{knock:?} in {mode:?}");
+            let is_tls = !matches!(knock, K::Http1 | K::H2c | K::Garbage | K::Silence);
+            let refused = expected.starts_with("refused");
+            // What speaks TLS to a disabled server gets its own hello back, and fails.
+            let served = !(refused || is_tls && mode == ServerMode::Disabled);
+            assert_eq!(echoed, served, "{knock:?} in {mode:?}");
+            assert_eq!(echo.handled(), u64::from(!refused), "{knock:?} in {mode:?}");
+            if refused {
+                continue;
+            }
+            let info = echo.next_info().await;
+            let proved = expected == "tls" && knock != K::Anonymous;
+            assert_eq!(info.peer().is_some(), proved, "{knock:?} in {mode:?}");
+            assert_eq!(info.tls().is_some(), expected == "tls", "{knock:?} in {mode:?}");
+            let sources = server.plaintext_sources();
+            assert_eq!(sources.len(), usize::from(expected == PLAIN), "{knock:?} in {mode:?}");
+        }
     }
 }
 
@@ -107,7 +232,7 @@ async fn the_mode_is_switched_live() {
     assert_eq!(acceptor.mode_handle().get(), ServerMode::Strict);
     assert!(!plain(&echo).await);
     assert!(mutual(&echo, &ours, &ours, "/client").await);
-    ping(&mut from_before).await.expect("what exists is not touched");
+    ping(&mut from_before).await.expect("what exists has the grace to end");
     mode.set(ServerMode::Permissive);
     assert!(plain(&echo).await);
     eventually("all counted", || {
@@ -224,20 +349,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ByteByByte<S> {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
         std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-#[tokio::test]
-async fn a_hello_in_single_bytes_is_still_tls() {
-    let ours = ca();
-    let client = mesh(&ours, "/client").await;
-    for mode in [ServerMode::Strict, ServerMode::Permissive] {
-        let mut echo = Echo::start(&acceptor(&ours, mode).await).await;
-        let socket = tcp(echo.addr).await;
-        socket.set_nodelay(true).unwrap();
-        let connecting = client.connect(ByteByByte(socket), PeerPolicy::any_authenticated());
-        let mut stream = connecting.await.unwrap();
-        ping(&mut stream).await.unwrap();
-        assert_eq!(echo.next_info().await.peer().unwrap().id(), &id("/client"));
     }
 }

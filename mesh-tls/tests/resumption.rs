@@ -250,3 +250,19 @@ async fn a_policy_change_is_a_new_acceptor_and_takes_no_old_session() {
     visit(&client, closed.addr).await.expect_err("the policy does not allow it");
     assert_eq!(closed.handled(), 0);
 }
+
+#[tokio::test]
+async fn a_policy_that_is_replaced_takes_no_old_session_either() {
+    let ours = ca();
+    let server = mesh_of(material(&ours, "/server")).await.0;
+    let acceptor = server.acceptor(only("/client"));
+    let (policy, echo) = (acceptor.policy_handle(), Echo::start(&acceptor).await);
+    let client = resuming_client(&ours);
+    assert_eq!(visit(&client, echo.addr).await.unwrap(), HandshakeKind::Full);
+    policy.set(only("/nobody"));
+    visit(&client, echo.addr).await.expect_err("the policy does not allow it any more");
+    assert_eq!(echo.handled(), 1);
+    policy.set(only("/client"));
+    assert_eq!(visit(&client, echo.addr).await.unwrap(), HandshakeKind::Full);
+    eventually("counted", || server.stats().refused_not_authorized == 1).await;
+}

@@ -70,7 +70,7 @@ async fn roots_are_added_and_removed_live() {
     rotate(&server, &hand, material_trusting(&b, "/server", &[&b])).await;
     assert_eq!(try_it(&of_a).await, Err(unknown), "a is removed");
     assert_eq!(try_it(&of_b).await, Ok(()));
-    ping(&mut from_before).await.expect("a connection that exists is not touched");
+    ping(&mut from_before).await.expect("a connection that exists has the grace to end");
 }
 
 #[tokio::test]

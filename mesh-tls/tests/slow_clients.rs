@@ -71,16 +71,50 @@ async fn a_silent_client_is_closed_after_the_time_limit_and_counted() {
 }
 
 #[tokio::test]
-async fn handshakes_are_limited_and_the_rest_waits_its_turn() {
+async fn where_all_places_are_taken_the_oldest_makes_room() {
     let ours = ca();
     let (server, client) = (mesh(&ours, "/server").await, mesh(&ours, "/client").await);
-    let acceptor = server.acceptor(only("/client")).with_max_handshakes(2);
-    let echo = Echo::start(&acceptor.with_handshake_timeout(Duration::from_millis(200))).await;
-    let silent = silent(echo.addr, 2).await;
-    // Both places are taken until the two are timed out; then the third is served, and not before.
-    let mut stream = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
-    ping(&mut stream).await.unwrap();
-    eventually("both are counted", || server.stats().refused_timeout == 2).await;
+    // The time limits are far away: what helps here is not patience.
+    let acceptor = server.acceptor(only("/client")).with_handshake_timeout(PATIENCE * 10);
+    let echo = Echo::start(&acceptor.with_max_handshakes(2)).await;
+    let mut silent = silent(echo.addr, 3).await;
+    eventually("the first was aborted for the third", || server.stats().refused_crowded_out == 1)
+        .await;
+    let end = time::timeout(PATIENCE, silent[0].read(&mut [0; 1])).await.expect("closed");
+    assert!(matches!(end, Ok(0) | Err(_)));
+    for _ in 0..3 {
+        let mut stream = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+        ping(&mut stream).await.unwrap();
+    }
+    let stats = server.stats();
+    // The first of them took the place of a second silent one, the others found that place free.
+    assert_eq!((stats.accepted, stats.refused_crowded_out, stats.refused_timeout), (3, 2, 0));
+}
+
+#[tokio::test]
+async fn control_a_limit_that_waits_is_held_up_by_as_many_silent_clients() {
+    let ours = ca();
+    let (server, client) = (mesh(&ours, "/server").await, mesh(&ours, "/client").await);
+    let acceptor = server.acceptor(only("/client"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let waiting = tokio::spawn(async move {
+        let places = Arc::new(tokio::sync::Semaphore::new(2));
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await.unwrap();
+            let (socket, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                drop(acceptor.accept(socket).await);
+                drop(place);
+            });
+        }
+    });
+    let silent = silent(addr, 2).await;
+    let connecting = client.connect(tcp(addr).await, only("/server"));
+    let waited = time::timeout(Duration::from_millis(300), connecting).await;
+    assert!(waited.is_err(), "the wrong design must be held up");
+    waiting.abort();
     drop(silent);
 }
 

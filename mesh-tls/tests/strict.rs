@@ -291,3 +291,29 @@ fn anonymous_client() -> tokio_rustls::TlsConnector {
         .with_no_client_auth();
     Arc::new(config).into()
 }
+
+#[tokio::test]
+async fn istio_knows_its_clients_by_alpn_and_others_do_not_mind() {
+    let ours = ca();
+    let (server, client) = (mesh(&ours, "/server").await, mesh(&ours, "/client").await);
+    // What a permissive sidecar's inspector looks at, then what its inbound listener agrees to.
+    let istio = server.acceptor(only("/client")).with_alpn(["istio-h2"]);
+    let ordinary = server.acceptor(only("/client"));
+    for (acceptor, offer, agreed) in [
+        (&istio, vec!["h2", "http/1.1"], Some("istio-h2")),
+        (&ordinary, vec!["h2", "http/1.1"], Some("h2")),
+        (&ordinary, vec!["http/1.1"], Some("http/1.1")),
+    ] {
+        let connector = client.connector(only("/server")).with_alpn(offer).with_istio_alpn();
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let (connected, accepted) = tokio::join!(connector.connect(near), acceptor.accept_io(far));
+        let connected = connected.unwrap();
+        let alpn = connected.info().tls().unwrap().alpn().map(|name| str::from_utf8(name).unwrap());
+        assert_eq!(alpn, agreed);
+        drop(accepted);
+    }
+    let (near, far) = tokio::io::duplex(16 * 1024);
+    let plain = client.connector(only("/server"));
+    let (connected, _refused) = tokio::join!(plain.connect(near), istio.accept_io(far));
+    assert_eq!(connected.unwrap_err().kind(), &ConnectErrorKind::Alpn, "the control: not offered");
+}

@@ -5,6 +5,7 @@
 //!   fails, and says why when it refuses. Start here.
 //! * [`discover`] is where its endpoints come from.
 //! * [`server`] is the standard server stack: a bounded queue and a deadline around a handler.
+//! * [`authorize`] refuses by who sends a request and what it asks for.
 //! * [`deadline`], [`retry`], [`throttle`], [`limit`], [`breaker`], [`outlier`], [`balance`] and [`route`] are the policies
 //!   alone, over any tower service.
 //! * [`health`] asks endpoints whether they are well, traffic or none.
@@ -29,6 +30,8 @@
 pub mod upstream;
 
 pub mod discover;
+
+pub mod authorize;
 
 pub mod route;
 

@@ -3,8 +3,11 @@
 
 #[cfg(test)]
 mod istio {
+    mod authorization;
+    mod client_tls;
     mod effective;
     mod hostile;
+    mod http_routes;
     mod lenient;
     mod localities;
     mod mtls;

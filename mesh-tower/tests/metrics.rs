@@ -1,16 +1,23 @@
 //! Metrics: nothing without a recorder, right with one that is installed later.
 #![cfg(feature = "metrics")]
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use mesh_core::{Endpoint, Ratio, outlier, retry};
+use mesh_core::{Endpoint, Ratio, balance, outlier, retry};
 use mesh_tower::{
     BoxError,
     body::ReplayBody,
     describe_metrics,
+    health::{self, Report},
     limit::{self, LimitLayer, adaptive},
     recommended_buckets,
     upstream::{Origin, Upstream},
@@ -66,6 +73,8 @@ fn a_recorder_installed_after_the_upstream_was_made_sees_everything_from_then_on
     let upstream = Upstream::builder("shop")
         .endpoints([Endpoint::new("bad:1"), Endpoint::new("good:1")])
         .retry(retry::Config::none().with_retries(1).with_retry_on("5xx".parse().unwrap()))
+        // So that the bad one is met again before it is ejected.
+        .balance(balance::Config::round_robin())
         .outlier(
             outlier::Config::default()
                 .with_consecutive_5xx(3)
@@ -182,4 +191,78 @@ fn a_pick_in_panic_is_counted() {
     // The third failure in a row ejects the only endpoint.
     assert_eq!(picks(50), 2.0);
     assert_eq!(picks(0), 0.0);
+}
+
+/// Passed twice, failed twice, and then so that one is enough.
+#[test]
+fn checks_are_counted_and_what_they_find() {
+    let seen =
+        checks(&[Report::passed(), Report::passed(), Report::failed("no"), Report::failed("no")]);
+    assert_eq!(seen, ([2.0, 2.0, 0.0], [1.0, 1.0]), "the first one decides, whatever was trusted");
+    let seen = checks(&[Report::unhealthy("leave me"), Report::passed(), Report::passed()]);
+    assert_eq!(seen, ([2.0, 0.0, 1.0], [1.0, 1.0]));
+    // A single failure is none yet: what counts is the transition, not the check.
+    let seen = checks(&[Report::passed(), Report::failed("no"), Report::passed()]);
+    assert_eq!(seen, ([2.0, 1.0, 0.0], [1.0, 0.0]));
+}
+
+/// `mesh_health_checks_total` by result (passed, failed, unhealthy) and `mesh_health_transitions_total` (healthy,
+/// unhealthy), after these reports, one a second.
+#[expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+fn checks(reports: &[Report]) -> ([f64; 3], [f64; 2]) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let config = health::Config::default()
+        .with_initial_jitter(Duration::ZERO)
+        .with_interval_jitter(Ratio::ZERO)
+        .with_interval(Duration::from_secs(1))
+        .and_then(|config| config.with_unhealthy_threshold(2))
+        .and_then(|config| config.with_healthy_threshold(2))
+        .unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        runtime.block_on(async {
+            let next = Arc::new(AtomicUsize::new(0));
+            let all = Duration::from_secs(1) * reports.len() as u32;
+            let reports = reports.to_vec();
+            let check = move |_| {
+                let report = reports.get(next.fetch_add(1, Ordering::Relaxed)).cloned();
+                async move {
+                    match report {
+                        Some(report) => report,
+                        None => std::future::pending().await,
+                    }
+                }
+            };
+            let make = |_: &Origin<'_>| {
+                service_fn(|_: Request<ReplayBody<Full<Bytes>>>| async {
+                    Ok::<_, BoxError>(Response::new(Full::<Bytes>::default()))
+                })
+            };
+            let upstream = Upstream::builder("shop")
+                .endpoints([Endpoint::new("a:1")])
+                .health_check(config, check)
+                .spawn(make)
+                .unwrap();
+            tokio::time::sleep(all).await;
+            drop(upstream);
+        });
+    });
+    let seen = read(&snapshotter);
+    assert!(seen.iter().any(|(name, labels, _)| {
+        let of = |key: &str| labels.iter().find(|(name, _)| name == key).map(|(_, value)| &**value);
+        name == "mesh_health_checks_total"
+            && of("upstream") == Some("shop")
+            && of("subset") == Some("")
+    }));
+    let count = |name, label, value| sum(&seen, name, Some((label, value)));
+    let results = ["passed", "failed", "unhealthy"];
+    (
+        results.map(|result| count("mesh_health_checks_total", "result", result)),
+        ["healthy", "unhealthy"].map(|to| count("mesh_health_transitions_total", "to", to)),
+    )
 }

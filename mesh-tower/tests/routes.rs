@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod routes {
     mod answers;
+    mod bad_input;
     mod copies;
     mod requests;
 

@@ -36,7 +36,7 @@ const FAIR: f64 = 1.15;
 const NOT_MOVED: Duration = Duration::from_millis(1_000);
 const MOVED: Duration = Duration::from_millis(45);
 
-const BOUNDS: [Bound; 10] = [
+const BOUNDS: [Bound; 12] = [
     blind("round robin"),
     ejecting("round robin"),
     blind("random"),
@@ -60,9 +60,14 @@ const BOUNDS: [Bound; 10] = [
         ..blind("least request of all")
     },
     ejecting("least request of all"),
-    wary(false),
-    wary(true),
+    wary("peak-EWMA of 2", false),
+    wary("peak-EWMA of 2", true),
+    wary(DEFAULT, false),
+    wary(DEFAULT, true),
 ];
+
+/// What the default is called.
+const DEFAULT: &str = "*the same, tolerance 2*";
 
 /// Whoever does not look at the endpoints serves each its share.
 const fn blind(balancer: &'static str) -> Bound {
@@ -90,9 +95,9 @@ const fn ejecting(balancer: &'static str) -> Bound {
     }
 }
 
-const fn wary(detects: bool) -> Bound {
+const fn wary(balancer: &'static str, detects: bool) -> Bound {
     Bound {
-        balancer: "peak-EWMA of 2",
+        balancer,
         detects,
         p99: MOVED,
         failed: 0.002,
@@ -152,7 +157,7 @@ fn without_a_penalty_who_fails_fast_attracts_and_is_caught() {
     let credulous = Config::peak_ewma().with_failure_penalty(Duration::ZERO);
     let report = run(credulous, false, CLIENTS, RATE, SEED);
     assert!(report.share(FAILING) > 1.7, "two in a hundred draws meet it, and all take it");
-    let problems = check(&report, &wary(false)).unwrap_err();
+    let problems = check(&report, &wary(DEFAULT, false)).unwrap_err();
     assert!(problems.contains("the failing one got"), "{problems}");
     // Of all that do not look at latencies, the same is asked.
     assert!(check(&report, &blind("peak-EWMA of 2")).unwrap_err().contains("the failing one got"));
@@ -192,7 +197,8 @@ fn the_docs_show_what_comes_out() {
     let (median, row) = report.split_once(" | ").unwrap();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../mesh-core/src/balance/mod.rs");
     let docs = std::fs::read_to_string(path).unwrap();
-    assert!(docs.contains(&format!("//! | least request of 2 | on | {row} |")), "{row}");
+    assert!(docs.contains(&format!("//! | {DEFAULT} | on | {row} |")), "{row}");
+    assert!(BALANCERS.contains(&(DEFAULT, Config::default())), "the name is that of the default");
     assert!(docs.contains(&format!("//! The median is {median} in all rows.")), "{median}");
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::transport::Mesh;
 
-/// Lines such as Envoy's: `payment-service|v1::10.0.0.7:8443::state::healthy`.
+/// Lines such as Envoy's: `payment-service|v1::10.0.0.7:8443::life::ready`.
 pub(super) fn text(meshes: &[Mesh]) -> String {
     let mut text = String::new();
     for mesh in meshes {
@@ -20,7 +20,7 @@ pub(super) fn text(meshes: &[Mesh]) -> String {
                 // Writing to a String cannot fail.
                 _ = writeln!(text, "{cluster}::{}::{field}::{value}", status.endpoint.address());
             };
-            line("state", &state(&status));
+            line("life", &status.life);
             if let Some(ejection) = &status.ejection {
                 let reason = ejection.detector.map_or_else(String::new, |why| why.to_string());
                 line("ejected_by", &reason);
@@ -59,7 +59,7 @@ fn endpoint(status: &EndpointStatus) -> Value {
     json!({
         "address": &**status.endpoint.address(),
         "subset": &*status.subset,
-        "state": state(status),
+        "life": status.life.as_str(),
         "ejection": status.ejection.as_ref().map(|ejection| json!({
             "detector": ejection.detector.map(|why| why.to_string()),
             "left_ms": u64::try_from(ejection.left.as_millis()).unwrap_or(u64::MAX),
@@ -76,13 +76,13 @@ fn endpoint(status: &EndpointStatus) -> Value {
     })
 }
 
-/// An endpoint stands in its subsets and in the upstream as a whole. Where the split sends everything to subsets, the
-/// whole gets nothing and is not shown.
+/// An endpoint stands in its subsets and in the upstream as a whole. Those that get nothing are not shown: other subsets
+/// are destinations of their own.
 pub(crate) fn shown(mesh: &Mesh) -> Vec<EndpointStatus> {
-    let by_subset = !mesh.config().split().is_empty();
-    mesh.status().into_iter().filter(|status| by_subset != status.subset.is_empty()).collect()
-}
-
-fn state(status: &EndpointStatus) -> &'static str {
-    if status.is_healthy() { "healthy" } else { "ejected" }
+    let config = mesh.config();
+    let gets = |subset: &str| match config.split() {
+        [] => subset.is_empty(),
+        split => split.iter().any(|(name, weight)| name == subset && *weight > 0),
+    };
+    mesh.status().into_iter().filter(|status| gets(&status.subset)).collect()
 }

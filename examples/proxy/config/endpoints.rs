@@ -12,10 +12,10 @@ pub(super) const FILE: &str = "endpoints.yaml";
 
 /// Where an upstream's endpoints are, and how they are spoken to.
 #[derive(Clone, Debug)]
-pub(super) struct Listed {
-    pub(super) protocol: Protocol,
-    pub(super) transport: Transport,
-    pub(super) endpoints: Vec<Endpoint>,
+pub(crate) struct Listed {
+    pub(crate) protocol: Protocol,
+    pub(crate) transport: Transport,
+    pub(crate) endpoints: Vec<Endpoint>,
 }
 
 /// How the endpoints of an upstream are spoken to.

@@ -9,25 +9,29 @@ mod files;
 pub(crate) mod peers;
 mod policies;
 mod proxy;
+mod routing;
 mod yaml;
 
 use std::path::Path;
 
-pub(crate) use endpoints::{Protocol, Transport};
+pub(crate) use endpoints::{Listed, Protocol, Transport};
 pub(crate) use error::ConfigError;
 pub(crate) use files::Files;
-use mesh_core::Endpoint;
+use mesh_core::{Endpoint, authorize::Authorizer, route::Client};
 use mesh_tower::{istio::MtlsMode, upstream};
 pub(crate) use policies::Policies;
 pub(crate) use proxy::{Identity, Inbound, Proxy};
+pub(crate) use routing::Routing;
 
 /// Everything that the proxy is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) proxy: Proxy,
-    pub(crate) upstreams: Vec<UpstreamSettings>,
+    pub(crate) routing: Routing,
     /// Who may connect to the inbound listener.
     pub(crate) mode: MtlsMode,
+    /// What they may do there.
+    pub(crate) authorizer: Authorizer,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -55,27 +59,20 @@ impl Settings {
             return Err(problems);
         };
         let mut warnings = policies.warnings();
-        warnings.extend(
-            policies.hosts_without(&listed.keys().map(String::as_str)).into_iter().map(|host| {
-                format!(
-                    "{host} has policies but no endpoints in {}: they have no effect",
-                    endpoints::FILE
-                )
-            }),
-        );
-        let mut upstreams = Vec::new();
-        for (name, listed) in listed {
-            if !policies.mention(&name) {
-                warnings.push(format!("no document is about {name}: the defaults hold"));
-            }
-            if let Some(config) = problems.take(policies.upstream(&name)) {
-                let endpoints::Listed { protocol, transport, endpoints } = listed;
-                upstreams.push(UpstreamSettings { config, transport, protocol, endpoints });
-            }
-        }
+        let client =
+            Client::default().with_namespace(&proxy.namespace).with_labels(proxy.labels.clone());
+        let routing = problems.take(Routing::new(&policies, listed, client));
         let mode = problems.take(mode(&proxy, &policies));
-        let Some(mode) = mode else { return Err(problems) };
-        problems.into_result(Self { proxy, upstreams, mode, warnings })
+        let authorizer = problems.take(policies.authorizer(&proxy.namespace, &proxy.labels));
+        let (Some(mode), Some((routing, more)), Some(authorizer)) = (mode, routing, authorizer)
+        else {
+            return Err(problems);
+        };
+        warnings.extend(more);
+        if proxy.inbound.is_none() && !authorizer.is_empty() {
+            warnings.push("AuthorizationPolicy has no effect: there is no inbound".to_owned());
+        }
+        problems.into_result(Self { proxy, routing, mode, authorizer, warnings })
     }
 }
 

@@ -1,8 +1,12 @@
 //! The Istio documents of the directory.
 
-use mesh_core::{Labels, retry};
+use mesh_core::{
+    Labels,
+    authorize::Authorizer,
+    route::{Client, VirtualHost},
+};
 use mesh_tower::{
-    istio::{self, Documents, MtlsMode, Unsupported},
+    istio::{self, Destination, Documents, MtlsMode, Unsupported, Workload},
     upstream,
 };
 
@@ -33,40 +37,36 @@ impl Policies {
         self.0.warnings().iter().map(ToString::to_string).collect()
     }
 
-    /// The upstream as the documents want it; where none is about it, with the defaults.
-    pub(crate) fn upstream(&self, name: &str) -> Result<upstream::Config, ConfigError> {
-        let config = match self.0.upstream(name) {
-            Ok(config) => config,
-            Err(_) if !self.mention(name) => {
-                upstream::Config::new(name).with_retry(retry::Config::istio())
-            }
-            Err(errors) => return Err(ConfigError::new(errors)),
-        };
+    /// The hosts of the documents and their rules.
+    pub(super) fn routes(
+        &self,
+        client: &Client,
+    ) -> Result<Vec<VirtualHost<Destination>>, ConfigError> {
+        self.0.routes(client).map_err(ConfigError::new)
+    }
+
+    /// The destination that is the whole of an upstream, by its name.
+    pub(super) fn whole(&self, name: &str, client: &Client) -> Result<Destination, ConfigError> {
+        self.0.whole(name, client).map_err(ConfigError::new)
+    }
+
+    /// The upstream of a destination as the documents want it; where none is about it, with the defaults.
+    pub(super) fn destination(&self, to: &Destination) -> Result<upstream::Config, ConfigError> {
+        let config = self.0.destination(to).map_err(ConfigError::new)?;
         config
             .with_answers(upstream::Answers::All)
             .build()
-            .map_err(|error| ConfigError::new(format_args!("{name}: {error}")))
+            .map_err(|error| ConfigError::new(format_args!("{to}: {error}")))
     }
 
     /// Whether a document names this upstream, or may mean it by a wildcard.
     pub(super) fn mention(&self, name: &str) -> bool {
         self.hosts()
-            .any(|host| host.contains('*') && self.0.upstream(name).is_ok() || same(host, name))
-    }
-
-    /// The hosts of which a document speaks and none of `listed` is.
-    pub(super) fn hosts_without<'a>(
-        &self,
-        listed: &(impl Iterator<Item = &'a str> + Clone),
-    ) -> Vec<String> {
-        let mut hosts: Vec<String> = self
-            .hosts()
-            .filter(|host| !host.contains('*') && !listed.clone().any(|name| same(host, name)))
-            .map(str::to_owned)
-            .collect();
-        hosts.sort_unstable();
-        hosts.dedup();
-        hosts
+            // Not whether it can be an upstream: one that a document forbids to be is mentioned too.
+            .any(|host| {
+                host.contains('*') && self.0.effective_policy(name, None).is_ok()
+                    || same(host, name)
+            })
     }
 
     pub(crate) fn mtls_mode(
@@ -78,9 +78,22 @@ impl Policies {
         self.0.mtls_mode(namespace, labels, port)
     }
 
+    /// What a workload lets its callers do. A policy that cannot be carried out whole is an error, whatever is to be done
+    /// with other fields that are not supported.
+    pub(super) fn authorizer(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+    ) -> Result<Authorizer, ConfigError> {
+        let workload = Workload::new(namespace, labels.clone());
+        self.0.authorization(&workload).map_err(ConfigError::new)
+    }
+
     fn hosts(&self) -> impl Iterator<Item = &str> {
         let of_rules = self.0.destination_rules().iter().map(istio::DestinationRule::host);
-        of_rules.chain(self.0.virtual_services().iter().flat_map(istio::VirtualService::hosts))
+        of_rules
+            .chain(self.0.virtual_services().iter().flat_map(istio::VirtualService::hosts))
+            .chain(self.0.http_routes().iter().flat_map(istio::HttpRoute::hosts))
     }
 }
 

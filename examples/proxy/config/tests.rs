@@ -29,7 +29,8 @@ fn read<const N: usize>(files: [(&str, &str); N]) -> Result<Settings, ConfigErro
 fn policies_and_endpoints_of_one_name_belong_together() {
     let settings =
         read([("proxy.yaml", PROXY), ("endpoints.yaml", ENDPOINTS), ("rule.yaml", RULE)]).unwrap();
-    let shop = settings.upstreams.iter().find(|upstream| upstream.config.name() == "shop").unwrap();
+    let mut upstreams = settings.routing.upstreams.values();
+    let shop = upstreams.find(|upstream| upstream.config.name() == "shop").unwrap();
     assert_eq!(shop.config.policy().limits().max_connections(), 7);
     assert_eq!(shop.config.answers(), upstream::Answers::All);
     assert_eq!(shop.endpoints[0].weight().get(), 3);

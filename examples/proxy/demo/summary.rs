@@ -41,7 +41,7 @@ impl Summary {
             rogue_tried,
             let_in,
             refused: refused(world),
-            endpoints: shown(&world.mesh),
+            endpoints: world.meshes.iter().flat_map(shown).collect(),
         }
     }
 

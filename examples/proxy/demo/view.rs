@@ -112,7 +112,7 @@ impl View {
         }
         for status in &summary.endpoints {
             let address = status.endpoint.address();
-            let ejected = !status.is_healthy();
+            let ejected = status.ejection.is_some();
             let before = self.ejected.insert(address.to_string(), ejected).unwrap_or(false);
             let name = self.names.get(&**address).copied().unwrap_or("an endpoint");
             match (&status.ejection, before) {
@@ -201,7 +201,8 @@ impl View {
     fn endpoint(&self, status: &EndpointStatus) -> String {
         let address = status.endpoint.address();
         let (colour, state) = match &status.ejection {
-            None => (GREEN, "● healthy".to_owned()),
+            None if status.is_healthy() => (GREEN, format!("● {}", status.life)),
+            None => (RED, format!("● {}", status.life)),
             Some(ejection) => {
                 let why = ejection.detector.map(|why| format!(" by {why}")).unwrap_or_default();
                 let left = ejection.left.as_secs_f64();

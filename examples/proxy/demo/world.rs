@@ -7,7 +7,7 @@ use std::{
 };
 
 use hyper_util::service::TowerToHyperService;
-use mesh_core::{Endpoint, Labels, limit};
+use mesh_core::{Endpoint, Labels, authorize::Authorizer, limit, route::Client};
 use mesh_tls::{DevCa, MeshTls, StaticSource};
 use mesh_tower::server::ServerLayer;
 use tokio::net::TcpListener;
@@ -16,7 +16,7 @@ use tower_layer::Layer;
 use super::backend::Backend;
 use crate::{
     config::{
-        ConfigError, Inbound, Policies, Protocol, Proxy, Settings, Transport, UpstreamSettings,
+        ConfigError, Inbound, Listed, Policies, Protocol, Proxy, Routing, Settings, Transport,
         peers,
     },
     ending::Ending,
@@ -52,8 +52,8 @@ pub(super) struct World {
     pub(super) admin: SocketAddr,
     /// An endpoint that a rogue pod can reach.
     pub(super) target: SocketAddr,
-    /// The upstream as the callers' proxy knows it.
-    pub(super) mesh: Mesh,
+    /// The versions as the callers' proxy knows them.
+    pub(super) meshes: Vec<Mesh>,
     /// The endpoints' names, for people.
     pub(super) names: Vec<(SocketAddr, &'static str)>,
     pub(super) identities: Vec<(String, MeshTls)>,
@@ -116,7 +116,9 @@ impl World {
         let v2 = identity(&ca, "payment-v2").await?;
         identities.push(("payment-v2".to_owned(), v2.clone()));
         names.push((listen, "payment-v2"));
-        let settings = Settings { proxy, upstreams: Vec::new(), mode, warnings: Vec::new() };
+        let routing = Routing::default();
+        let authorizer = Authorizer::default();
+        let settings = Settings { proxy, routing, mode, authorizer, warnings: Vec::new() };
         let listeners = Listeners { inbound: Some(inbound), ..Listeners::default() };
         let payment_side = Running::start(settings, Some(v2), Vec::new(), listeners)?;
 
@@ -126,22 +128,24 @@ impl World {
             Endpoint::new(address.to_string()).with_label("version", version)
         };
         let allowed: Vec<String> = names.iter().map(|(_, name)| id(name)).collect();
-        let upstream = UpstreamSettings {
-            config: policies.upstream(SERVICE)?,
+        let upstream = Listed {
             transport: Transport::Mutual(peers::parse(&allowed).map_err(failed)?),
             protocol: Protocol::Auto,
             endpoints: names.iter().map(endpoint).collect(),
         };
         let mut proxy = Proxy::new();
         proxy.namespace = NAMESPACE.to_owned();
-        let settings = Settings { proxy, upstreams: vec![upstream], mode, warnings: Vec::new() };
+        let client = Client::default().with_namespace(NAMESPACE);
+        let listed = [(SERVICE.to_owned(), upstream)].into();
+        let (routing, _) = Routing::new(&policies, listed, client)?;
+        let authorizer = Authorizer::default();
+        let settings = Settings { proxy, routing, mode, authorizer, warnings: Vec::new() };
         let outbound = listen_or_free("outbound", OUTBOUND, &mut notes).await?;
         let admin = listen_or_free("admin", ADMIN, &mut notes).await?;
         let checkout = identity(&ca, "checkout").await?;
         let listeners =
             Listeners { outbound: Some(outbound), admin: Some(admin), ..Listeners::default() };
         let caller_side = Running::start(settings, Some(checkout), identities.clone(), listeners)?;
-        let mesh = caller_side.live.routes.find(SERVICE).map(|target| target.mesh);
 
         let address = |address: Option<SocketAddr>| address.ok_or_else(|| failed("no listener"));
         Ok(Self {
@@ -151,7 +155,7 @@ impl World {
                 .first()
                 .map(|(address, _)| *address)
                 .ok_or_else(|| failed("no endpoint"))?,
-            mesh: mesh.ok_or_else(|| failed("no upstream"))?,
+            meshes: caller_side.live.routes.all(),
             names,
             identities,
             faulty,

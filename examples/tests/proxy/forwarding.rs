@@ -157,7 +157,7 @@ async fn the_admin_listener_tells_how_things_stand() {
     }
     assert_eq!(proxy.admin("/ready").await, (StatusCode::OK, "ready\n".into()));
     let (_, clusters) = proxy.admin("/clusters").await;
-    assert!(clusters.contains(&format!("shop|v1::{app}::state::healthy\n")), "{clusters}");
+    assert!(clusters.contains(&format!("shop|v1::{app}::life::ready\n")), "{clusters}");
     assert!(clusters.contains(&format!("shop|v1::{app}::successes::3\n")), "{clusters}");
     let (_, json) = proxy.admin("/clusters?format=json").await;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();

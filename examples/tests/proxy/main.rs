@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod authorize;
 mod clients;
 mod config;
 mod drain;
 mod forwarding;
 mod mutual;
 mod reload;
+mod routes;
 mod support;

@@ -88,34 +88,45 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
         let second_is_better = match self.strategy {
             Strategy::PeakEwma => {
                 let (decay, default_rtt) = self.shared.estimate();
-                let cost = |index, other| self.cost(index, other, default_rtt);
-                cost(second, first).is_below(cost(first, second), decay)
+                let estimate = |index| self.estimate(index, default_rtt);
+                let (mine, its) = (estimate(second), estimate(first));
+                if mine.is_like(its, self.shared.tolerance(), decay) {
+                    self.is_less_busy(second, first)
+                } else {
+                    let cost = |of: Cost, index, other| of.times(self.crowd(index, other));
+                    cost(mine, second, first).is_below(cost(its, first, second), decay)
+                }
             }
             Strategy::RoundRobin
             | Strategy::Random
             | Strategy::LeastRequest
-            | Strategy::Reported => {
-                // (active_b + 1) / weight_b ≤ active_a / weight_a, multiplied out.
-                let (busy, idle) = (self.active(first), self.active(second));
-                let (busy_share, idle_share) =
-                    (self.candidates.share(first), self.candidates.share(second));
-                u128::from(idle + 1) * u128::from(busy_share)
-                    <= u128::from(busy) * u128::from(idle_share)
-            }
+            | Strategy::Reported => self.is_less_busy(second, first),
         };
         if second_is_better { second } else { first }
     }
 
-    fn cost(&self, index: usize, other: usize, default_rtt: u64) -> Cost {
+    /// `(active_b + 1) / weight_b ≤ active_a / weight_a`, multiplied out.
+    fn is_less_busy(&self, b: usize, a: usize) -> bool {
+        let (busy, idle) = (self.active(a), self.active(b));
+        let (busy_share, idle_share) = (self.candidates.share(a), self.candidates.share(b));
+        u128::from(idle + 1) * u128::from(busy_share) <= u128::from(busy) * u128::from(idle_share)
+    }
+
+    fn estimate(&self, index: usize, default_rtt: u64) -> Cost {
         let load = self.candidates[index].load();
-        let (estimate, stamp) = load.estimate_at_stamp(default_rtt, self.now);
+        let (at_stamp, stamp) = load.estimate_at_stamp(default_rtt, self.now);
+        Cost { at_stamp, stamp }
+    }
+
+    /// What the requests in flight make of the estimate.
+    fn crowd(&self, index: usize, other: usize) -> f64 {
         let relief = if self.candidates.is_weighted() {
             let share = self.candidates.share(index);
             share.min(self.candidates.share(other)) as f64 / share as f64
         } else {
             1.0
         };
-        Cost { at_stamp: estimate * (1.0 + f64::from(load.active()) * relief), stamp }
+        1.0 + f64::from(self.candidates[index].load().active()) * relief
     }
 
     fn active(&self, index: usize) -> u64 {
@@ -139,6 +150,17 @@ struct Cost {
 }
 
 impl Cost {
+    fn times(self, factor: f64) -> Self {
+        Self { at_stamp: self.at_stamp * factor, ..self }
+    }
+
+    /// Whether neither is more than so many times the other. With a factor of 1 nothing is alike.
+    fn is_like(self, other: Self, factor: f64, decay: u64) -> bool {
+        factor > 1.0
+            && !self.times(factor).is_below(other, decay)
+            && !other.times(factor).is_below(self, decay)
+    }
+
     /// Whether this is less than `other`, at any moment after both stamps: the moment cancels out, and what is left is
     /// one exponential of the time between the stamps. That is mostly so short that the bounds
     /// `1 + x ≤ eˣ ≤ 1 / (1 − x)` decide.
@@ -183,6 +205,10 @@ mod tests {
             }
         }
         let same = Cost { at_stamp: 3.0, stamp: 7 };
+        let twice = same.times(2.0);
+        assert!(same.is_like(twice, 2.0, decay) && twice.is_like(same, 2.0, decay));
+        assert!(!same.is_like(twice, 1.99, decay) && !twice.is_like(same, 1.99, decay));
+        assert!(!same.is_like(same, 1.0, decay), "without a tolerance nothing is");
         assert!(!same.is_below(same, decay), "a tie is not less");
     }
 }

@@ -46,15 +46,17 @@ pub enum Peak {
 
 /// A [`Strategy`] and what it needs to know.
 ///
-/// The default is [`Config::least_request`], as in Istio (`loadBalancer.simple`): it needs no tuning, and an
-/// endpoint that fails fast gains nothing from old answers. Envoy's own default is round robin, Linkerd's
-/// is peak-EWMA, which is the better choice where endpoints differ in speed.
+/// The default is [`Config::peak_ewma`] with a [tolerance](Config::with_tolerance) of 2: of the endpoints that fail, hang or
+/// lag its callers see the least, and those that are well it serves as evenly as least-request does; the
+/// [table](super#which-one) has the figures. Istio's default (`loadBalancer.simple`) is least-request, Envoy's own round robin,
+/// Linkerd's peak-EWMA without a tolerance.
 ///
 /// ```
-/// use mesh_core::balance::{Config, Strategy};
+/// use mesh_core::{Ratio, balance::{Config, Strategy}};
 /// use std::time::Duration;
 ///
-/// assert_eq!(Config::default().strategy(), Strategy::LeastRequest);
+/// assert_eq!(Config::default().strategy(), Strategy::PeakEwma);
+/// assert_eq!(Config::default().tolerance(), Ratio::from_percent(200));
 /// let config = Config::peak_ewma().with_decay(Duration::from_secs(5));
 /// assert_eq!(config.decay(), Duration::from_secs(5));
 /// assert_eq!(config.default_rtt(), Duration::from_millis(30));
@@ -67,6 +69,7 @@ pub struct Config {
     pub(super) active_request_bias: Option<Ratio>,
     pub(super) slow_start: Option<SlowStart>,
     pub(super) average: Average,
+    pub(super) tolerance: Ratio,
     pub(super) report: report::Config,
 }
 
@@ -110,6 +113,7 @@ impl Config {
                 unanswered: None,
                 peak: Peak::Decayed,
             },
+            tolerance: Ratio::ONE,
             report: report::Config::new(),
         }
     }
@@ -200,6 +204,29 @@ impl Config {
         self
     }
 
+    /// How many times as high as the other one of two estimates must be to count, for [`Strategy::PeakEwma`]. Those that lie
+    /// closer are alike: then the rule of least-request decides. Default 1, as in Finagle, Linkerd and tower: every difference
+    /// counts. Below 1 counts as 1.
+    ///
+    /// An average that remembers peaks is a noisy one: under load two equal endpoints differ by half as a rule, and
+    /// requests rush from one to the other. What is ill differs by far more: an error counts for 5 s, where an answer takes
+    /// milliseconds. Endpoints that differ in speed by less than the tolerance share as if they did not, unless requests
+    /// pile up at the slower one.
+    ///
+    /// ```
+    /// use mesh_core::{Ratio, balance::Config};
+    ///
+    /// let config = Config::peak_ewma().with_tolerance(Ratio::from_percent(150));
+    /// assert_eq!(config.tolerance(), Ratio::from_percent(150));
+    /// assert_eq!(Config::peak_ewma().with_tolerance(Ratio::ZERO), Config::peak_ewma());
+    /// ```
+    #[must_use]
+    pub const fn with_tolerance(mut self, tolerance: Ratio) -> Self {
+        let is_less = tolerance.as_ppm() < Ratio::ONE.as_ppm();
+        self.tolerance = if is_less { Ratio::ONE } else { tolerance };
+        self
+    }
+
     /// How [`Strategy::Reported`] makes weights of reports.
     #[must_use]
     pub const fn with_report(mut self, report: report::Config) -> Self {
@@ -259,6 +286,11 @@ impl Config {
         self.average.peak
     }
 
+    /// See [`Config::with_tolerance`].
+    pub const fn tolerance(&self) -> Ratio {
+        self.tolerance
+    }
+
     /// See [`Config::with_report`].
     pub const fn report(&self) -> &report::Config {
         &self.report
@@ -274,7 +306,7 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self::least_request()
+        Self::peak_ewma().with_tolerance(Ratio::from_percent(200))
     }
 }
 

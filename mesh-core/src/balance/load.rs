@@ -186,6 +186,13 @@ impl Load {
         }
     }
 
+    /// The latency to expect, in nanoseconds; `None` where it costs the [penalty](Config::with_unanswered_penalty) of what has
+    /// never answered.
+    pub(super) fn known_estimate(&self, average: &Average, now: Timestamp) -> Option<f64> {
+        let is_penalised = average.unanswered.is_some() && self.active() > 0 && self.is_unknown();
+        (!is_penalised).then(|| self.estimate_nanos(average, now))
+    }
+
     /// Whether it has never answered, as far as the estimate tells.
     fn is_unknown(&self) -> bool {
         // A round trip of no time at all is as good as none: Finagle cannot tell them apart either.

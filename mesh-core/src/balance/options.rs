@@ -170,12 +170,24 @@ impl<'a, C: Candidate, A: Fn(&C) -> bool> Options<'a, C, A> {
 
     fn beats(&self, next: usize, best: usize) -> bool {
         let (mine, its) = (self.share(next), self.share(best));
-        if self.search.strategy == Strategy::PeakEwma {
+        if self.search.strategy == Strategy::PeakEwma && !self.are_alike(next, best) {
             let lighter = mine.min(its);
             return self.cost(next, lighter / mine) < self.cost(best, lighter / its);
         }
         // (active + 1) / share ≤ its active / its share, multiplied out.
         (f64::from(self.active(next)) + 1.0) * its <= f64::from(self.active(best)) * mine
+    }
+
+    /// Whether their estimates are so close that the requests in flight decide.
+    fn are_alike(&self, a: usize, b: usize) -> bool {
+        let tolerance = self.search.shared.tolerance();
+        let estimate = |index: usize| {
+            self.search.candidates[index].load().known_estimate(&self.average, self.search.now)
+        };
+        tolerance > 1.0
+            && estimate(a)
+                .zip(estimate(b))
+                .is_some_and(|(a, b)| a <= b * tolerance && b <= a * tolerance)
     }
 
     fn cost(&self, index: usize, relief: f64) -> f64 {

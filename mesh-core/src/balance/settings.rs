@@ -12,6 +12,8 @@ pub(super) struct Shared {
     mode: AtomicU64,
     decay: AtomicU64,
     default_rtt: AtomicU64,
+    /// A factor: the bits of an `f64`.
+    tolerance: AtomicU64,
     failure_penalty: AtomicU64,
     penalty: AtomicU64,
     each: AtomicU64,
@@ -27,6 +29,7 @@ impl Shared {
             mode: zero(),
             decay: zero(),
             default_rtt: zero(),
+            tolerance: zero(),
             failure_penalty: zero(),
             penalty: zero(),
             each: zero(),
@@ -42,6 +45,8 @@ impl Shared {
         let (penalty, each) = config.average.unanswered.unwrap_or_default();
         store(&self.decay, config.average.decay);
         store(&self.default_rtt, config.average.default_rtt);
+        let tolerance = f64::from(config.tolerance.as_ppm()) / f64::from(Ratio::ONE.as_ppm());
+        store(&self.tolerance, tolerance.to_bits());
         store(&self.failure_penalty, config.average.failure_penalty);
         store(&self.penalty, penalty);
         store(&self.each, each);
@@ -61,6 +66,11 @@ impl Shared {
     /// What the plain comparison of two estimates needs: the decay, and the default round trip time.
     pub(super) fn estimate(&self) -> (u64, u64) {
         (self.decay.load(Ordering::Relaxed), self.default_rtt.load(Ordering::Relaxed))
+    }
+
+    /// How many times as high an estimate must be to count; 1 is any.
+    pub(super) fn tolerance(&self) -> f64 {
+        f64::from_bits(self.tolerance.load(Ordering::Relaxed))
     }
 
     pub(super) fn average(&self, mode: Mode) -> Average {

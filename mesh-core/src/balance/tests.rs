@@ -49,7 +49,7 @@ impl Candidate for Host {
 
 const START: Timestamp = Timestamp::from_secs(1);
 
-const ALL: [fn() -> Config; 12] = [
+const ALL: [fn() -> Config; 13] = [
     Config::round_robin,
     Config::random,
     Config::least_request,
@@ -62,6 +62,7 @@ const ALL: [fn() -> Config; 12] = [
     || Config::least_request().with_active_request_bias(Some(Ratio::ONE)),
     || Config::peak_ewma().with_choices(Choices::drawn(2).unwrap()),
     || Config::peak_ewma().with_peak(Peak::Stored),
+    Config::default,
 ];
 
 fn minute() -> SlowStart {
@@ -208,7 +209,7 @@ fn a_pick_costs_the_same_however_many_there_are() {
 #[test]
 fn the_config_can_be_replaced() {
     let balancer = Balancer::default();
-    assert_eq!(balancer.config().strategy(), Strategy::LeastRequest);
+    assert_eq!(balancer.config().strategy(), Strategy::PeakEwma);
     for config in ALL {
         let config = config().with_decay(Duration::from_secs(3));
         balancer.set_config(&config);

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use super::{
     client::Client,
     head::Head,
+    index::{Facet, Found},
     path::{Key, Path, PathMatch},
     text::{Compile, Pattern, Text, TextMatch},
 };
@@ -197,8 +198,20 @@ impl Match {
         self
     }
 
-    pub(super) fn key(&self) -> Key<'_> {
-        self.path.as_ref().map_or(Key::Prefix(""), PathMatch::key)
+    pub(super) fn key(&self) -> Found<'_> {
+        let path = self.path.as_ref().map_or(Key::Prefix(""), PathMatch::key);
+        (path, self.facet())
+    }
+
+    /// The first header or parameter that must have one value.
+    fn facet(&self) -> Option<(Facet<'_>, &str)> {
+        let headers = self.headers.iter().filter(|(name, _)| Part::of_header(name).is_none());
+        let headers = headers.map(|(name, text)| (Facet::Header(name), text));
+        let params = self.params.iter().map(|(name, text)| (Facet::Param(name), text));
+        headers.chain(params).find_map(|(facet, text)| match text {
+            TextMatch::Exact(value) => Some((facet, value.as_str())),
+            TextMatch::Present | TextMatch::Prefix(_) | TextMatch::Regex(_) => None,
+        })
     }
 
     pub(super) fn compile<P>(self, compile: Compile<'_, P>) -> Result<Block<P>, InvalidConfig> {

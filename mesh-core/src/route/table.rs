@@ -2,9 +2,8 @@ use super::{
     client::Client,
     gateway,
     head::Head,
-    index::Index,
+    index::{self, Index},
     matching::{Block, Match},
-    path::Key,
     text::Pattern,
 };
 use crate::InvalidConfig;
@@ -22,7 +21,9 @@ use crate::InvalidConfig;
 ///
 /// An expression is a candidate by the letters in front of its first special character. So 100,000 routes of different
 /// paths cost hardly more than ten: with the search of as many [`Hosts`](super::Hosts) 2,500 instructions a request, where
-/// ten cost 1,350. 100,000 routes of one path that differ in their headers are asked one by one, 35 ns each. Upper-case
+/// ten cost 1,350. Of more than eight routes of one path those that want a header or a parameter to have one value are found by
+/// that value, `log n` for each such name: the last of 100,000 tenants in 0.6 µs, where the last of ten takes 0.2 µs; such a
+/// table is built in 0.3 s. Those that want a prefix or match an expression are asked one by one, 35 ns each. Upper-case
 /// letters in the request's path cost up to three times as much, for then it is compared letter by letter.
 ///
 /// ```
@@ -119,7 +120,7 @@ impl<T, P> Table<T, P> {
         if u32::try_from(count.max(routes.len())).is_err() {
             return Err(InvalidConfig::new("match", count, "at most 4294967295 matches"));
         }
-        let index = Index::new(matches.iter().map(|(one, _)| -> Key<'_> { one.key() }));
+        let index = Index::new(matches.iter().map(|(one, _)| -> index::Found<'_> { one.key() }));
         let mut entries = Vec::with_capacity(count);
         for (one, route) in matches {
             entries.push(Entry { block: one.compile(&mut compile)?, route: route as u32 });
@@ -137,7 +138,7 @@ impl<T, P: Pattern> Table<T, P> {
     /// The route of the request; `None`: no route takes it (404). Allocates nothing, unless `head` or a pattern does.
     pub fn find(&self, head: &impl Head) -> Option<Found<'_, T>> {
         let mut first: Option<(u32, usize)> = None;
-        for candidates in self.index.candidates(head.path()) {
+        for candidates in self.index.candidates(head) {
             let before = first.map_or(u32::MAX, |(entry, _)| entry);
             let earlier = candidates.iter().take_while(|entry| **entry < before);
             let matched = earlier.filter_map(|entry| {

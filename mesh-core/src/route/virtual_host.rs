@@ -39,6 +39,20 @@ impl<T> VirtualHost<T> {
         Self { hosts, rules: Rules::ByPrecedence(rules) }
     }
 
+    /// The same rules under other names.
+    ///
+    /// ```
+    /// use mesh_core::route::{Forward, Rule, VirtualHost};
+    ///
+    /// let shop = VirtualHost::new(["shop"], vec![Rule::new(Forward::to("v1").into())]);
+    /// assert_eq!(shop.with_hosts(["shop.sales"]).hosts(), ["shop.sales"]);
+    /// ```
+    #[must_use]
+    pub fn with_hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Its names.
     pub fn hosts(&self) -> &[String] {
         &self.hosts

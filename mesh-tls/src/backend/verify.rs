@@ -37,6 +37,24 @@ pub(crate) struct PeerVerifier {
 }
 
 impl PeerVerifier {
+    /// Trust and policy, outside of any handshake.
+    pub(crate) fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> Result<(), Refusal> {
+        let (trust, policy) = (&self.trust, &self.policy);
+        let verified =
+            trust.verify_peer(end_entity, intermediates, now, role, self.algorithms, policy);
+        let peer = verified.map_err(Refusal::Untrusted)?;
+        match policy.admits(&peer) {
+            true => Ok(()),
+            false => Err(Refusal::NotAuthorized(peer.id().clone())),
+        }
+    }
+
     pub(super) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -44,15 +62,7 @@ impl PeerVerifier {
         now: UnixTime,
         role: Role,
     ) -> Result<(), Error> {
-        let result = self
-            .trust
-            .verify(end_entity, intermediates, now, role, self.algorithms)
-            .map_err(Refusal::Untrusted)
-            .and_then(|peer| match self.policy.allows(peer.id()) {
-                true => Ok(()),
-                false => Err(Refusal::NotAuthorized(peer.id().clone())),
-            });
-        result.map_err(|refusal| {
+        self.judge(end_entity, intermediates, now, role).map_err(|refusal| {
             let alert = alert_for(&refusal);
             // Outside our own handshakes (a configuration lent to another client) nobody listens.
             let _unheard = REFUSAL.try_with(|slot| slot.replace(Some(refusal)));
@@ -156,6 +166,11 @@ fn alert_for(refusal: &Refusal) -> CertificateError {
             }
             Untrusted::WrongPurpose => CertificateError::InvalidPurpose,
             Untrusted::BadSignature => CertificateError::BadSignature,
+            Untrusted::Revoked => CertificateError::Revoked,
+            Untrusted::RevocationUnknown | Untrusted::RevocationForged => {
+                CertificateError::UnknownRevocationStatus
+            }
+            Untrusted::RevocationOutdated => CertificateError::ExpiredRevocationList,
             Untrusted::NoCertificate
             | Untrusted::NotAnSvid(_)
             | Untrusted::BadIssuer(_)

@@ -3,7 +3,10 @@
 use std::{error::Error, fmt, path::PathBuf};
 
 use super::{BoxError, Untrusted};
-use crate::id::{SpiffeId, TrustDomain};
+use crate::{
+    id::{SpiffeId, TrustDomain},
+    material::Trust,
+};
 
 /// Key material that was not taken. What was in use before stays in use.
 ///
@@ -13,6 +16,8 @@ pub struct MaterialError {
     kind: MaterialErrorKind,
     file: Option<PathBuf>,
     cause: Option<BoxError>,
+    /// Whom to trust, where that could be told although the own certificate or key could not.
+    trust: Option<Box<Trust>>,
 }
 
 /// The kinds of [`MaterialError`].
@@ -25,6 +30,8 @@ pub enum MaterialErrorKind {
     Unsettled,
     /// No certificate in it, in PEM.
     NoCertificate,
+    /// No revocation list in it, in PEM.
+    NoCrl,
     /// No private key in it, in unencrypted PEM.
     NoKey,
     /// The private key is of a kind or size that cannot be used; the text says why.
@@ -42,8 +49,12 @@ pub enum MaterialErrorKind {
     },
     /// A certificate of the bundle, counted from one, cannot be a root; the text says why.
     BadBundle(usize, String),
+    /// A revocation list, counted from one, cannot be used; the text says why.
+    BadCrl(usize, String),
     /// Two files hold a bundle for this one trust domain.
     TwoBundles(TrustDomain),
+    /// The SPIFFE bundle map cannot be used; the text says why.
+    BadBundleMap(String),
     /// The cryptography provider does not work with TLS 1.3, or there is none.
     Provider(String),
     /// Nothing was delivered in time.
@@ -54,6 +65,32 @@ pub enum MaterialErrorKind {
     DriverEnded,
     /// A source of another kind failed; the cause is behind [`source`](std::error::Error::source).
     Source,
+}
+
+impl MaterialErrorKind {
+    /// Whether it says nothing against the bundles that came with the own certificate.
+    pub(crate) fn is_about_the_own_certificate(&self) -> bool {
+        match self {
+            Self::NoCertificate
+            | Self::NoKey
+            | Self::BadKey(_)
+            | Self::KeyMismatch
+            | Self::OwnCertificate(_)
+            | Self::UnexpectedId { .. } => true,
+            Self::Unreadable
+            | Self::Unsettled
+            | Self::NoCrl
+            | Self::BadBundle(..)
+            | Self::BadCrl(..)
+            | Self::TwoBundles(_)
+            | Self::BadBundleMap(_)
+            | Self::Provider(_)
+            | Self::Timeout
+            | Self::Withdrawn
+            | Self::DriverEnded
+            | Self::Source => false,
+        }
+    }
 }
 
 impl MaterialError {
@@ -76,12 +113,12 @@ impl MaterialError {
     }
 
     pub(crate) fn new(kind: MaterialErrorKind) -> Self {
-        Self { kind, file: None, cause: None }
+        Self { kind, file: None, cause: None, trust: None }
     }
 
     pub(crate) fn unreadable(file: PathBuf, cause: std::io::Error) -> Self {
         let kind = MaterialErrorKind::Unreadable;
-        Self { kind, file: Some(file), cause: Some(cause.into()) }
+        Self { file: Some(file), cause: Some(cause.into()), ..Self::new(kind) }
     }
 
     pub(crate) fn key_mismatch() -> Self {
@@ -94,6 +131,19 @@ impl MaterialError {
 
     pub(crate) fn bad_bundle(number: usize, why: &str) -> Self {
         Self::new(MaterialErrorKind::BadBundle(number, why.into()))
+    }
+
+    pub(crate) fn bad_crl(number: usize, why: &str) -> Self {
+        Self::new(MaterialErrorKind::BadCrl(number, why.into()))
+    }
+
+    pub(crate) fn with_trust(mut self, trust: Trust) -> Self {
+        self.trust = Some(Box::new(trust));
+        self
+    }
+
+    pub(crate) fn trust(&self) -> Option<&Trust> {
+        self.trust.as_deref()
     }
 
     pub(crate) fn in_file(mut self, file: impl Into<PathBuf>) -> Self {
@@ -115,6 +165,9 @@ impl fmt::Display for MaterialError {
             MaterialErrorKind::NoCertificate => {
                 f.write_str("no certificate found; PEM with BEGIN CERTIFICATE is expected")
             }
+            MaterialErrorKind::NoCrl => {
+                f.write_str("no revocation list found; PEM with BEGIN X509 CRL is expected")
+            }
             MaterialErrorKind::NoKey => f.write_str(
                 "no private key found; unencrypted PEM (PKCS#8, SEC1 or PKCS#1) is expected",
             ),
@@ -131,8 +184,14 @@ impl fmt::Display for MaterialError {
             MaterialErrorKind::BadBundle(number, why) => {
                 write!(f, "certificate {number} of the bundle cannot be a root: {why}")
             }
+            MaterialErrorKind::BadCrl(number, why) => {
+                write!(f, "revocation list {number} cannot be used: {why}")
+            }
             MaterialErrorKind::TwoBundles(domain) => {
                 write!(f, "this is a second bundle for the trust domain {domain}; keep one")
+            }
+            MaterialErrorKind::BadBundleMap(why) => {
+                write!(f, "the SPIFFE bundle map cannot be used: {why}")
             }
             MaterialErrorKind::Provider(why) => write!(
                 f,

@@ -6,12 +6,14 @@
 mod accept;
 mod connect;
 mod material;
+mod rules;
 
 use std::fmt;
 
 pub use accept::{AcceptError, AcceptErrorKind};
 pub use connect::{ConnectError, ConnectErrorKind};
 pub use material::{MaterialError, MaterialErrorKind};
+pub use rules::{IssuerRule, SvidRule};
 
 use crate::id::{SpiffeId, TrustDomain};
 
@@ -34,10 +36,18 @@ pub enum Untrusted {
     UnknownTrustDomain(TrustDomain),
     /// Its extended key usage is for something else.
     WrongPurpose,
-    /// It breaks a rule of X.509-SVID, named here.
-    NotAnSvid(&'static str),
-    /// A certificate above it must not issue, for the reason named here.
-    BadIssuer(&'static str),
+    /// It breaks this rule of X.509-SVID.
+    NotAnSvid(SvidRule),
+    /// A certificate above it must not issue: it breaks this rule.
+    BadIssuer(IssuerRule),
+    /// A revocation list of its issuer names it, or an issuer above it.
+    Revoked,
+    /// There are revocation lists, and none is of its issuer. See [`Revocation`](crate::Revocation).
+    RevocationUnknown,
+    /// The revocation list of its issuer is out of date. See [`Revocation`](crate::Revocation).
+    RevocationOutdated,
+    /// The revocation list that bears its issuer's name is not by its issuer, or its issuer must not make any.
+    RevocationForged,
     /// More than 16 certificates, or more than 64 KiB of them.
     ChainTooLong,
     /// The peer does not hold the key of its certificate.
@@ -86,8 +96,16 @@ impl fmt::Display for Untrusted {
                 write!(f, "no bundle is loaded for its trust domain {domain}")
             }
             Self::WrongPurpose => f.write_str("its extended key usage is for another purpose"),
-            Self::NotAnSvid(why) => write!(f, "its certificate is no X.509-SVID: {why}"),
-            Self::BadIssuer(why) => write!(f, "an issuer in its chain must not issue: {why}"),
+            Self::NotAnSvid(rule) => write!(f, "its certificate is no X.509-SVID: {rule}"),
+            Self::BadIssuer(rule) => write!(f, "an issuer in its chain must not issue: {rule}"),
+            Self::Revoked => f.write_str("it, or an issuer above it, has been revoked"),
+            Self::RevocationUnknown => f.write_str("no revocation list is of its issuer"),
+            Self::RevocationOutdated => {
+                f.write_str("the revocation list of its issuer is out of date")
+            }
+            Self::RevocationForged => {
+                f.write_str("its issuer did not sign the revocation list in its name, or must not")
+            }
             Self::ChainTooLong => f.write_str("its chain has over 16 certificates or 64 KiB"),
             Self::BadSignature => f.write_str("it does not hold the key of its certificate"),
             Self::Chain(why) => write!(f, "its chain does not verify: {why}"),

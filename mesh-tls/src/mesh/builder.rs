@@ -9,12 +9,14 @@ use arc_swap::ArcSwapOption;
 use rustls::crypto::CryptoProvider;
 use tokio::{sync::watch, time};
 
-use super::{Counters, Driver, MeshTls, PAUSE, Shared};
+use super::{Counters, Demands, Driver, MeshTls, PAUSE, Plaintext, Shared};
 use crate::{
     backend::{Provider, default_provider},
     clock::{Clock, SystemClock},
     error::{MaterialError, MaterialErrorKind},
     id::SpiffeId,
+    live::Registry,
+    revocation::Revocation,
     source::{IdentitySource, SourceEvent},
 };
 
@@ -25,7 +27,7 @@ const FIRST_MATERIAL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct MeshTlsBuilder<S> {
     source: S,
-    expected: Option<SpiffeId>,
+    demands: Demands,
     crypto: Option<Arc<CryptoProvider>>,
     clock: Arc<dyn Clock>,
     first_material_timeout: Duration,
@@ -35,7 +37,7 @@ impl<S: IdentitySource> MeshTlsBuilder<S> {
     pub(super) fn new(source: S) -> Self {
         Self {
             source,
-            expected: None,
+            demands: Demands::default(),
             crypto: None,
             clock: Arc::new(SystemClock::new()),
             first_material_timeout: FIRST_MATERIAL_TIMEOUT,
@@ -44,8 +46,16 @@ impl<S: IdentitySource> MeshTlsBuilder<S> {
 
     /// Refuses own certificates with any other SPIFFE ID. Without it, whatever the source delivers is taken.
     #[must_use]
-    pub fn expect_id(self, id: SpiffeId) -> Self {
-        Self { expected: Some(id), ..self }
+    pub fn expect_id(mut self, id: SpiffeId) -> Self {
+        self.demands.expected = Some(id);
+        self
+    }
+
+    /// What is made of revocation lists, where the material has any. Default: what is not known to be good is refused.
+    #[must_use]
+    pub fn revocation(mut self, revocation: Revocation) -> Self {
+        self.demands.revocation = revocation;
+        self
     }
 
     /// Uses this cryptography. Default: aws-lc-rs where that feature is on, else ring; never the process default.
@@ -149,7 +159,9 @@ impl<S: IdentitySource> MeshTlsBuilder<S> {
         Ok(Arc::new(Shared {
             provider: Provider { crypto, clock: Arc::clone(&self.clock) },
             counters: Counters::default(),
-            expected: self.expected.clone(),
+            live: Registry::default(),
+            plaintext: Plaintext::default(),
+            demands: self.demands.clone(),
             current: ArcSwapOption::empty(),
             published: watch::Sender::new(0),
             last_error: Mutex::new(None),

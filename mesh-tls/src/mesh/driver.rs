@@ -107,6 +107,9 @@ async fn run(
             Err(error) => {
                 shared.counters.add(super::Counter::SourceErrors);
                 shared.report(&error);
+                if let Some(trust) = error.trust() {
+                    shared.narrow(trust);
+                }
                 drop(shared);
                 time::sleep(PAUSE).await;
             }

@@ -9,8 +9,9 @@ use crate::{
     error::{MaterialError, MaterialErrorKind, Untrusted},
     id::SpiffeId,
     info::PeerIdentity,
-    material::Material,
+    material::{Material, Trust},
     policy::PeerPolicy,
+    revocation::Revocation,
     svid,
 };
 
@@ -23,8 +24,17 @@ pub(crate) struct Generation {
     pub(crate) own: PeerIdentity,
     pub(crate) own_key: OwnKey,
     pub(crate) trust: Arc<TrustStore>,
+    /// What `trust` was made of.
+    trusted: Trust,
     leaf: CertificateDer<'static>,
     provider: Provider,
+}
+
+/// What is asked of every generation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Demands {
+    pub(super) expected: Option<SpiffeId>,
+    pub(super) revocation: Revocation,
 }
 
 impl Generation {
@@ -32,28 +42,52 @@ impl Generation {
         material: Material,
         number: u64,
         provider: &Provider,
-        expected: Option<&SpiffeId>,
+        demands: &Demands,
         previous: Option<&Self>,
     ) -> Result<Self, MaterialError> {
-        let Material { chain, key, bundles, origin: _ } = material;
+        let Demands { expected, revocation } = demands;
+        let Material { chain, key, trust: trusted, origin: _ } = material;
         let leaf = chain
             .first()
             .cloned()
             .ok_or_else(|| MaterialError::new(MaterialErrorKind::NoCertificate))?;
         let own = svid::check_leaf(&leaf).map_err(own_certificate)?;
-        if let Some(expected) = expected.filter(|expected| *expected != own.id()) {
+        if let Some(expected) = expected.as_ref().filter(|expected| *expected != own.id()) {
             let (expected, found) = (expected.clone(), own.id().clone());
             return Err(MaterialError::new(MaterialErrorKind::UnexpectedId { expected, found }));
         }
-        let trust = TrustStore::new(&bundles)?;
+        let trust = TrustStore::new(&trusted, *revocation)?;
         let only_the_bundle_changed = previous.is_some_and(|previous| previous.leaf == leaf);
         if !only_the_bundle_changed {
             check_own(&chain, &own, &trust, provider)?;
         }
-        warn_of_expired_roots(&bundles, provider.clock.now());
+        warn_of_expired_roots(&trusted.bundles, provider.clock.now());
         let own_key = OwnKey::new(chain, key, provider)?;
         let (trust, provider) = (Arc::new(trust), provider.clone());
-        Ok(Self { number, own, own_key, trust, leaf, provider })
+        Ok(Self { number, own, own_key, trust, trusted, leaf, provider })
+    }
+
+    /// The same identity, trusting only whom `trust` trusts too; `None` when that is what it does already.
+    pub(super) fn narrowed(
+        &self,
+        trust: &Trust,
+        number: u64,
+        demands: &Demands,
+    ) -> Result<Option<Self>, MaterialError> {
+        let trusted = self.trusted.narrowed_to(trust);
+        if trusted == self.trusted {
+            return Ok(None);
+        }
+        let trust = Arc::new(TrustStore::new(&trusted, demands.revocation)?);
+        Ok(Some(Self {
+            number,
+            own: self.own.clone(),
+            own_key: self.own_key.clone(),
+            trust,
+            trusted,
+            leaf: self.leaf.clone(),
+            provider: self.provider.clone(),
+        }))
     }
 
     pub(crate) fn verifier(&self, policy: &PeerPolicy, mandatory: bool) -> PeerVerifier {

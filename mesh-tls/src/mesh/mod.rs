@@ -8,7 +8,9 @@
 //! verifier looks up the current roots, is how access survives the removal of a certificate authority: a resumed
 //! session never asks the verifier.
 //!
-//! New material changes new handshakes. Connections that exist are not touched: TLS has no second authentication.
+//! New material changes new handshakes. TLS has no second authentication, so the connections that exist are judged again
+//! by the new trust: those whose peer it no longer covers are [drained](crate::stream), the others are not touched. A new
+//! certificate of our own alone ends no connection.
 //!
 //! # What is checked before a generation is published
 //!
@@ -20,14 +22,28 @@
 //! | every root can be a root | refused |
 //! | the leaf leads to our own bundle | refused, unless only the bundle changed: less trust must take effect at once |
 //!
-//! What was refused is counted and shown by [`MeshTls::status`]; the last good generation stays, and with it the
-//! last good bundle. A certificate from the future is tried again every 5 s, and counted each time. An empty bundle
-//! is no mistake, it revokes: nobody is trusted from then on.
+//! What was refused is counted and shown by [`MeshTls::status`], and the last good generation stays. A certificate from
+//! the future is tried again every 5 s, and counted each time.
+//!
+//! # Trust is taken back at once
+//!
+//! | of the new state | what becomes of trust |
+//! | --- | --- |
+//! | the own certificate or key is bad, the bundles are good | the roots that are gone are gone, none is added; the identity stays |
+//! | a bundle is empty, or its trust domain is not there any more | nobody of that trust domain is trusted: it revokes |
+//! | a bundle, map or revocation list is unreadable or has a bad root | all stays: unreadable is not empty |
 
 mod builder;
 mod driver;
 mod generation;
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics;
+mod plaintext;
 mod stats;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+pub(crate) mod testing;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
 
 use std::{
     fmt,
@@ -42,19 +58,23 @@ use tokio::{
 
 pub use builder::MeshTlsBuilder;
 pub use driver::Driver;
+#[cfg(feature = "metrics")]
+pub use metrics::describe_metrics;
+pub use plaintext::PlaintextSource;
 pub use stats::Stats;
 
 use driver::PAUSE;
-pub(crate) use generation::Generation;
+pub(crate) use generation::{Demands, Generation};
+use plaintext::Plaintext;
 pub(crate) use stats::{Counter, Counters};
 
 use crate::{
     backend::{ClientSettings, LiveConfig, Provider},
     client::{HttpConnector, MtlsConnector},
     error::{ConnectError, MaterialError, MaterialErrorKind},
-    id::SpiffeId,
     info::PeerIdentity,
-    material::Material,
+    live::Registry,
+    material::{Material, Trust},
     policy::PeerPolicy,
     server::MtlsAcceptor,
     source::IdentitySource,
@@ -93,7 +113,10 @@ pub struct Status {
 pub(crate) struct Shared {
     pub(crate) provider: Provider,
     pub(crate) counters: Counters,
-    expected: Option<SpiffeId>,
+    /// The connections that exist.
+    pub(crate) live: Registry,
+    pub(crate) plaintext: Plaintext,
+    demands: Demands,
     current: ArcSwapOption<Generation>,
     /// The number of the last generation published. Its sender living here tells the driver when to stop.
     published: watch::Sender<u64>,
@@ -169,6 +192,20 @@ impl MeshTls {
         self.shared.counters.snapshot(current.as_deref())
     }
 
+    /// The networks that have made plaintext connections to our acceptors, those with the most first; at most 256.
+    ///
+    /// ```no_run
+    /// # fn report(mesh: &mesh_tls::MeshTls) {
+    /// for source in mesh.plaintext_sources() {
+    ///     println!("{source}"); // 10.2.7.0/24 to 10.2.9.14:8080: 120
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn plaintext_sources(&self) -> Vec<PlaintextSource> {
+        self.shared.plaintext.sources()
+    }
+
     /// What the identity looks like now.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -215,19 +252,17 @@ impl Shared {
     /// Only the driver calls it, one update after another.
     pub(crate) fn publish(&self, material: Material) -> Result<(), MaterialError> {
         let previous = self.current();
-        let origin = material.origin.clone();
+        let (origin, trust) = (material.origin.clone(), material.trust.clone());
         let number = *self.published.borrow() + 1;
-        let built = Generation::build(
-            material,
-            number,
-            &self.provider,
-            self.expected.as_ref(),
-            previous.as_deref(),
-        );
+        let built =
+            Generation::build(material, number, &self.provider, &self.demands, previous.as_deref());
         let generation = built.map_err(|error| {
             let error = origin.into_iter().fold(error, |error, origin| origin.blame(error));
             self.counters.add(Counter::UpdatesRefused);
             self.report(&error);
+            if error.kind().is_about_the_own_certificate() {
+                self.narrow(&trust);
+            }
             error
         })?;
         tracing::info!(
@@ -237,11 +272,38 @@ impl Shared {
             trust = ?generation.trust,
             "identity published"
         );
-        self.current.store(Some(Arc::new(generation)));
         self.set_last_error(None);
+        self.use_from_now_on(generation);
+        Ok(())
+    }
+
+    /// Takes back what `trust` does not trust any more, with the identity in use: a root that was removed must not
+    /// wait for the next good certificate.
+    pub(crate) fn narrow(&self, trust: &Trust) {
+        let number = *self.published.borrow() + 1;
+        let Some(current) = self.current() else { return };
+        match current.narrowed(trust, number, &self.demands) {
+            Ok(Some(generation)) => {
+                tracing::warn!(
+                    generation = number,
+                    trust = ?generation.trust,
+                    "trust was taken back; the identity stays the last good one"
+                );
+                self.use_from_now_on(generation);
+            }
+            Ok(None) => {}
+            Err(error) => self.report(&error),
+        }
+    }
+
+    fn use_from_now_on(&self, generation: Generation) {
+        let number = generation.number;
+        #[cfg(feature = "metrics")]
+        self.counters.published(&generation);
+        self.current.store(Some(Arc::new(generation)));
         self.counters.add(Counter::Rotations);
         self.published.send_replace(number);
-        Ok(())
+        self.live.changed();
     }
 
     /// Stops using the identity: every handshake that starts from now on fails.

@@ -9,6 +9,7 @@ use crate::error::{AcceptErrorKind, ConnectErrorKind, Untrusted};
 ///
 /// A snapshot: each number is right, and they were read one after another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Handshakes with clients that succeeded.
@@ -31,6 +32,8 @@ pub struct Stats {
     pub refused_timeout: u64,
     /// Clients turned away because no identity was loaded.
     pub refused_not_ready: u64,
+    /// Clients whose handshake was aborted because too many others were going on.
+    pub refused_crowded_out: u64,
     /// Every other handshake with a client that failed: broken off, no common protocol, rejected by it.
     pub refused_other: u64,
     /// Handshakes with servers that succeeded on our side.
@@ -45,6 +48,16 @@ pub struct Stats {
     pub connect_not_ready: u64,
     /// Every other connection that was not made.
     pub connect_other: u64,
+    /// Connections, of both sides, asked to end because the peer is not trusted any more.
+    pub drained_untrusted: u64,
+    /// Connections asked to end because the policy does not allow the peer any more.
+    pub drained_not_authorized: u64,
+    /// Connections without a peer asked to end because the mode became strict.
+    pub drained_no_proof: u64,
+    /// Connections asked to end because of their age.
+    pub drained_age: u64,
+    /// Connections asked to end because the certificate that the peer had shown has expired.
+    pub drained_expired: u64,
     /// Generations published, the first one included.
     pub rotations: u64,
     /// Updates that did not pass the checks.
@@ -70,6 +83,7 @@ pub(crate) enum Counter {
     RefusedNotAuthorized,
     RefusedTimeout,
     RefusedNotReady,
+    RefusedCrowdedOut,
     RefusedOther,
     Connected,
     ConnectUntrusted,
@@ -77,6 +91,11 @@ pub(crate) enum Counter {
     ConnectRejectedByPeer,
     ConnectNotReady,
     ConnectOther,
+    DrainedUntrusted,
+    DrainedNotAuthorized,
+    DrainedNoProof,
+    DrainedAge,
+    DrainedExpired,
     Rotations,
     UpdatesRefused,
     SourceErrors,
@@ -85,21 +104,33 @@ pub(crate) enum Counter {
 const COUNTERS: usize = Counter::SourceErrors as usize + 1;
 
 #[derive(Debug, Default)]
-pub(crate) struct Counters([AtomicU64; COUNTERS]);
+pub(crate) struct Counters {
+    counts: [AtomicU64; COUNTERS],
+    #[cfg(feature = "metrics")]
+    label: super::metrics::Label,
+}
 
 // === impl Counters ===
 
 impl Counters {
     pub(crate) fn add(&self, counter: Counter) {
-        if let Some(count) = self.0.get(counter as usize) {
+        if let Some(count) = self.counts.get(counter as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        #[cfg(feature = "metrics")]
+        self.label.add(counter);
+    }
+
+    /// Another identity is current.
+    #[cfg(feature = "metrics")]
+    pub(super) fn published(&self, generation: &Generation) {
+        self.label.published(generation);
     }
 
     pub(super) fn snapshot(&self, current: Option<&Generation>) -> Stats {
         use Counter as C;
         let of = |counter: C| {
-            self.0.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+            self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
         };
         Stats {
             accepted: of(C::Accepted),
@@ -112,6 +143,7 @@ impl Counters {
             refused_not_authorized: of(C::RefusedNotAuthorized),
             refused_timeout: of(C::RefusedTimeout),
             refused_not_ready: of(C::RefusedNotReady),
+            refused_crowded_out: of(C::RefusedCrowdedOut),
             refused_other: of(C::RefusedOther),
             connected: of(C::Connected),
             connect_untrusted: of(C::ConnectUntrusted),
@@ -119,6 +151,11 @@ impl Counters {
             connect_rejected_by_peer: of(C::ConnectRejectedByPeer),
             connect_not_ready: of(C::ConnectNotReady),
             connect_other: of(C::ConnectOther),
+            drained_untrusted: of(C::DrainedUntrusted),
+            drained_not_authorized: of(C::DrainedNotAuthorized),
+            drained_no_proof: of(C::DrainedNoProof),
+            drained_age: of(C::DrainedAge),
+            drained_expired: of(C::DrainedExpired),
             rotations: of(C::Rotations),
             updates_refused: of(C::UpdatesRefused),
             source_errors: of(C::SourceErrors),
@@ -158,6 +195,10 @@ impl From<&Untrusted> for Counter {
             Untrusted::WrongPurpose
             | Untrusted::NotAnSvid(_)
             | Untrusted::BadIssuer(_)
+            | Untrusted::Revoked
+            | Untrusted::RevocationUnknown
+            | Untrusted::RevocationOutdated
+            | Untrusted::RevocationForged
             | Untrusted::ChainTooLong
             | Untrusted::BadSignature
             | Untrusted::Chain(_) => Self::RefusedBadCertificate,

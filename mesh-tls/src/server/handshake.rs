@@ -7,16 +7,17 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{MtlsAcceptor, ServerMode};
 use crate::{
     backend::{capture, classify, tls_info},
     error::{AcceptError, AcceptErrorKind, Untrusted},
     info::ConnInfo,
+    live::{Judge, Watch, Why},
     mesh::Counter,
     prefixed::Prefixed,
-    stream::MeshStream,
+    stream::{MeshStream, Transport},
     svid,
 };
 
@@ -37,62 +38,91 @@ pub(super) async fn run<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mode = acceptor.mode.get();
     let io = Prefixed::new(io);
-    let result = match mode {
-        ServerMode::Strict => tls(acceptor, io, addresses, mode).await,
-        ServerMode::Permissive => detect(acceptor, io, addresses).await,
-        ServerMode::Disabled => Ok(plain(io, addresses)),
+    let result = match acceptor.mode.get() {
+        mode @ (ServerMode::Strict | ServerMode::Permissive) => {
+            detect(acceptor, io, addresses, mode).await
+        }
+        ServerMode::Disabled => Ok(plain(acceptor, io, addresses)),
     };
-    // A client may take its time, and the mode may have become strict meanwhile.
-    let result = result.and_then(|stream| held_to(acceptor.mode.get(), stream));
-    let counters = &acceptor.mesh.shared().counters;
+    // A client may take its time, and mode, policy or trust may have changed meanwhile.
+    let result = result.and_then(held_to_what_is_true_now);
+    let shared = acceptor.mesh.shared();
     match &result {
-        Ok(stream) if stream.info().tls().is_some() => counters.add(Counter::Accepted),
-        Ok(_) => counters.add(Counter::AcceptedPlaintext),
+        Ok(stream) if stream.info().tls().is_some() => shared.counters.add(Counter::Accepted),
+        Ok(_) => {
+            shared.counters.add(Counter::AcceptedPlaintext);
+            shared.plaintext.seen(addresses.0, addresses.1, shared.provider.clock.now());
+        }
         Err(error) => {
-            counters.add(error.kind().into());
+            shared.counters.add(error.kind().into());
             tracing::debug!(remote = ?addresses.0, %error, "connection refused");
         }
     }
     result
 }
 
-/// What strict promises, checked last and for every way in: no stream without a peer.
-fn held_to<IO>(mode: ServerMode, stream: MeshStream<IO>) -> Result<MeshStream<IO>, AcceptError> {
-    let (peer, tls) = (stream.info().peer(), stream.info().tls());
-    let refusal = match (mode, peer, tls) {
-        (ServerMode::Strict, None, None) => AcceptErrorKind::PlaintextRefused,
-        (ServerMode::Strict, None, Some(_)) => {
-            AcceptErrorKind::PeerUntrusted(Untrusted::NoCertificate)
-        }
-        (ServerMode::Strict, Some(_), _)
-        | (ServerMode::Permissive | ServerMode::Disabled, _, _) => return Ok(stream),
-    };
-    Err(AcceptError::new(refusal))
+fn held_to_what_is_true_now<IO>(mut stream: MeshStream<IO>) -> Result<MeshStream<IO>, AcceptError> {
+    let Err(why) = stream.confirm() else { return Ok(stream) };
+    Err(AcceptError::new(match why {
+        Why::NoProof if stream.info().tls().is_none() => AcceptErrorKind::PlaintextRefused,
+        Why::NoProof => AcceptErrorKind::PeerUntrusted(Untrusted::NoCertificate),
+        Why::NotTrusted(why) => AcceptErrorKind::PeerUntrusted(why),
+        Why::NotAuthorized(id) => AcceptErrorKind::PeerNotAuthorized(id),
+        Why::TooOld | Why::Expired => AcceptErrorKind::HandshakeTimeout,
+    }))
 }
 
+/// Waits for the first byte, in the strict mode too: until then there is no need for any TLS state.
 async fn detect<IO>(
     acceptor: &MtlsAcceptor,
     mut io: Prefixed<IO>,
     addresses: Addresses,
+    mode: ServerMode,
 ) -> Result<MeshStream<IO>, AcceptError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let first = match time::timeout(acceptor.detect_timeout, io.first()).await {
-        Ok(first) => first.map_err(AcceptError::io)?,
-        Err(_) => return Err(AcceptError::new(AcceptErrorKind::DetectTimeout)),
+    let too_late = |kind| move |_| AcceptError::new(kind);
+    let first = async {
+        let first = io.first().await.map_err(AcceptError::io)?;
+        let ended = || AcceptError::io(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+        Ok((first.ok_or_else(ended)?, io))
     };
-    match first {
-        Some(TLS_HANDSHAKE) => tls(acceptor, io, addresses, ServerMode::Permissive).await,
-        Some(_) => Ok(plain(io, addresses)),
-        None => Err(AcceptError::io(std::io::Error::from(std::io::ErrorKind::UnexpectedEof))),
+    // Boxed: what waits for its first byte does not carry the room for a handshake.
+    match mode {
+        ServerMode::Strict => {
+            // Nobody waits for what cannot come.
+            drop(acceptor.current()?);
+            // One limit for both: a handshake is everything that comes before it is proved who is there.
+            let proof = async { Box::pin(tls(acceptor, first.await?.1, addresses, mode)).await };
+            time::timeout(acceptor.handshake_timeout, proof)
+                .await
+                .map_err(too_late(AcceptErrorKind::HandshakeTimeout))?
+        }
+        ServerMode::Permissive | ServerMode::Disabled => {
+            let (first, io) = time::timeout(acceptor.detect_timeout, first)
+                .await
+                .map_err(too_late(AcceptErrorKind::DetectTimeout))??;
+            if first != TLS_HANDSHAKE {
+                return Ok(plain(acceptor, io, addresses));
+            }
+            let proof = Box::pin(tls(acceptor, io, addresses, mode));
+            time::timeout(acceptor.handshake_timeout, proof)
+                .await
+                .map_err(too_late(AcceptErrorKind::HandshakeTimeout))?
+        }
     }
 }
 
-fn plain<IO>(io: Prefixed<IO>, (remote, local): Addresses) -> MeshStream<IO> {
-    MeshStream::plain(io, ConnInfo::plain(remote, local))
+fn plain<IO>(acceptor: &MtlsAcceptor, io: Prefixed<IO>, addresses: Addresses) -> MeshStream<IO> {
+    let shared = acceptor.mesh.shared();
+    let live = shared.live.register();
+    let (policy, mode) = (acceptor.policy.clone(), acceptor.mode.clone());
+    let judge = Judge::server(shared, 0, policy.load(), policy, mode);
+    let info = ConnInfo::plain(addresses, Arc::clone(&live));
+    let watch = Watch::server(live, judge, acceptor.ending, None);
+    MeshStream::server(Transport::Plain(io), info, watch)
 }
 
 async fn tls<IO>(
@@ -105,37 +135,42 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let generation = acceptor.current()?;
-    let config = acceptor.config(&generation, mode)?;
-    let handshake = handshake(config, io, addresses, generation.number);
-    match time::timeout(acceptor.handshake_timeout, handshake).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err((error, mut io))) => {
+    let policy = acceptor.policy.load();
+    let config = acceptor.config(&generation, &policy, mode)?;
+    let io = match handshake(config, io).await {
+        Ok(io) => io,
+        Err((error, mut io)) => {
             linger(&mut io).await;
-            Err(error)
+            return Err(error);
         }
-        Err(_) => Err(AcceptError::new(AcceptErrorKind::HandshakeTimeout)),
-    }
+    };
+    let state = io.get_ref().1;
+    // The verifier has judged this certificate a moment ago, in this handshake: there is no resumption.
+    let leaf = state.peer_certificates().and_then(|chain| chain.first());
+    let peer = leaf.and_then(|leaf| svid::check_peer(leaf, &policy).ok());
+
+    let shared = acceptor.mesh.shared();
+    let live = shared.live.register();
+    let now = shared.provider.clock.now().as_secs();
+    let left = peer.as_ref().map(|peer| peer.not_after().as_secs().saturating_sub(now));
+    let (handle, mode) = (acceptor.policy.clone(), acceptor.mode.clone());
+    let judge = Judge::server(shared, generation.number, policy, handle, mode);
+    let (number, of_live) = (generation.number, Arc::clone(&live));
+    let info = ConnInfo::tls_of(addresses, peer, tls_info(state), number, of_live);
+    let watch = Watch::server(live, judge, acceptor.ending, left.map(Duration::from_secs));
+    Ok(MeshStream::server(Transport::Tls(Box::new(io.into())), info, watch))
 }
 
 async fn handshake<IO>(
     config: Arc<ServerConfig>,
     io: Prefixed<IO>,
-    (remote, local): Addresses,
-    generation: u64,
-) -> Result<MeshStream<IO>, (AcceptError, Prefixed<IO>)>
+) -> Result<TlsStream<Prefixed<IO>>, (AcceptError, Prefixed<IO>)>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let accept = TlsAcceptor::from(config).accept(io).into_fallible();
     let (result, refusal) = capture(accept).await;
-    let io =
-        result.map_err(|(error, io)| (AcceptError::from_failure(classify(error, refusal)), io))?;
-    let state = io.get_ref().1;
-    // The verifier has judged this certificate a moment ago, in this handshake: there is no resumption.
-    let leaf = state.peer_certificates().and_then(|chain| chain.first());
-    let peer = leaf.and_then(|leaf| svid::check_leaf(leaf).ok());
-    let info = ConnInfo::tls_of(remote, local, peer, tls_info(state), generation);
-    Ok(MeshStream::server(io.into(), info))
+    result.map_err(|(error, io)| (AcceptError::from_failure(classify(error, refusal)), io))
 }
 
 /// Lets a refused client read its alert: closing a socket with unread bytes resets the connection, and a reset

@@ -3,6 +3,7 @@
 //! Dropping the listener ends the tasks.
 
 use std::{
+    collections::VecDeque,
     fmt,
     future::{Future, poll_fn},
     io,
@@ -15,12 +16,12 @@ use std::{
 use futures_core::Stream;
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Sleep, sleep},
 };
 
 use super::MtlsAcceptor;
-use crate::{error::AcceptError, stream::MeshStream};
+use crate::{error::AcceptError, mesh::Counter, stream::MeshStream};
 
 /// How long to wait when the system has no more file descriptors: some connection must end first.
 const OUT_OF_RESOURCES: Duration = Duration::from_secs(1);
@@ -32,6 +33,8 @@ pub struct MtlsListener {
     tcp: TcpListener,
     acceptor: MtlsAcceptor,
     handshakes: JoinSet<Result<MeshStream<TcpStream>, AcceptError>>,
+    /// In the order of their beginning; those that have ended are taken out when they come to the front.
+    oldest: VecDeque<AbortHandle>,
     resting: Option<Pin<Box<Sleep>>>,
 }
 
@@ -45,7 +48,7 @@ pub struct MtlsIncoming {
 
 impl MtlsListener {
     pub(super) fn new(acceptor: MtlsAcceptor, tcp: TcpListener) -> Self {
-        Self { tcp, acceptor, handshakes: JoinSet::new(), resting: None }
+        Self { tcp, acceptor, handshakes: JoinSet::new(), oldest: VecDeque::new(), resting: None }
     }
 
     /// The address on which it listens.
@@ -73,14 +76,15 @@ impl MtlsListener {
                 Poll::Ready(Some(Ok(Ok(stream)))) => return Poll::Ready(stream),
                 // Refused, and counted where it happened.
                 Poll::Ready(Some(Ok(Err(_)))) => continue,
+                // Aborted for a newer one, and counted there.
+                Poll::Ready(Some(Err(failed))) if failed.is_cancelled() => continue,
                 Poll::Ready(Some(Err(failed))) => {
                     tracing::error!(%failed, "a handshake task failed");
                     continue;
                 }
                 Poll::Ready(None) | Poll::Pending => {}
             }
-            // At the limit, only the end of a handshake wakes us.
-            if self.handshakes.len() >= self.acceptor.max_handshakes || self.is_resting(cx) {
+            if self.is_resting(cx) {
                 return Poll::Pending;
             }
             match self.tcp.poll_accept(cx) {
@@ -94,8 +98,29 @@ impl MtlsListener {
     fn start(&mut self, tcp: TcpStream) {
         // An answer is written at once. Where that cannot be set, it is only slower.
         let _slower = tcp.set_nodelay(true);
+        while self.oldest.front().is_some_and(AbortHandle::is_finished) {
+            self.oldest.pop_front();
+        }
+        if self.handshakes.len() >= self.acceptor.max_handshakes {
+            self.abort_oldest();
+        }
+        // Those that ended behind a slow one would pile up.
+        if self.oldest.len() >= 2 * self.acceptor.max_handshakes {
+            self.oldest.retain(|handshake| !handshake.is_finished());
+        }
         let acceptor = self.acceptor.clone();
-        self.handshakes.spawn(async move { acceptor.accept(tcp).await });
+        let handshake = self.handshakes.spawn(async move { acceptor.accept(tcp).await });
+        self.oldest.push_back(handshake);
+    }
+
+    fn abort_oldest(&mut self) {
+        while let Some(oldest) = self.oldest.pop_front() {
+            if !oldest.is_finished() {
+                oldest.abort();
+                self.acceptor.mesh.shared().counters.add(Counter::RefusedCrowdedOut);
+                return;
+            }
+        }
     }
 
     fn rest_after(&mut self, error: &io::Error) {
@@ -170,7 +195,7 @@ mod axum {
         }
 
         fn local_addr(&self) -> io::Result<ConnInfo> {
-            Ok(ConnInfo::plain(None, Some(Self::local_addr(self)?)))
+            Ok(ConnInfo::listener(Self::local_addr(self)?))
         }
     }
 

@@ -10,6 +10,7 @@
 //! | [`Throttled`](Reason::Throttled) | 503 | `UNAVAILABLE` 14 | `AC` (Envoy's admission control has none) | yes |
 //! | [`BreakerOpen`](Reason::BreakerOpen) | 503 | `UNAVAILABLE` 14 | `UO` | yes |
 //! | [`NoEndpoint`](Reason::NoEndpoint) | 503 | `UNAVAILABLE` 14 | `UH` | yes |
+//! | [`Denied`](Reason::Denied) | 403 | `PERMISSION_DENIED` 7 | `RBAC` (Envoy's filter of that name has none) | yes |
 //! | [`NoRoute`](Reason::NoRoute) | 404 | `UNIMPLEMENTED` 12 | `NR` | yes |
 //! | [`Overloaded`](Reason::Overloaded) | 503 | `UNAVAILABLE` 14 | `OM` | yes |
 //! | [`DeadlineExceeded`](Reason::DeadlineExceeded) | 504 | `DEADLINE_EXCEEDED` 4 | `UT` | no |
@@ -209,6 +210,8 @@ pub enum Reason {
     BreakerOpen,
     /// The subset has no endpoint, or all of them are ejected or refused by their breakers.
     NoEndpoint,
+    /// An authorization policy refuses the request.
+    Denied,
     /// No route leads anywhere.
     NoRoute,
     /// This server has as much work as it will take, in hand and waiting.
@@ -247,6 +250,7 @@ impl Reason {
             Self::Overflow(_) | Self::BreakerOpen => row(Http::SERVICE_UNAVAILABLE, 14, "UO", true),
             Self::Throttled => row(Http::SERVICE_UNAVAILABLE, 14, "AC", true),
             Self::NoEndpoint => row(Http::SERVICE_UNAVAILABLE, 14, "UH", true),
+            Self::Denied => row(Http::FORBIDDEN, 7, "RBAC", true),
             Self::NoRoute => row(Http::NOT_FOUND, 12, "NR", true),
             Self::Overloaded => row(Http::SERVICE_UNAVAILABLE, 14, "OM", true),
             Self::DeadlineExceeded | Self::AttemptTimeout => {
@@ -271,6 +275,7 @@ impl Reason {
             | Self::Throttled
             | Self::BreakerOpen
             | Self::NoEndpoint
+            | Self::Denied
             | Self::NoRoute
             | Self::Overloaded
             | Self::InvalidRequest => Outcome::Cancelled,
@@ -290,6 +295,7 @@ impl Reason {
             | Self::Throttled
             | Self::BreakerOpen
             | Self::NoEndpoint
+            | Self::Denied
             | Self::NoRoute
             | Self::Overloaded
             | Self::DeadlineExceeded
@@ -313,6 +319,7 @@ impl fmt::Display for Reason {
             Self::Throttled => "the upstream turns too many requests away",
             Self::BreakerOpen => "the circuit breaker is open",
             Self::NoEndpoint => "no endpoint is available",
+            Self::Denied => "access is denied",
             Self::NoRoute => "no route matches",
             Self::Overloaded => "this server has all the work that it will take",
             Self::DeadlineExceeded => "the deadline has passed",

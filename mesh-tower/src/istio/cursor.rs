@@ -33,6 +33,16 @@ impl<'a> Report<'a> {
         &self.origin
     }
 
+    /// What becomes of what is not carried out.
+    pub(super) fn mode(&self) -> Unsupported {
+        self.mode
+    }
+
+    /// Nothing of this document may be left out: a policy in part lets through what the whole would refuse.
+    pub(super) fn be_strict(&mut self) {
+        self.mode = Unsupported::Error;
+    }
+
     /// Whether the document can be used: warnings do not count.
     pub(super) fn is_clean(&self) -> bool {
         self.errors == 0

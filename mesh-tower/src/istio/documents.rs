@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_core::{InvalidConfig, Labels};
 
 use super::{
-    Destination, DestinationRule, EffectivePolicy, Errors, MeshConfig, PeerAuthentication, Retries,
-    VirtualService, WHOLE,
+    AuthorizationPolicy, Destination, DestinationRule, EffectivePolicy, Errors, HttpRoute,
+    MeshConfig, PeerAuthentication, Retries, VirtualService, WHOLE,
     host::is_asked,
     problem::{Cause, Origin, Problem},
     traffic_policy::{Blocks, TrafficPolicy},
@@ -18,10 +18,13 @@ use crate::upstream;
 pub struct Documents {
     pub(super) destination_rules: Vec<DestinationRule>,
     pub(super) virtual_services: Vec<VirtualService>,
+    pub(super) http_routes: Vec<HttpRoute>,
     pub(super) peer_authentications: Vec<PeerAuthentication>,
+    pub(super) authorization_policies: Vec<AuthorizationPolicy>,
     pub(super) warnings: Vec<Problem>,
     pub(super) root_namespace: String,
-    mesh: MeshConfig,
+    pub(super) carries_tls: bool,
+    pub(super) mesh: MeshConfig,
 }
 
 /// What the documents say of one host.
@@ -36,7 +39,7 @@ pub(super) struct View<'a> {
 }
 
 impl Documents {
-    /// The namespace whose `PeerAuthentication` is for the whole mesh. Default `istio-system`.
+    /// The namespace whose `PeerAuthentication` and `AuthorizationPolicy` are for the whole mesh. Default `istio-system`.
     #[must_use]
     pub fn with_root_namespace(mut self, namespace: impl Into<String>) -> Self {
         self.root_namespace = namespace.into();
@@ -61,6 +64,8 @@ impl Documents {
         self.destination_rules.extend(other.destination_rules);
         self.warnings.extend(other.warnings);
         self.peer_authentications.extend(other.peer_authentications);
+        self.http_routes.extend(other.http_routes);
+        self.authorization_policies.extend(other.authorization_policies);
         for service in other.virtual_services {
             self.add_virtual_service(service);
         }
@@ -75,6 +80,11 @@ impl Documents {
     /// The virtual services, in the order of the text.
     pub fn virtual_services(&self) -> &[VirtualService] {
         &self.virtual_services
+    }
+
+    /// The routes of Gateway API, in the order of the text.
+    pub fn http_routes(&self) -> &[HttpRoute] {
+        &self.http_routes
     }
 
     /// The policies of what workloads accept, in the order of the text.
@@ -136,6 +146,10 @@ impl Documents {
     pub(super) fn config(&self, name: &str, view: &View<'_>) -> Result<upstream::Config, Errors> {
         let baseline = &self.mesh.baseline;
         let whole = view.blocks(None).unwrap_or_default();
+        let subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
+        let own: Vec<_> =
+            subsets.filter_map(|subset| view.blocks(Some(subset.policy.as_ref()?))).collect();
+        self.refuse_tls([whole.tls()].into_iter().chain(own.iter().map(Blocks::tls)))?;
         let mut config = upstream::Config::new(name)
             .with_timeout(view.route.and_then(|route| route.timeout))
             .with_policy(whole.to_policy(baseline));
@@ -174,6 +188,15 @@ impl Documents {
         host: &str,
         subset: Option<&str>,
     ) -> Result<Option<EffectivePolicy>, Errors> {
+        Ok(self.blocks_of(host, subset)?.map(|blocks| blocks.to_effective()))
+    }
+
+    /// The blocks in force for a host, or one of its subsets.
+    pub(super) fn blocks_of(
+        &self,
+        host: &str,
+        subset: Option<&str>,
+    ) -> Result<Option<Blocks>, Errors> {
         let view = self.view(host)?;
         let policy = match subset {
             None => None,
@@ -188,12 +211,12 @@ impl Documents {
                 subset.policy.as_ref()
             }
         };
-        Ok(view.blocks(policy).map(|blocks| blocks.to_effective()))
+        Ok(view.blocks(policy))
     }
 
     fn view(&self, asked: &str) -> Result<View<'_>, Errors> {
         let (host, port) = split_port(asked);
-        let full = self.resolve(host)?;
+        let full = resolve(self.hosts(), host, super::DEFAULT_NAMESPACE)?;
         let service = most_specific(&self.virtual_services, |service| {
             service.hosts.iter().filter_map(|host| host.specificity(&full)).max()
         })
@@ -295,25 +318,8 @@ impl Documents {
         self.virtual_services.push(service);
     }
 
-    /// The full name of what the caller means.
-    fn resolve(&self, asked: &str) -> Result<String, Errors> {
-        let known = self.hosts();
-        if known.contains(&asked) {
-            return Ok(asked.to_owned());
-        }
-        match *known.into_iter().filter(|full| is_asked(full, asked)).collect::<Vec<_>>() {
-            // Perhaps a wildcard means it.
-            [] => Ok(super::host::Host::resolve(asked, super::DEFAULT_NAMESPACE).full),
-            [full] => Ok(full.to_owned()),
-            ref several => {
-                let message = format!("{asked:?} may be {}", several.join(" or "));
-                Err(unresolved(Origin::default(), "", message).into())
-            }
-        }
-    }
-
     /// The full names of all hosts but wildcards, each once.
-    fn hosts(&self) -> Vec<&str> {
+    pub(super) fn hosts(&self) -> Vec<&str> {
         let of_services = self.virtual_services.iter().flat_map(|service| &service.hosts);
         let of_rules = self.destination_rules.iter().map(|rule| &rule.host);
         let mut hosts: Vec<&str> = of_rules
@@ -338,14 +344,33 @@ impl Documents {
     }
 }
 
+/// The full name of what the caller means: one of those that are known, or a service of that namespace.
+pub(super) fn resolve(known: Vec<&str>, asked: &str, namespace: &str) -> Result<String, Errors> {
+    if known.contains(&asked) {
+        return Ok(asked.to_owned());
+    }
+    match *known.into_iter().filter(|full| is_asked(full, asked)).collect::<Vec<_>>() {
+        // Perhaps a wildcard means it.
+        [] => Ok(super::host::Host::resolve(asked, namespace).full),
+        [full] => Ok(full.to_owned()),
+        ref several => {
+            let message = format!("{asked:?} may be {}", several.join(" or "));
+            Err(unresolved(Origin::default(), "", message).into())
+        }
+    }
+}
+
 impl Default for Documents {
     fn default() -> Self {
         Self {
             destination_rules: Vec::new(),
             virtual_services: Vec::new(),
+            http_routes: Vec::new(),
             peer_authentications: Vec::new(),
+            authorization_policies: Vec::new(),
             warnings: Vec::new(),
             root_namespace: super::ROOT_NAMESPACE.to_owned(),
+            carries_tls: false,
             mesh: MeshConfig::default(),
         }
     }

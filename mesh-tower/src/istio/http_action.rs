@@ -184,7 +184,7 @@ fn read_string(
     Some(Some(field.text(report)?.to_owned()).filter(|text| !text.is_empty()))
 }
 
-fn valid<T>(
+pub(super) fn valid<T>(
     made: Result<T, InvalidConfig>,
     field: &Field<'_>,
     report: &mut Report<'_>,

@@ -1,5 +1,5 @@
-//! Reads Istio documents, `DestinationRule`, `VirtualService` and `PeerAuthentication`, into the configurations that
-//! the builders of this crate make.
+//! Reads Istio documents, `DestinationRule`, `VirtualService`, `PeerAuthentication` and `AuthorizationPolicy`, and Gateway
+//! API's `HTTPRoute`, into the configurations that the builders of this crate make.
 //!
 //! Why not derived deserialisers: they ignore what they do not know, or stop at the first mistake. A policy that is
 //! read but not carried out is worse than none, because somebody relies on it. Here every field is either carried
@@ -13,10 +13,13 @@
 //! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`, `maxConnectionDuration`, `tcpKeepalive`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout`, `h2UpgradePolicy`, `useClientProtocol`, `maxConcurrentStreams`, `http2KeepAlive` |
 //! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`, `minHealthPercent` |
 //! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `RANDOM`, `LEAST_CONN`, `UNSPECIFIED`; `warmup` (`duration`, `minimumPercent`, `aggression`), `warmupDurationSecs`; `consistentHash` with `httpHeaderName`, `httpCookie` (`name`, `path`, `ttl`), `useSourceIp`, `httpQueryParameterName`, `ringHash.minimumRingSize`, `maglev.tableSize`, `minimumRingSize`; `localityLbSetting` with `enabled`, `distribute[]`, `failover[]`, `failoverPriority[]` |
+//! | … `tls`, by whoever makes connections: [`ClientTls`] | `mode`, `clientCertificate`, `privateKey`, `caCertificates`, `subjectAltNames`, `sni`, `insecureSkipVerify: false` |
 //! | … `retryBudget` | `percent`, `minRetryConcurrency` |
 //! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`, `retryRemoteLocalities`) |
 //! | … by [`Documents::routes`] alone | `http[]` with `match[]` (`uri`, `ignoreUriCase`, `scheme`, `method`, `authority`, `headers`, `withoutHeaders`, `queryParams`, `port`, `sourceLabels`, `sourceNamespace`, `gateways`), `rewrite` (`uri`, `uriRegexRewrite`, `authority`), `headers`, also of a destination (`request`, `response`: `set`, `add`, `remove`), `fault` (`delay`, `abort`), `mirror`, `mirrorPercentage`, `mirrors[]`, `redirect`, `directResponse`; shares of several hosts |
 //! | `PeerAuthentication` (`security.istio.io/v1`, `v1beta1`) | `selector.matchLabels`, `mtls.mode`, `portLevelMtls` |
+//! | `AuthorizationPolicy` (the same versions) | `selector.matchLabels`; `action`: `ALLOW`, `DENY`, `AUDIT`; `rules[]` with `from[].source`, `to[].operation`, `when[]`, their fields and keys as in [`Attribute`](mesh_core::authorize::Attribute); the annotation `istio.io/dry-run` |
+//! | `HTTPRoute` (`gateway.networking.k8s.io/v1`, `v1beta1`), by [`Documents::routes`] alone | `parentRefs[]` of kind `Service` and `Gateway`, with `port`; `hostnames[]`; `rules[]` with `name`; `matches[]` (`path`, `method`, `headers`, `queryParams`); `filters[]` (`RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`, `RequestMirror`); `backendRefs[]` (`Service`, `port`, `weight`, `filters[]` for headers); `timeouts` (`request`, `backendRequest`); `retry` (`codes`, `attempts`, `backoff`) |
 //! | `List` (`v1`) | `items[]`, each a document: what `kubectl get -o yaml` prints |
 //!
 //! What the mesh says of all hosts is another text, read by [`MeshConfig::read`].
@@ -47,6 +50,15 @@
 //! A block is replaced whole: its fields are never mixed (Istio `MergeSubsetTrafficPolicy`). A port is named by whoever asks,
 //! `shop:8080`, or by the destination of a virtual service. [`Documents::effective_policy`] shows what came of it.
 //!
+//! # Gateway API
+//!
+//! The rules of all `HTTPRoute`s of a host count together, in the order of [precedence](mesh_core::route::gateway). With a
+//! `Service` as the parent they are for every client of that service, by any of its names, and `hostnames` mean nothing
+//! (Gateway API for meshes); with a `Gateway` they are for who is it. A host that a `VirtualService` speaks of is that
+//! service's alone, as in Istio. A backend in another namespace needs no `ReferenceGrant` here: whoever writes the documents
+//! of a process may also send its requests. `backendRequest` is the time of a try; a rule without `retry` is retried as the
+//! mesh says, as in Istio.
+//!
 //! # Where it differs from Istio
 //!
 //! * **The retry budget is on** even where no `retryBudget` is named ([`mesh_core::budget::Config::default`]): Istio
@@ -69,6 +81,13 @@
 //!   [`mesh_core::balance::hash`]. What `warmup` does to a share comes by chance: see [`mesh_core::balance::SlowStart`].
 //! * A share is cut to whole millionths of the number as it is written; Istio multiplies in binary floating point, and makes
 //!   123,455 millionths of 12.3456 %.
+//!
+//! * Of an `AuthorizationPolicy` nothing is ever left out, with [`Unsupported::Warn`] neither: a rule that is not carried out
+//!   lets through what it should refuse. `CUSTOM`, `targetRefs`, unknown keys, empty lists, a `*` in the middle and
+//!   `spiffe://` in a principal are errors when it is read; what is asked of tokens, SNI and the first sender is one for a
+//!   [`Workload`] that does not know it. Istio skips rules that it does not understand.
+//! * What an `AuthorizationPolicy` says of a request that can be read in two ways, refuses it:
+//!   [`mesh_core::authorize`] has the table, [`Workload::with_config`] the way back.
 //!
 //! # Example
 //!
@@ -97,7 +116,9 @@
 //! # Ok::<_, istio::Errors>(())
 //! ```
 
+mod authorization;
 mod balance;
+mod client_tls;
 mod connection_pool;
 mod cursor;
 mod destination;
@@ -109,6 +130,8 @@ mod fault;
 mod host;
 mod http_action;
 mod http_match;
+mod http_route;
+mod http_route_match;
 mod locality;
 mod mesh_config;
 mod mtls;
@@ -122,11 +145,14 @@ mod yaml;
 
 use std::sync::Arc;
 
+pub use authorization::{AuthorizationPolicy, Workload};
+pub use client_tls::{ClientTls, TlsMode};
 use cursor::{Field, Fields, Report};
 pub use destination::Destination;
 pub use destination_rule::DestinationRule;
 pub use documents::Documents;
 pub use effective::EffectivePolicy;
+pub use http_route::HttpRoute;
 pub use mesh_config::MeshConfig;
 use mtls::Metadata;
 pub use mtls::{MtlsMode, PeerAuthentication};
@@ -175,12 +201,12 @@ pub enum Unsupported {
 /// spec:
 ///   host: shop
 ///   trafficPolicy:
-///     tls: {mode: SIMPLE}
+///     tunnel: {targetHost: proxy}
 ///     loadBalancer: {simple: FASTEST}
 /// ";
 /// assert_eq!(
 ///     istio::read(text, "shop.yaml", Unsupported::Error).unwrap_err().to_string(),
-///     "shop.yaml:7:5: error: DestinationRule shop: spec.trafficPolicy.tls: is not supported\n\
+///     "shop.yaml:7:5: error: DestinationRule shop: spec.trafficPolicy.tunnel: is not supported\n\
 ///      shop.yaml:8:28: error: DestinationRule shop: spec.trafficPolicy.loadBalancer.simple: \
 ///      \"FASTEST\" is not allowed, expected LEAST_REQUEST, ROUND_ROBIN or RANDOM",
 /// );
@@ -228,6 +254,9 @@ impl Reader<'_> {
         let (Some(group), Some(name)) = (version.text(&mut report), kind.text(&mut report)) else {
             return;
         };
+        if name == "AuthorizationPolicy" {
+            report.be_strict();
+        }
         let known = match name {
             "DestinationRule" | "VirtualService" => [
                 "networking.istio.io/v1",
@@ -235,8 +264,11 @@ impl Reader<'_> {
                 "networking.istio.io/v1alpha3",
             ]
             .as_slice(),
-            "PeerAuthentication" => {
+            "PeerAuthentication" | "AuthorizationPolicy" => {
                 ["security.istio.io/v1", "security.istio.io/v1beta1"].as_slice()
+            }
+            "HTTPRoute" => {
+                ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"].as_slice()
             }
             // What `kubectl get -o yaml` prints of several.
             "List" if !is_item => ["v1"].as_slice(),
@@ -261,8 +293,8 @@ impl Reader<'_> {
     }
 }
 
-const KINDS: &str =
-    "is not supported, expected DestinationRule, VirtualService or PeerAuthentication";
+const KINDS: &str = "is not supported, expected DestinationRule, VirtualService, PeerAuthentication, \
+    AuthorizationPolicy or HTTPRoute";
 
 fn read_resource(
     name: &str,
@@ -275,7 +307,7 @@ fn read_resource(
     drop(root.take("status"));
     let spec = match root.take("spec") {
         Some(spec) => spec.fields(report),
-        None if name == "PeerAuthentication" => None,
+        None if matches!(name, "PeerAuthentication" | "AuthorizationPolicy") => None,
         None => {
             report.invalid(root.place(), &root.path_of("spec"), "is missing");
             None
@@ -289,6 +321,12 @@ fn read_resource(
                 documents.peer_authentications.push(policy);
             }
         }
+        ("AuthorizationPolicy", spec) => {
+            let policy = AuthorizationPolicy::read(&metadata, spec, report);
+            if report.is_clean() {
+                documents.authorization_policies.push(policy);
+            }
+        }
         ("DestinationRule", Some(spec)) => {
             let rule = DestinationRule::read(metadata.namespace, spec, report);
             documents.destination_rules.extend(rule.filter(|_| report.is_clean()));
@@ -298,6 +336,10 @@ fn read_resource(
             if let Some(service) = service.filter(|_| report.is_clean()) {
                 documents.add_virtual_service(service);
             }
+        }
+        ("HTTPRoute", Some(spec)) => {
+            let route = HttpRoute::read(metadata, spec, report);
+            documents.http_routes.extend(route.filter(|_| report.is_clean()));
         }
         (_, _) => {}
     }
@@ -323,7 +365,8 @@ fn text_at(node: &Node, path: &[&str]) -> Arc<str> {
 }
 
 fn read_metadata(root: &mut Fields<'_>, report: &mut Report<'_>) -> Metadata {
-    let mut metadata = Metadata { namespace: DEFAULT_NAMESPACE.to_owned(), created: None };
+    let namespace = DEFAULT_NAMESPACE.to_owned();
+    let mut metadata = Metadata { namespace, created: None, dry_run: None };
     let Some(mut fields) = root.require("metadata", report).and_then(|field| field.fields(report))
     else {
         return metadata;
@@ -336,6 +379,11 @@ fn read_metadata(root: &mut Fields<'_>, report: &mut Report<'_>) -> Metadata {
     }
     if let Some(created) = fields.take("creationTimestamp").and_then(|field| field.text(report)) {
         metadata.created = Some(created.to_owned());
+    }
+    let annotations = fields.take("annotations").map(|annotations| &annotations.node.value);
+    if let Some(Value::Map(annotations)) = annotations {
+        let dry_run = annotations.iter().find(|(key, _)| key.name == "istio.io/dry-run");
+        metadata.dry_run = dry_run.map(|(key, node)| (key.place, node.value.clone()));
     }
     // The rest is the cluster's book-keeping: it means nothing to a client.
     metadata

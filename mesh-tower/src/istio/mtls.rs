@@ -6,6 +6,7 @@ use super::{
     Documents,
     cursor::{Field, Fields, Report},
     problem::Origin,
+    yaml::{Place, Value},
 };
 
 /// What a workload accepts from those who connect to it (`PeerAuthentication`, `mtls.mode`).
@@ -110,6 +111,8 @@ impl PeerAuthentication {
 pub(super) struct Metadata {
     pub(super) namespace: String,
     pub(super) created: Option<String>,
+    /// The annotation of a policy on trial, as it stands.
+    pub(super) dry_run: Option<(Place, Value)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -118,6 +118,42 @@ impl Retries {
         })
     }
 
+    /// `retry` of an HTTPRoute's rule: `codes` beside what is safe to retry in any case, `attempts` (default Istio's 2) and
+    /// `backoff`. `None` if it cannot be read.
+    pub(super) fn read_gateway(field: &Field<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut fields = field.fields(report)?;
+        let mut this = Self::default();
+        let codes = fields.take("codes").and_then(|field| field.list(report));
+        let mut words = "connect-failure,refused-stream".to_owned();
+        for code in codes.iter().flatten() {
+            let number = code.number(599, report)?;
+            if !(400..600).contains(&number) {
+                code.invalid("is not allowed, expected 400 to 599", report);
+                return None;
+            }
+            words.push_str(&format!(",{number}"));
+        }
+        this.read_retry_on(&words, field, report);
+        if let Some(attempts) = fields.take("attempts") {
+            this.config = this.config.with_retries(attempts.number(i32::MAX as u32, report)?);
+        }
+        if let Some(base) = fields.take("backoff")
+            && let Some(time) = base.duration(report)
+        {
+            match backoff::Config::from_base(time) {
+                Ok(backoff) => this.config = this.config.with_backoff(backoff),
+                Err(error) => base
+                    .invalid(format_args!("is not allowed, expected {}", error.expected()), report),
+            }
+        }
+        fields.finish(report);
+        Some(this)
+    }
+
+    pub(super) fn with_per_try_timeout(self, limit: Option<std::time::Duration>) -> Self {
+        Self { config: self.config.with_per_try_timeout(limit), ..self }
+    }
+
     /// Words and codes apart. What is neither is reported, and means nothing.
     fn read_retry_on(&mut self, text: &str, field: &Field<'_>, report: &mut Report<'_>) {
         let mut words = Vec::new();

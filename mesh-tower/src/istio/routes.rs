@@ -1,14 +1,15 @@
 //! The rules of all virtual services as routes, and the upstreams of their destinations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::route::{Action, Client, Forward, Rule, VirtualHost};
+use mesh_core::route::{Action, Client, Forward, Rule, VirtualHost, gateway};
 
 use super::{
-    Destination, Documents, Errors, VirtualService,
-    documents::unknown_subsets,
+    Destination, Documents, Errors, HttpRoute,
+    documents::{resolve, unknown_subsets},
     host::{CLUSTER, Host},
-    problem::Problem,
+    http_route::Parent,
+    problem::{Origin, Problem},
     virtual_service::HttpRule,
 };
 use crate::upstream;
@@ -59,9 +60,11 @@ impl Documents {
             if names.is_empty() {
                 continue;
             }
-            let rules = service.rules.iter().map(|rule| self.rule(rule, service, &mut problems));
+            let rules =
+                service.rules.iter().map(|rule| self.rule(rule, &service.origin, &mut problems));
             hosts.push(VirtualHost::new(names, rules.collect()));
         }
+        self.gateway_hosts(client, &mut taken, &mut problems, &mut hosts);
         Errors::refuse(problems)?;
         for rule in &self.destination_rules {
             let names = new_names([&rule.host].into_iter(), client, &mut taken);
@@ -72,6 +75,48 @@ impl Documents {
             }
         }
         Ok(hosts)
+    }
+
+    /// The destination that is the whole of `host`, which is named as for [`upstream`](Self::upstream), or is one that a
+    /// route leads to. What no document speaks of is a service of the client's namespace, if its name has no dot.
+    ///
+    /// # Errors
+    ///
+    /// A host that may mean several.
+    ///
+    /// ```
+    /// use mesh_core::route::Client;
+    /// use mesh_tower::istio::{self, Unsupported};
+    ///
+    /// let documents = istio::read("\
+    /// apiVersion: networking.istio.io/v1
+    /// kind: DestinationRule
+    /// metadata: {name: shop, namespace: sales}
+    /// spec: {host: shop}
+    /// ", "shop.yaml", Unsupported::Error)?;
+    /// let client = Client::default();
+    /// let full = |host| documents.whole(host, &client).unwrap().full_host().to_owned();
+    /// assert_eq!(full("shop"), "shop.sales.svc.cluster.local");
+    /// assert_eq!(full("cart"), "cart.default.svc.cluster.local");
+    /// # Ok::<_, istio::Errors>(())
+    /// ```
+    pub fn whole(&self, host: &str, client: &Client) -> Result<Destination, Errors> {
+        let of_services = self.virtual_services.iter().flat_map(|service| &service.rules);
+        let rules = of_services.chain(self.http_routes.iter().flat_map(|route| &route.rules));
+        let mut known = self.hosts();
+        for action in rules.map(|rule| &rule.action) {
+            known.extend(destinations(action).map(|to| to.full_host()));
+        }
+        for parent in self.http_routes.iter().flat_map(|route| &route.parents) {
+            match parent {
+                Parent::Service(host, _) => known.push(&host.full),
+                Parent::Gateway(..) => {}
+            }
+        }
+        known.sort_unstable();
+        known.dedup();
+        let full = resolve(known, host, client.namespace())?;
+        Ok(Destination::whole(Host { written: host.to_owned(), full }))
     }
 
     /// The upstream of a destination: the policy of its host, subset and port. Its name is the host as it is written, with
@@ -85,7 +130,7 @@ impl Documents {
         let view = self.view_of(&to.host.full, to.port);
         let subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
         let known: Vec<_> = subsets.map(|subset| subset.name.as_str()).collect();
-        let origin = super::problem::Origin::default();
+        let origin = Origin::default();
         Errors::refuse(unknown_subsets([to].into_iter(), &origin, &known))?;
         let mut config = self.config(&to.name(), &view)?;
         if let Some(subset) = to.subset() {
@@ -94,22 +139,47 @@ impl Documents {
         Ok(config.with_retry(self.retries(None).to_config(self.is_hashed(to))))
     }
 
+    /// The hosts of the routes of Gateway API, each with the rules of all its routes.
+    fn gateway_hosts(
+        &self,
+        client: &Client,
+        taken: &mut BTreeSet<String>,
+        problems: &mut Vec<Problem>,
+        hosts: &mut Vec<VirtualHost<Destination>>,
+    ) {
+        let mut ranked: BTreeMap<&str, (Vec<String>, Vec<Ranked>)> = BTreeMap::new();
+        for route in &self.http_routes {
+            for (name, names, port) in attached(route, client) {
+                let (known, rules) = ranked.entry(name).or_default();
+                *known = names;
+                rules.extend(route.rules.iter().map(|rule| {
+                    let made = self.rule(rule, &route.origin, problems);
+                    route.ranked(rule, port, made)
+                }));
+            }
+        }
+        for (names, rules) in ranked.into_values() {
+            let free = names.into_iter().filter(|name| taken.insert(name.to_ascii_lowercase()));
+            let names: Vec<_> = free.collect();
+            if !names.is_empty() {
+                hosts.push(VirtualHost::by_precedence(names, rules));
+            }
+        }
+    }
+
     fn rule(
         &self,
         rule: &HttpRule,
-        service: &VirtualService,
+        origin: &Origin,
         problems: &mut Vec<Problem>,
     ) -> Rule<Destination> {
         let action = match &rule.action {
             Action::Forward(forward) => {
-                let shares = forward.destinations().weights();
-                let shares = shares.filter_map(|(share, _)| share.destination());
-                let copies = forward.mirrors().iter().map(|mirror| mirror.destination());
-                for to in shares.chain(copies) {
+                for to in destinations(&rule.action) {
                     let view = self.view_of(&to.host.full, to.port);
                     let subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
                     let known: Vec<_> = subsets.map(|subset| subset.name.as_str()).collect();
-                    problems.extend(unknown_subsets([to].into_iter(), &service.origin, &known));
+                    problems.extend(unknown_subsets([to].into_iter(), origin, &known));
                 }
                 let mut shares = forward.destinations().weights();
                 let is_hashed = shares
@@ -132,6 +202,49 @@ impl Documents {
         let policy = subset.and_then(|subset| subset.policy.as_ref());
         view.blocks(policy).is_some_and(|blocks| blocks.is_hashed())
     }
+}
+
+/// Where requests may go by a rule, copies included.
+fn destinations(action: &Action<Destination>) -> impl Iterator<Item = &Destination> {
+    let forward = match action {
+        Action::Forward(forward) => Some(forward),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    };
+    forward.into_iter().flat_map(|forward| {
+        let shares = forward.destinations().weights();
+        let copies = forward.mirrors().iter().map(|mirror| mirror.destination());
+        shares.filter_map(|(share, _)| share.destination()).chain(copies)
+    })
+}
+
+/// A rule with its place in the order of precedence.
+type Ranked = gateway::Rule<Rule<Destination>>;
+
+/// A host by which rules are found together, the names by which the client knows it, and the port that it is restricted to.
+type Attached<'a> = (&'a str, Vec<String>, Option<u16>);
+
+/// The hosts of a route, for that client.
+fn attached<'a>(route: &'a HttpRoute, client: &Client) -> Vec<Attached<'a>> {
+    let mut all: Vec<Attached<'a>> = Vec::new();
+    for parent in &route.parents {
+        match parent {
+            Parent::Service(host, port) if client.gateway() == Client::default().gateway() => {
+                all.push((&host.full, names_of(host, client), *port));
+            }
+            Parent::Gateway(name, namespace)
+                if client.gateway() == name
+                    || client.gateway() == format!("{namespace}/{name}") =>
+            {
+                if route.hostnames.is_empty() {
+                    all.push(("*", vec!["*".to_owned()], None));
+                }
+                let names = route.hostnames.iter();
+                all.extend(names.map(|name| (name.as_str(), vec![name.clone()], None)));
+            }
+            Parent::Service(..) | Parent::Gateway(..) => {}
+        }
+    }
+    all
 }
 
 /// By which names a client knows the hosts, without those that are taken.

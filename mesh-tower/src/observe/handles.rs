@@ -128,7 +128,7 @@ impl fmt::Debug for Cache {
 
 /// Tells recorders apart by where they live.
 #[inline]
-fn recorder() -> usize {
+pub(super) fn recorder() -> usize {
     metrics::with_recorder(|recorder| std::ptr::from_ref(recorder).cast::<()>().addr())
 }
 

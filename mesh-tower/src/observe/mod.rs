@@ -2,6 +2,7 @@
 //!
 //! Levels: a state change that an operator would act on is INFO, why nothing was done is DEBUG, a request is TRACE.
 
+mod authorize;
 #[cfg(feature = "metrics")]
 mod handles;
 #[cfg(feature = "metrics")]
@@ -11,6 +12,7 @@ mod names;
 
 use std::{sync::Arc, time::Duration};
 
+pub(crate) use authorize::Authorized;
 use http::StatusCode;
 use mesh_core::{
     Outcome, breaker::Transition, health, limit::adaptive::Limiter, outlier::Event, retry::GiveUp,
@@ -19,7 +21,7 @@ use mesh_core::{
 #[cfg(feature = "metrics")]
 pub use names::{describe_metrics, recommended_buckets};
 
-use crate::{BoxError, MeshError, error::Reason, health::Report};
+use crate::{BoxError, MeshError, error::Reason, health::Report, upstream::Life};
 
 /// How the adaptive limit of this name stands; since the last time it has refused so many.
 pub(crate) fn adaptive_limit(name: &str, limiter: &Limiter, refused: u64) {
@@ -174,6 +176,23 @@ impl Observer {
         self.handles.endpoints(count);
         #[cfg(not(feature = "metrics"))]
         let _ = count;
+    }
+
+    /// An endpoint has changed from one state of its life to another. What an operator would act on, an ejection say, is
+    /// told apart.
+    #[cold]
+    pub(crate) fn life(&self, endpoint: &str, from: Life, to: Life) {
+        tracing::debug!(upstream = %self.upstream, subset = %self.subset, endpoint, %from, %to, "life");
+        #[cfg(feature = "metrics")]
+        names::life_change(&self.upstream, &self.subset, to);
+    }
+
+    /// So many endpoints of the subset are in each state of their lives.
+    pub(crate) fn lives(&self, census: &[usize; Life::ALL.len()]) {
+        #[cfg(feature = "metrics")]
+        names::lives(&self.upstream, &self.subset, census);
+        #[cfg(not(feature = "metrics"))]
+        let _ = census;
     }
 
     /// The breaker of an endpoint changed its state, if it did.

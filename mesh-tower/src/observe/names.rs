@@ -1,6 +1,8 @@
 use mesh_core::health::{Transition, Verdict};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
+use crate::upstream::Life;
+
 pub(super) const REQUESTS: &str = "mesh_client_requests_total";
 pub(super) const FAILED_REQUESTS: &str = "mesh_client_failed_requests_total";
 pub(super) const REFUSED: &str = "mesh_client_refused_total";
@@ -15,10 +17,15 @@ pub(super) const PANICS: &str = "mesh_panic_picks_total";
 pub(super) const HEALTH_CHECKS: &str = "mesh_health_checks_total";
 pub(super) const HEALTH_TRANSITIONS: &str = "mesh_health_transitions_total";
 pub(super) const ENDPOINTS: &str = "mesh_endpoints";
+pub(super) const LIVES: &str = "mesh_endpoints_by_life";
+pub(super) const LIFE_CHANGES: &str = "mesh_endpoint_life_changes_total";
 pub(super) const ADAPTIVE_LIMIT: &str = "mesh_adaptive_limit";
 pub(super) const ADAPTIVE_IN_FLIGHT: &str = "mesh_adaptive_limit_in_flight";
 pub(super) const ADAPTIVE_MIN_RTT: &str = "mesh_adaptive_limit_min_rtt_seconds";
 pub(super) const ADAPTIVE_REFUSED: &str = "mesh_adaptive_limit_refused_total";
+pub(super) const AUTHORIZED: &str = "mesh_authorize_total";
+pub(super) const AUDITED: &str = "mesh_authorize_audited_total";
+pub(super) const TRIALS: &str = "mesh_authorize_trial_total";
 pub(super) const DISCOVERED: &str = "mesh_discovery_updates_total";
 
 /// Describes every metric of this crate to the installed recorder. Call it once, after installing one.
@@ -39,6 +46,8 @@ pub(super) const DISCOVERED: &str = "mesh_discovery_updates_total";
 /// | `mesh_health_checks_total` | counter | `result`: `passed`, `failed`, `unhealthy`; `subset` is always empty |
 /// | `mesh_health_transitions_total` | counter | `to`: `healthy`, `unhealthy`; `subset` is always empty |
 /// | `mesh_endpoints` | gauge | |
+/// | `mesh_endpoints_by_life` | gauge | `life`: a [`Life`] but `gone`; as the driver saw it last, at most a second ago |
+/// | `mesh_endpoint_life_changes_total` | counter | `to`: a [`Life`]; what comes and goes between two looks is not seen |
 ///
 /// `subset` is empty for the whole upstream.
 ///
@@ -54,6 +63,9 @@ pub(super) const DISCOVERED: &str = "mesh_discovery_updates_total";
 /// | `mesh_adaptive_limit_in_flight` | gauge | how many are |
 /// | `mesh_adaptive_limit_min_rtt_seconds` | gauge | the latency without load, once known |
 /// | `mesh_adaptive_limit_refused_total` | counter | neither a slot nor a place in the queue |
+///
+/// Each [layer of authorization](crate::authorize) counts what it decides, under the label `layer`, the name that it was given;
+/// the table stands there.
 pub fn describe_metrics() {
     let count = |name, text| describe_counter!(name, Unit::Count, text);
     count(
@@ -77,10 +89,15 @@ pub fn describe_metrics() {
     );
     describe_gauge!(EJECTED, Unit::Count, "Endpoints that are ejected now");
     describe_gauge!(ENDPOINTS, Unit::Count, "Endpoints that are known");
+    describe_gauge!(LIVES, Unit::Count, "Endpoints, by where they stand in their lives");
+    count(LIFE_CHANGES, "Endpoints that came to another state of their lives");
     describe_gauge!(ADAPTIVE_LIMIT, Unit::Count, "Requests that may be in flight");
     describe_gauge!(ADAPTIVE_IN_FLIGHT, Unit::Count, "Requests that are in flight");
     describe_gauge!(ADAPTIVE_MIN_RTT, Unit::Seconds, "Latency without load");
     count(DISCOVERED, "What sources of endpoints have yielded, by result");
+    count(AUTHORIZED, "Requests that authorization policies decided about, by result and policy");
+    count(AUDITED, "Requests that an audit policy matched");
+    count(TRIALS, "Decisions that policies on trial would change, by what they would be");
     count(ADAPTIVE_REFUSED, "Requests that an adaptive limit turned away");
 }
 
@@ -109,6 +126,31 @@ pub(super) fn health_check(upstream: &str, verdict: Verdict, transition: Option<
         Some(Transition::BecameUnhealthy) => count(HEALTH_TRANSITIONS, "to", "unhealthy"),
         None => {}
     }
+}
+
+/// Counts a change in an endpoint's life. They are few, and look their counter up.
+pub(super) fn life_change(upstream: &str, subset: &str, to: Life) {
+    metrics::counter!(LIFE_CHANGES, &life_labels(upstream, subset, "to", to)).increment(1);
+}
+
+/// How many endpoints are where. Looked up each time, so that a recorder that came later is told too.
+pub(super) fn lives(upstream: &str, subset: &str, census: &[usize; Life::ALL.len()]) {
+    for (life, count) in Life::ALL.into_iter().zip(census) {
+        if life != Life::Gone {
+            let labels = life_labels(upstream, subset, "life", life);
+            metrics::gauge!(LIVES, &labels).set(*count as f64);
+        }
+    }
+}
+
+fn life_labels(
+    upstream: &str,
+    subset: &str,
+    name: &'static str,
+    life: Life,
+) -> [(&'static str, String); 3] {
+    let (upstream, subset) = (upstream.to_owned(), subset.to_owned());
+    [("upstream", upstream), ("subset", subset), (name, life.as_str().to_owned())]
 }
 
 /// Counts what a source has yielded. Looked up each time: it is not on the way of a request.

@@ -79,6 +79,9 @@ impl Body for PoolBody {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
+                if let Some(Lease::Http2(open)) = &self.lease {
+                    open.on_heard();
+                }
                 self.give_back_at_end();
                 Some(Ok(frame))
             }

@@ -25,6 +25,7 @@ pub struct Config {
     max_concurrent_streams: Option<u32>,
     tcp_keepalive: Option<TcpKeepalive>,
     http2_keep_alive: Option<Http2KeepAlive>,
+    max_silence: Option<Duration>,
 }
 
 impl Config {
@@ -77,6 +78,20 @@ impl Config {
         self
     }
 
+    /// For how long an HTTP/2 connection on which a request was given up may say nothing, and still get requests; `None`
+    /// for ever. Default 1 s. One that is silent for longer gets no further request, and is closed when those that it
+    /// carries have ended; another takes its place.
+    ///
+    /// It is silent if since that request was given up (its time was over, or its caller had gone) neither a response
+    /// nor a part of one has come over it. Envoy and gRPC leave such a connection in use until pings or the kernel give
+    /// it up, which without [pings](Self::with_http2_keep_alive) takes a quarter of an hour on Linux: each request that
+    /// shares it is lost meanwhile. What it costs where the endpoint is only slow: a connection each second.
+    #[must_use]
+    pub fn with_max_silence(mut self, max: Option<Duration>) -> Self {
+        self.max_silence = max;
+        self
+    }
+
     /// How many requests a connection carries before it is closed; `Some(1)` is no keep-alive, `None` (default) no
     /// limit. `Some(0)` reads as `None`, as in Istio's `maxRequestsPerConnection`.
     #[must_use]
@@ -124,6 +139,11 @@ impl Config {
         self.http2_keep_alive
     }
 
+    /// How long an HTTP/2 connection that is in doubt may be silent.
+    pub fn max_silence(&self) -> Option<Duration> {
+        self.max_silence
+    }
+
     /// How many requests an HTTP/2 connection carries at once.
     pub fn max_concurrent_streams(&self) -> Option<u32> {
         self.max_concurrent_streams
@@ -146,6 +166,7 @@ impl Default for Config {
             max_concurrent_streams: None,
             tcp_keepalive: None,
             http2_keep_alive: None,
+            max_silence: Some(Duration::from_secs(1)),
         }
     }
 }

@@ -163,6 +163,7 @@ pub(super) struct Dialing<B> {
 
 impl<B> Dialing<B> {
     pub(super) fn new(pool: Arc<Shared<B>>, ticket: Ticket<B>, owner: Owner) -> Self {
+        pool.dialing().fetch_add(1, Ordering::Relaxed);
         Self { pool: Some((pool, ticket)), owner }
     }
 
@@ -174,7 +175,11 @@ impl<B> Dialing<B> {
     }
 
     fn take(&mut self) -> (Arc<Shared<B>>, Ticket<B>) {
-        self.pool.take().unwrap_or_else(|| unreachable!("taken only by those who consume it"))
+        let taken = self.pool.take();
+        let (pool, ticket) =
+            taken.unwrap_or_else(|| unreachable!("taken only by those who consume it"));
+        pool.dialing().fetch_sub(1, Ordering::Relaxed);
+        (pool, ticket)
     }
 
     fn http1(mut self, lane: super::http1::Lane<B>) -> Ticket<B> {
@@ -197,7 +202,8 @@ impl<B> Dialing<B> {
 
 impl<B> Drop for Dialing<B> {
     fn drop(&mut self) {
-        if let Some((pool, ticket)) = self.pool.take() {
+        if self.pool.is_some() {
+            let (pool, ticket) = self.take();
             let error = "the connecting task was dropped, or the connector panicked";
             pool.on_failed(self.owner, ticket, Reason::ConnectFailed, error.into());
         }

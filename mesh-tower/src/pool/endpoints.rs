@@ -8,7 +8,7 @@ use mesh_core::{Endpoint, Timestamp};
 use super::{Config, Group, Pool, connect::Connector, connector::MakeConnection, shared::Shared};
 use crate::{
     BoxError,
-    upstream::{MakeEndpoint, Origin},
+    upstream::{Link, MakeEndpoint, Origin},
 };
 
 /// Makes a [`Pool`] for each endpoint, all with the same connector.
@@ -132,6 +132,10 @@ where
 
     fn maintain(&self, pool: &Pool<B>, now: Timestamp) {
         pool.evict_idle(now);
+    }
+
+    fn link(&self, pool: &Pool<B>) -> Link {
+        pool.link()
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -112,6 +112,7 @@ pub(super) struct Connection<B> {
     made: Timestamp,
     /// When the last stream ended, in nanoseconds of the [`Clock`].
     idle_since: AtomicU64,
+    doubt: Doubt,
 }
 
 impl<B: Body + Send + 'static> Connection<B> {
@@ -131,6 +132,7 @@ impl<B: Body + Send + 'static> Connection<B> {
             is_full: AtomicBool::new(false),
             made: now,
             idle_since: AtomicU64::new(now.as_nanos()),
+            doubt: Doubt::default(),
         }
     }
 }
@@ -138,7 +140,7 @@ impl<B: Body + Send + 'static> Connection<B> {
 impl<B> Connection<B> {
     /// Takes one of the requests that the connection may carry, at once and in all.
     fn reserve(self: &Arc<Self>, config: &Config) -> Result<Reserved<B>, NoRoom> {
-        if self.sender.is_closed() {
+        if self.sender.is_closed() || self.doubt.is_silent(config) {
             return Err(NoRoom::Ever);
         }
         match config.max_concurrent_streams() {
@@ -158,7 +160,7 @@ impl<B> Connection<B> {
             self.active.fetch_sub(1, Ordering::SeqCst);
             return Err(NoRoom::Ever);
         }
-        let stream = Stream { connection: Some(Arc::clone(self)), place: None };
+        let stream = Stream { connection: Some(Arc::clone(self)), place: None, waits: false };
         Ok(Reserved { stream, reused: served > 0, is_last: served + 1 >= max })
     }
 
@@ -182,7 +184,45 @@ impl<B> Connection<B> {
     fn is_usable(&self, config: &Config) -> bool {
         let max = config.max_requests_per_connection();
         !self.sender.is_closed()
+            && !self.doubt.is_silent(config)
             && max.is_none_or(|max| self.served.load(Ordering::Relaxed) < u64::from(max))
+    }
+}
+
+/// Whether anybody is still there at the other end. A request that is given up says nothing of that by itself; but if
+/// nothing is heard after it either, requests to come would be lost one after the other.
+///
+/// No clock is read while answers come.
+#[derive(Debug, Default)]
+struct Doubt {
+    /// When the first request was given up after which nothing was heard, in nanoseconds of the [`Clock`]; 0: none.
+    since: AtomicU64,
+}
+
+impl Doubt {
+    #[inline]
+    fn on_heard(&self) {
+        if self.since.load(Ordering::Relaxed) != 0 {
+            self.since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    #[cold]
+    fn on_given_up(&self) {
+        let now = Clock.now().as_nanos().max(1);
+        // Somebody else may have been the first.
+        _ = self.since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn is_silent(&self, config: &Config) -> bool {
+        match self.since.load(Ordering::Relaxed) {
+            0 => false,
+            since => {
+                let silence = || Clock.now().since(Timestamp::from_nanos(since));
+                config.max_silence().is_some_and(|max| silence() > max)
+            }
+        }
     }
 }
 
@@ -208,6 +248,8 @@ pub(super) struct Stream<B> {
     /// None once the answer has come and [`Open`] has taken over.
     connection: Option<Arc<Connection<B>>>,
     place: Option<BoxFlight<B>>,
+    /// Whether a request was launched that has no answer yet.
+    waits: bool,
 }
 
 impl<B> Stream<B> {
@@ -217,10 +259,17 @@ impl<B> Stream<B> {
             connection.places.pop().unwrap_or_else(|| (connection.make)(connection.sender.clone()));
         place.as_mut().launch(request);
         self.place = Some(place);
+        self.waits = true;
     }
 
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer<B>> {
-        self.place.as_mut().expect("a request was launched").as_mut().poll_answer(cx)
+        let place = self.place.as_mut().expect("a request was launched");
+        let answer = ready!(place.as_mut().poll_answer(cx));
+        self.waits = false;
+        if let Some(connection) = &self.connection {
+            connection.doubt.on_heard();
+        }
+        Poll::Ready(answer)
     }
 }
 
@@ -242,6 +291,9 @@ impl<B> Drop for Stream<B> {
             place.as_mut().abort();
             connection.put_place(place);
         }
+        if self.waits {
+            connection.doubt.on_given_up();
+        }
         connection.on_end();
     }
 }
@@ -254,6 +306,11 @@ impl Open {
     pub(super) fn endpoint(&self) -> &Arc<str> {
         self.0.endpoint()
     }
+
+    /// A part of the body has come.
+    pub(super) fn on_heard(&self) {
+        self.0.on_heard();
+    }
 }
 
 impl Drop for Open {
@@ -264,12 +321,17 @@ impl Drop for Open {
 
 trait Streams {
     fn endpoint(&self) -> &Arc<str>;
+    fn on_heard(&self);
     fn on_end(&self);
 }
 
 impl<B> Streams for Connection<B> {
     fn endpoint(&self) -> &Arc<str> {
         &self.endpoint
+    }
+
+    fn on_heard(&self) {
+        self.doubt.on_heard();
     }
 
     fn on_end(&self) {

@@ -1,7 +1,7 @@
 //! HTTP/1 connections that wait for a request.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Mutex, OnceLock, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -12,26 +12,25 @@ use crossbeam_queue::ArrayQueue;
 /// The ring alone would have to be as large as the largest burst, for every endpoint; the stack alone would be a
 /// lock on the way of every request. In steady state connections come and go by the ring. Those in the stack are
 /// used only when the ring is empty, so after a burst they age until the idle timeout takes them.
+///
+/// The ring is made for the first connection that comes back: of thousands of endpoints a client may never meet most.
 pub(super) struct Idle<T> {
-    ring: ArrayQueue<T>,
+    ring: OnceLock<Box<ArrayQueue<T>>>,
     stack: Mutex<Vec<T>>,
     stacked: AtomicUsize,
 }
 
-/// Connections in the ring: a pointer pair each, allocated with the pool.
+/// Connections in the ring: a pointer pair each.
 const RING: usize = 32;
 
 impl<T> Idle<T> {
     pub(super) fn new() -> Self {
-        Self {
-            ring: ArrayQueue::new(RING),
-            stack: Mutex::new(Vec::new()),
-            stacked: AtomicUsize::new(0),
-        }
+        Self { ring: OnceLock::new(), stack: Mutex::new(Vec::new()), stacked: AtomicUsize::new(0) }
     }
 
     pub(super) fn push(&self, item: T) {
-        if let Err(item) = self.ring.push(item) {
+        let ring = self.ring.get_or_init(|| Box::new(ArrayQueue::new(RING)));
+        if let Err(item) = ring.push(item) {
             let mut stack = self.lock();
             stack.push(item);
             self.stacked.store(stack.len(), Ordering::SeqCst);
@@ -39,7 +38,9 @@ impl<T> Idle<T> {
     }
 
     pub(super) fn pop(&self) -> Option<T> {
-        if let Some(item) = self.ring.pop() {
+        // What is in the stack came there past the ring.
+        let ring = self.ring.get()?;
+        if let Some(item) = ring.pop() {
             return Some(item);
         }
         if self.stacked.load(Ordering::SeqCst) == 0 {
@@ -61,8 +62,9 @@ impl<T> Idle<T> {
         };
         // Dropped only now: closing a connection runs other people's code.
         drop(stale);
-        for _ in 0..self.ring.len() {
-            let Some(mut item) = self.ring.pop() else { break };
+        let Some(ring) = self.ring.get() else { return };
+        for _ in 0..ring.len() {
+            let Some(mut item) = ring.pop() else { break };
             if !is_stale(&mut item) {
                 keep(item);
             }

@@ -21,6 +21,7 @@
 //! | `tcp.maxConnectionDuration` | looked at when a request takes or gives back a connection, and by [`Pool::evict_idle`]; what flies is finished |
 //! | `tcp.tcpKeepalive` | `SO_KEEPALIVE`, set by the connector ([`HttpEndpoints::with_tune`]) |
 //! | `http.http2KeepAlive` | pings, also while nothing flies; without an answer the connection is closed: [`Reason::Reset`] |
+//! | (ours) | an HTTP/2 connection that has become silent gets no further request: [`Config::with_max_silence`] |
 //! | `http.maxConcurrentStreams` | another HTTP/2 connection, if `maxConnections` allows; else the request is pending until a stream ends |
 //! | `http.h2UpgradePolicy`, `useClientProtocol` | [`Protocol::Http2`], [`Protocol::Auto`] |
 //!

@@ -9,7 +9,7 @@ use mesh_core::Timestamp;
 use tower_service::Service;
 
 use super::{PoolBody, ResponseFuture, shared::Shared};
-use crate::error::BoxError;
+use crate::{error::BoxError, upstream::Link};
 
 /// The connections to one endpoint, as a service; made by [`HttpEndpoints`](super::HttpEndpoints).
 ///
@@ -42,6 +42,11 @@ impl<B> Pool<B> {
     /// are no requests.
     pub fn evict_idle(&self, now: Timestamp) {
         self.shared.evict_idle(now);
+    }
+
+    /// Whether there is a connection to the endpoint, or one that is being made.
+    pub fn link(&self) -> Link {
+        self.shared.link()
     }
 
     /// The endpoint's address.

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     Clock,
     error::{BoxError, MeshError, Reason},
+    upstream::Link,
 };
 
 /// The connections of one endpoint.
@@ -58,6 +59,8 @@ pub(super) struct Shared<B> {
     negotiated: AtomicBool,
     /// Connections of this endpoint, and those that are being made: HTTP/1, HTTP/2.
     connections: [AtomicU32; 2],
+    /// How many of them are being made.
+    dialing: AtomicU32,
     waiting: AtomicUsize,
     waiters: Mutex<Waiters<B>>,
 }
@@ -90,9 +93,24 @@ impl<B> Shared<B> {
             http2: http2::Connections::new(),
             negotiated: AtomicBool::new(false),
             connections: [AtomicU32::new(0), AtomicU32::new(0)],
+            dialing: AtomicU32::new(0),
             waiting: AtomicUsize::new(0),
             waiters: Mutex::new(Waiters::new()),
         }
+    }
+
+    /// Whether there is a connection, or one to come.
+    pub(super) fn link(&self) -> Link {
+        match (self.open(), self.dialing.load(Ordering::Relaxed)) {
+            (0, _) => Link::Idle,
+            (open, dialing) if open > dialing => Link::Ready,
+            (_, _) => Link::Connecting,
+        }
+    }
+
+    /// Counts the connections that are being made.
+    pub(super) fn dialing(&self) -> &AtomicU32 {
+        &self.dialing
     }
 
     pub(super) fn endpoint(&self) -> &Arc<str> {
@@ -290,12 +308,7 @@ impl<B> Shared<B> {
     /// Called under the mutex only, so that two requests cannot both be the first.
     fn try_open(self: &Arc<Self>, kind: Kind) -> Option<Ticket<B>> {
         let limits = self.group.limits();
-        let open: u32 = self
-            .connections
-            .iter()
-            .map(|count| count.load(Ordering::SeqCst))
-            .fold(0, u32::saturating_add);
-        let permit = match limits.try_connect(open) {
+        let permit = match limits.try_connect(self.open()) {
             Ok(permit) => permit,
             Err(_) if self.connections(kind).load(Ordering::SeqCst) == 0 => {
                 limits.force_acquire(Resource::Connections)
@@ -304,6 +317,12 @@ impl<B> Shared<B> {
         };
         self.connections(kind).fetch_add(1, Ordering::SeqCst);
         Some(Ticket::new(Arc::clone(limits), permit, kind, Arc::downgrade(self)))
+    }
+
+    /// Connections, and those that are being made.
+    fn open(&self) -> u32 {
+        let counts = self.connections.iter().map(|count| count.load(Ordering::SeqCst));
+        counts.fold(0, u32::saturating_add)
     }
 
     fn connections(&self, kind: Kind) -> &AtomicU32 {

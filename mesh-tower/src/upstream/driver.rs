@@ -66,15 +66,22 @@ where
     let mut maintenance = Clock.now() + MAINTENANCE;
     // Which plan the checks follow.
     let mut followed = 0;
+    let mut has_changed = true;
     loop {
         let next = {
             let Some(shared) = shared.upgrade() else { return };
             let now = Clock.now();
             shared.refresh(now);
             let plan = shared.plan.load();
+            // An ejection that ends says nothing by itself.
+            has_changed |= plan.poll_timeout().is_some_and(|timer| now >= timer);
             plan.on_timeout(now, &shared.chance);
             plan.refresh_places(now);
-            if now >= maintenance {
+            let is_beat = now >= maintenance;
+            if std::mem::take(&mut has_changed) || is_beat {
+                shared.tell_lives(&plan);
+            }
+            if is_beat {
                 maintenance = now + MAINTENANCE;
                 for member in plan.subsets.iter().flat_map(|cluster| cluster.members.iter()) {
                     shared.make.maintain(&member.service, now);
@@ -101,7 +108,10 @@ where
                     return Poll::Ready(Some(ended));
                 }
             }
-            timer.as_mut().poll(cx).map(|_| None)
+            timer.as_mut().poll(cx).map(|woken| {
+                has_changed = woken.is_ok();
+                None
+            })
         });
         let ended = ended.await;
         if let (Some(ended), Some(shared)) = (ended, shared.upgrade()) {

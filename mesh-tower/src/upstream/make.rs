@@ -26,6 +26,28 @@ pub trait MakeEndpoint {
     fn maintain(&self, service: &Self::Service, now: Timestamp) {
         _ = (service, now);
     }
+
+    /// How the service stands with its endpoint: what its [`Life`](super::Life) is read from while nothing is wrong with
+    /// it. Asked by the upstream's driver once a second and by `status`. A service that does not say is [`Link::Ready`].
+    fn link(&self, service: &Self::Service) -> Link {
+        _ = service;
+        Link::Ready
+    }
+}
+
+/// How an endpoint's service stands with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "there is a connection, there is one to come, or there is none"
+)]
+pub enum Link {
+    /// There is no connection, and none is being made.
+    Idle,
+    /// The first connection is being made.
+    Connecting,
+    /// There is a connection.
+    Ready,
 }
 
 impl<F, S> MakeEndpoint for F

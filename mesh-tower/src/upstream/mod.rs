@@ -81,6 +81,13 @@
 //!
 //! Keys and localities: the table of a group has the localities' weights in it; by zones a key is not routed, as in Envoy.
 //!
+//! # What becomes of an endpoint
+//!
+//! It is idle, connecting or ready; for a time unwell or ejected; and when it is listed no longer it drains, and is gone
+//! with the last of its attempts. [`Life`] is the table. [`Upstream::status`] tells of each where it stands, the driver
+//! counts them and tells of changes (events of level DEBUG, `mesh_endpoints_by_life`,
+//! `mesh_endpoint_life_changes_total`).
+//!
 //! # Without an endpoint
 //!
 //! A subset that has no endpoint, or whose endpoints are all ejected, unwell or refused by their breakers, answers at once:
@@ -88,6 +95,8 @@
 //! There is no fall-back to other subsets, as in Istio.
 
 mod builder;
+#[cfg(test)]
+mod burst;
 mod config;
 mod criteria;
 mod discovery;
@@ -96,6 +105,7 @@ mod flight;
 pub mod future;
 mod hash;
 mod key;
+mod life;
 mod listed;
 mod make;
 mod pick;
@@ -126,7 +136,8 @@ pub use driver::Driver;
 pub(crate) use flight::Flight;
 pub use future::Answers;
 pub use hash::{ConsistentHash, KeySource};
-pub use make::{MakeEndpoint, Origin};
+pub use life::Life;
+pub use make::{Link, MakeEndpoint, Origin};
 pub use policy::Policy;
 pub use status::{BreakerStatus, EjectionStatus, EndpointStatus};
 
@@ -249,9 +260,11 @@ where
         self.shared.set_caller(caller);
     }
 
-    /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows.
+    /// The endpoints, with what the mesh knows of each, subset by subset: what `/clusters` shows. After those that are
+    /// listed come those that are listed no longer and still have attempts under way: they are
+    /// [draining](Life::Draining).
     pub fn status(&self) -> Vec<EndpointStatus> {
-        status::of(&self.shared.plan.load())
+        status::of(&self.shared)
     }
 
     /// How discovery goes; `None` if the upstream has no source of endpoints, or its driver was never polled.

@@ -14,8 +14,9 @@ use mesh_core::{
 use tokio::sync::Notify;
 
 use super::{
-    Config, MakeEndpoint,
+    Config, Life, MakeEndpoint,
     discovery::Notes,
+    life::{Census, Leaving},
     places::{Places, Vantage},
     subset::{EndpointState, Member, Subset},
     writer::Writer,
@@ -31,6 +32,8 @@ pub(super) struct Plan<S> {
     /// How many endpoints are listed; those that are used are the members of the first subset.
     pub(super) listed: usize,
     pub(super) split: Split<usize>,
+    /// When tables of keys are to be built for endpoints that have changed since.
+    pub(super) tables_due: Option<Timestamp>,
     /// Those that a change did not touch are the same as in the plan before.
     pub(super) subsets: Vec<Arc<Cluster<S>>>,
 }
@@ -110,6 +113,40 @@ where
         if let Ok(plan) = writer.plan(now) {
             self.publish(plan);
         }
+        writer.leaving.settle();
+    }
+
+    /// The endpoints that are listed no longer.
+    pub(super) fn leaving<R>(&self, look: impl FnOnce(&mut Leaving) -> R) -> R {
+        look(&mut self.lock().leaving)
+    }
+
+    /// Looks where the endpoints stand in their lives, and tells of it. Of subsets that get nothing there is nothing to
+    /// tell, and somebody else may use those.
+    pub(super) fn tell_lives(&self, plan: &Plan<M::Service>) {
+        let census = |cluster: &Arc<Cluster<M::Service>>| {
+            let mut census = Census::default();
+            for member in cluster.members.iter() {
+                let (state, life) = (&member.state, Life::of(&self.make, member));
+                state.told.tell(&cluster.roster.subset, &state.address, life);
+                census[life as usize] += 1;
+            }
+            census
+        };
+        let used = plan.split.weights().filter(|(_, weight)| *weight > 0);
+        let used: Vec<_> = used.filter_map(|(index, _)| plan.subsets.get(*index)).collect();
+        let mut all: Vec<_> = used.iter().map(|cluster| census(cluster)).collect();
+        let subsets = used.iter().map(|cluster| &cluster.roster.subset);
+        self.leaving(|leaving| {
+            leaving.settle();
+            for (census, subset) in all.iter_mut().zip(subsets.clone()) {
+                let draining = leaving.iter().filter(|left| left.is_of(subset)).count();
+                census[Life::Draining as usize] = draining;
+            }
+        });
+        for (census, subset) in all.iter().zip(subsets) {
+            subset.observer.lives(census);
+        }
     }
 
     /// Somebody else calls, or from elsewhere.
@@ -150,7 +187,13 @@ where
         let now = Clock.now();
         writer.set_config(config, &self.make, &self.changed, &self.chance, now);
         self.publish(writer.plan(now)?);
+        writer.leaving.settle();
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_writer(&self, change: impl FnOnce(&mut Writer<M::Service>)) {
+        change(&mut self.lock());
     }
 
     fn publish(&self, plan: Plan<M::Service>) {
@@ -194,9 +237,10 @@ impl<S> Plan<S> {
         detections.filter_map(|detection| detection.poll_timeout()).chain(self.stale_at()).min()
     }
 
-    /// When an order by which endpoints are picked should be written down anew.
+    /// When an order by which endpoints are picked should be written down anew, or a table of keys.
     fn stale_at(&self) -> Option<Timestamp> {
-        self.subsets.iter().filter_map(|cluster| cluster.members.stale_at()).min()
+        let orders = self.subsets.iter().filter_map(|cluster| cluster.members.stale_at());
+        orders.chain(self.tables_due).min()
     }
 
     /// Makes new pictures of where attempts go, where the condition of an endpoint has changed. Idempotent.

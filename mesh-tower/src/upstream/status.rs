@@ -1,13 +1,17 @@
 use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
 use mesh_core::{
-    Endpoint, Ratio,
+    Endpoint, Ratio, Timestamp,
     balance::{hash, locality, priority::OnPanic, subsetting},
     breaker,
     outlier::{self, Detector},
 };
 
-use super::{Config, Policy, plan::Plan, subset::Member};
+use super::{
+    Config, Life, MakeEndpoint, Policy,
+    plan::Shared,
+    subset::{EndpointState, Subset},
+};
 use crate::Clock;
 
 /// What the mesh knows of one endpoint in one subset, as of one moment.
@@ -19,8 +23,11 @@ pub struct EndpointStatus {
     /// The endpoint as it was listed.
     pub endpoint: Endpoint,
     /// Its priority as the caller sees it, from 0: by its [own](Endpoint::with_priority), and by
-    /// [`Policy::with_locality`]. `None` if it gets nothing by the shares of localities.
+    /// [`Policy::with_locality`]. `None` if it gets nothing by the shares of localities, or is
+    /// listed no longer.
     pub priority: Option<usize>,
+    /// Where it stands in its life.
+    pub life: Life,
     /// Attempts under way.
     pub active: u32,
     /// Attempts answered well since it was listed.
@@ -60,7 +67,7 @@ pub struct BreakerStatus {
 impl EndpointStatus {
     /// Whether requests may go to it.
     pub fn is_healthy(&self) -> bool {
-        self.ejection.is_none() && self.is_well
+        self.life.takes_requests()
     }
 }
 
@@ -68,54 +75,70 @@ impl fmt::Display for EndpointStatus {
     /// One line for a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.endpoint.address())?;
+        write!(f, " {}", self.life)?;
         match &self.ejection {
-            None if !self.is_well => f.write_str(" fails its checks")?,
-            None => f.write_str(" healthy")?,
+            None => {}
             Some(EjectionStatus { detector: Some(why), left }) => {
-                write!(f, " ejected ({why}) for {left:.1?}")?;
+                write!(f, " ({why}) for {left:.1?}")?;
             }
-            Some(EjectionStatus { detector: None, left }) => write!(f, " ejected for {left:.1?}")?,
+            Some(EjectionStatus { detector: None, left }) => write!(f, " for {left:.1?}")?,
         }
         write!(f, ", {} active, {} ok, {} failed", self.active, self.successes, self.failures)
     }
 }
 
-pub(super) fn of<S>(plan: &Plan<S>) -> Vec<EndpointStatus> {
+pub(super) fn of<M>(shared: &Shared<M>) -> Vec<EndpointStatus>
+where
+    M: MakeEndpoint,
+    M::Service: Clone,
+{
     let now = Clock.now();
-    let of_member = |subset: &Arc<str>, policy: &Policy, priority, member: &Member<S>| {
-        let state = &member.state;
-        let (successes, failures) = state.counts();
-        EndpointStatus {
-            subset: subset.clone(),
-            endpoint: (*member.endpoint).clone(),
-            priority,
-            active: state.load().active(),
-            successes,
-            failures,
-            latency: state.load().estimate(policy.balance(), now),
-            ejection: state.host.ejected_until().map(|until| EjectionStatus {
-                detector: state.host.reason(),
-                left: until.since(now),
-            }),
-            is_well: state.is_well(),
-            ejections: state.host.ejections(),
-            breaker: state
-                .breaker
-                .as_ref()
-                .map(|breaker| BreakerStatus { state: breaker.state(now) }),
+    let plan = shared.plan.load();
+    let mut all = Vec::new();
+    for cluster in &plan.subsets {
+        let subset = &cluster.roster.subset;
+        for (index, member) in cluster.members.iter().enumerate() {
+            let places = cluster.places.as_ref();
+            let priority = places.map_or(Some(0), |places| places.priority(index));
+            let life = Life::of(&shared.make, member);
+            let status = of_endpoint(subset, &member.endpoint, &member.state, life, now);
+            all.push(EndpointStatus { priority, ..status });
         }
-    };
-    plan.subsets
-        .iter()
-        .flat_map(|cluster| {
-            let subset = &cluster.roster.subset;
-            cluster.members.iter().enumerate().map(move |(index, member)| {
-                let places = cluster.places.as_ref();
-                let priority = places.map_or(Some(0), |places| places.priority(index));
-                of_member(&subset.name, &subset.policy, priority, member)
-            })
-        })
-        .collect()
+    }
+    shared.leaving(|leaving| {
+        leaving.settle();
+        all.extend(leaving.iter().map(|left| {
+            of_endpoint(&left.subset, &left.endpoint, &left.state, Life::Draining, now)
+        }));
+    });
+    all
+}
+
+fn of_endpoint(
+    subset: &Subset,
+    endpoint: &Endpoint,
+    state: &EndpointState,
+    life: Life,
+    now: Timestamp,
+) -> EndpointStatus {
+    let (successes, failures) = state.counts();
+    // The time that one which does not come back would stay out tells nobody anything.
+    let ejected_until = state.host.ejected_until().filter(|_| life != Life::Draining);
+    EndpointStatus {
+        subset: subset.name.clone(),
+        endpoint: endpoint.clone(),
+        priority: None,
+        life,
+        active: state.load().active(),
+        successes,
+        failures,
+        latency: state.load().estimate(subset.policy.balance(), now),
+        ejection: ejected_until
+            .map(|until| EjectionStatus { detector: state.host.reason(), left: until.since(now) }),
+        is_well: state.is_well(),
+        ejections: state.host.ejections(),
+        breaker: state.breaker.as_ref().map(|breaker| BreakerStatus { state: breaker.state(now) }),
+    }
 }
 
 /// The stack in words.

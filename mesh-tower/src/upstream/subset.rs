@@ -21,7 +21,7 @@ use mesh_core::{
 };
 use tokio::sync::Notify;
 
-use super::{Config, Policy};
+use super::{Config, Policy, life::Told};
 use crate::{observe::Observer, pool::Group};
 
 /// One subset of an upstream's endpoints with the machines that its requests share. As in Istio each subset is a
@@ -239,6 +239,7 @@ pub(crate) struct EndpointState {
     unwell: AtomicBool,
     /// When it came into rotation: it was listed, or was let back after an ejection.
     pub(super) since: Since,
+    pub(super) told: Told,
     reported: Reported,
     written: Written,
 }
@@ -265,6 +266,7 @@ impl EndpointState {
             breaker: policy.breaker().map(|config| Breaker::new(*config, now)),
             unwell: AtomicBool::new(!is_well),
             since: Since::new(now),
+            told: Told::default(),
             reported: Reported::new(),
             written: Written {
                 load: Load::new(),

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_core::{
     Endpoint, InvalidConfig, Labels, Rng, Timestamp,
-    balance::{Weighted, locality::Caller},
+    balance::{Weighted, hash::Rebuild, locality::Caller},
     health::Transition,
     route::Split,
 };
@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::{
     Config, MakeEndpoint, Origin, Policy,
+    life::{Leaving, Left},
     listed::{Endpoints, Listed},
     places::{Around, Places, Vantage},
     plan::{Cluster, Plan, Roster},
@@ -34,6 +35,10 @@ pub(super) struct Writer<S> {
     health: Health,
     vantage: Arc<Vantage>,
     chance: Chance,
+    /// Who is listed no longer.
+    pub(super) leaving: Leaving,
+    /// When tables of keys are built.
+    tables: Rebuild,
     /// Whether the members follow the endpoints. Not after a panic in a user's `make`.
     is_settled: bool,
 }
@@ -60,6 +65,7 @@ struct Maker<'a, M> {
     make: &'a M,
     upstream: &'a Arc<str>,
     next_id: &'a mut u32,
+    leaving: &'a mut Leaving,
     health: &'a Health,
     now: Timestamp,
 }
@@ -75,7 +81,8 @@ impl<S: Clone> Writer<S> {
         chance: &Chance,
         now: Timestamp,
     ) -> Self {
-        let subsets = subsets_of(&config, Vec::new(), changed, chance, now);
+        let mut leaving = Leaving::default();
+        let subsets = subsets_of(&config, (Vec::new(), &mut leaving), changed, chance, now);
         let listed = Listed::new(config.subsetting().copied());
         let health = Health { trusts, checked: BTreeMap::new() };
         Self {
@@ -88,7 +95,9 @@ impl<S: Clone> Writer<S> {
             health,
             vantage: Arc::new(vantage),
             chance: chance.clone(),
+            leaving,
             is_settled: true,
+            tables: Rebuild::default(),
         }
     }
 
@@ -100,6 +109,12 @@ impl<S: Clone> Writer<S> {
         self.vantage = Arc::new(Vantage { caller, ..*self.vantage });
         self.subsets.iter_mut().for_each(|members| members.has_changed = true);
         true
+    }
+
+    /// Builds tables of keys at most so often.
+    #[cfg(test)]
+    pub(super) fn set_tables_interval(&mut self, interval: std::time::Duration) {
+        self.tables = Rebuild::new(interval);
     }
 
     /// The endpoints as they are listed.
@@ -177,7 +192,7 @@ impl<S: Clone> Writer<S> {
         now: Timestamp,
     ) {
         let old = std::mem::take(&mut self.subsets);
-        self.subsets = subsets_of(&config, old, changed, chance, now);
+        self.subsets = subsets_of(&config, (old, &mut self.leaving), changed, chance, now);
         if self.config.subsetting() != config.subsetting() {
             self.listed.set_subsetting(config.subsetting().copied());
         }
@@ -194,13 +209,13 @@ impl<S: Clone> Writer<S> {
         make: &M,
         now: Timestamp,
     ) {
-        let Self { listed, subsets, name, next_id, health, is_settled, .. } = self;
+        let Self { listed, subsets, name, next_id, health, leaving, is_settled, .. } = self;
         let endpoints = listed.used();
         for address in touched.iter().filter(|address| !endpoints.contains_key(*address)) {
             health.checked.remove(address);
         }
         let was_settled = std::mem::replace(is_settled, false);
-        let mut maker = Maker { make, upstream: name, next_id, health, now };
+        let mut maker = Maker { make, upstream: name, next_id, leaving, health, now };
         for members in subsets {
             if was_settled {
                 for address in touched {
@@ -235,13 +250,18 @@ impl<S: Clone> Writer<S> {
             }
         };
         self.plans += 1;
-        let Self { vantage, chance, .. } = &*self;
-        let (vantage, chance) = (vantage.clone(), chance.clone());
-        let subsets = self.subsets.iter_mut();
-        let subsets = subsets.map(|members| members.cluster(&vantage, &chance, now)).collect();
+        if self.subsets.iter().any(Members::may_age_a_table) {
+            self.tables.on_change(now);
+        }
+        let builds_tables = self.tables.on_timeout(now);
+        let Self { vantage, chance, subsets, .. } = self;
+        let subsets = subsets.iter_mut();
+        let subsets = subsets.map(|members| members.cluster(vantage, chance, builds_tables, now));
+        let subsets = subsets.collect();
         Ok(Plan {
             number: self.plans,
             config: self.config.clone(),
+            tables_due: self.tables.poll_timeout(),
             listed: self.listed.all().len(),
             split: Split::new(destinations)?,
             subsets,
@@ -252,7 +272,7 @@ impl<S: Clone> Writer<S> {
 /// The subsets of `config`: the whole upstream first, then the named ones; those that `old` knows keep their machines.
 fn subsets_of<S>(
     config: &Config,
-    mut old: Vec<Members<S>>,
+    (mut old, leaving): (Vec<Members<S>>, &mut Leaving),
     changed: &Arc<Notify>,
     chance: &Chance,
     now: Timestamp,
@@ -274,10 +294,17 @@ fn subsets_of<S>(
         })
         .collect();
     for Members { subset, members, .. } in &old {
-        members.values().for_each(|member| subset.on_removed(&member.state));
+        members.values().for_each(|member| leaving.push(left(subset, member)));
         subset.observer.endpoints(0);
+        subset.observer.lives(&Default::default());
     }
     subsets
+}
+
+/// Takes the member's leave of its machines.
+fn left<S>(subset: &Arc<Subset>, Member { state, endpoint, .. }: &Member<S>) -> Left {
+    subset.on_removed(state);
+    Left { subset: subset.clone(), endpoint: endpoint.clone(), state: state.clone() }
 }
 
 // === impl Members ===
@@ -319,7 +346,7 @@ impl<S> Members<S> {
                 }
                 None => {
                     *has_changed = true;
-                    subset.on_removed(&member.state);
+                    maker.leaving.push(left(subset, member));
                     members.remove(address);
                 }
             }
@@ -331,11 +358,17 @@ impl<S> Members<S> {
         }
     }
 
+    /// Whether a table of keys is older than what is to be published.
+    fn may_age_a_table(&self) -> bool {
+        self.has_changed && self.cluster.is_some() && self.subset.policy.hash().is_some()
+    }
+
     /// The endpoints as requests read them: those of the last time, if they are the same.
     fn cluster(
         &mut self,
         vantage: &Arc<Vantage>,
         chance: &Chance,
+        builds_tables: bool,
         now: Timestamp,
     ) -> Arc<Cluster<S>>
     where
@@ -344,6 +377,7 @@ impl<S> Members<S> {
         if let Some(cluster) = &self.cluster
             && !self.has_changed
             && cluster.members.stale_at().is_none_or(|stale_at| now < stale_at)
+            && !(builds_tables && cluster.places.as_ref().is_some_and(|of| of.have_aged()))
         {
             return cluster.clone();
         }
@@ -358,6 +392,7 @@ impl<S> Members<S> {
             before: before.map(|before| &*before.roster.subset),
             vantage,
             chance,
+            builds_tables,
             now,
         };
         let known = before.and_then(|before| before.places.as_deref());

@@ -19,10 +19,10 @@ use tower::{ServiceExt, service_fn};
 
 use super::{SUBSETS, read, refused, rule, service};
 
-type Head = http::request::Parts;
+pub(super) type Head = http::request::Parts;
 
 /// Sends a request through the routes; the destination and what it saw, or the route's own answer.
-async fn send(
+pub(super) async fn send(
     documents: &Documents,
     client: &Client,
     request: Request<()>,
@@ -43,7 +43,7 @@ async fn send(
     (to.unwrap_or_else(|| response.status().to_string()), head, response)
 }
 
-async fn get(documents: &Documents, uri: &str) -> String {
+pub(super) async fn get(documents: &Documents, uri: &str) -> String {
     send(documents, &Client::default(), Request::get(uri).body(()).unwrap()).await.0
 }
 

@@ -8,6 +8,7 @@ mod http1;
 mod http2;
 mod limits;
 mod protocols;
+mod silence;
 mod streams;
 mod stress;
 mod support;

@@ -40,7 +40,7 @@ async fn where_all_breakers_refuse_the_caller_hears_when_the_first_probe_is_due(
     }
     let error = upstream.clone().oneshot(request()).await.unwrap_err();
     let error = MeshError::find(&*error).unwrap();
-    assert_eq!((error.reason(), error.flag()), (Reason::NoEndpoint, "UH"));
+    assert_eq!((error.reason(), error.flag()), (Reason::BreakerOpen, "UO"));
     let wait = error.retry_after().expect("the first probe");
     tokio::time::sleep(wait - Duration::from_millis(1)).await;
     upstream.clone().oneshot(request()).await.unwrap_err();

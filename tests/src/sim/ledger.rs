@@ -7,7 +7,7 @@ use std::{
 use mesh_core::{Ratio, Timestamp, limit::Resource};
 use mesh_tower::{
     Clock,
-    upstream::{EndpointStatus, Upstream},
+    upstream::{EndpointStatus, Life, Upstream},
 };
 
 use super::World;
@@ -288,7 +288,7 @@ fn active(status: &[EndpointStatus]) -> u32 {
 /// Endpoints and ejected endpoints of each subset.
 fn census(status: &[EndpointStatus]) -> BTreeMap<Arc<str>, (u32, u32)> {
     let mut census = BTreeMap::new();
-    for endpoint in status {
+    for endpoint in status.iter().filter(|endpoint| endpoint.life != Life::Draining) {
         let (hosts, ejected) = census.entry(endpoint.subset.clone()).or_insert((0, 0));
         *hosts += 1;
         *ejected += u32::from(endpoint.ejection.is_some());

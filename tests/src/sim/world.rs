@@ -100,12 +100,11 @@ impl World {
         self.books().log.len()
     }
 
-    /// Attempts under way at the endpoints that the upstream lists now.
+    /// Attempts under way, those at endpoints that the upstream lists no longer too.
     pub fn live(&self) -> u32 {
         let mut books = self.books();
         books.nodes.retain(|node| node.member.strong_count() > 0 || node.live.load(Relaxed) > 0);
-        let listed = books.nodes.iter().filter(|node| node.member.strong_count() > 0);
-        listed.map(|node| node.live.load(Relaxed)).sum()
+        books.nodes.iter().map(|node| node.live.load(Relaxed)).sum()
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

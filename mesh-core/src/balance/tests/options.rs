@@ -207,3 +207,38 @@ fn averages_take_no_nonsense() {
     average.add(0.5, at(2));
     assert!(average.value().unwrap().is_finite(), "a decay of 0 is 1 ms");
 }
+
+/// How many of 1,000 picks the second of two gets, whose latency is that many per cent of the first's, with so many requests
+/// in flight.
+fn picks_of_the_slower(config: Config, per_cent: u64, active: [u32; 2]) -> usize {
+    let config = config.with_default_rtt(Duration::ZERO);
+    let hosts = equal(2);
+    for (host, per_cent) in hosts.iter().zip([100, per_cent]) {
+        let started = host.load.on_start(START);
+        let end = START + Duration::from_micros(100 * per_cent);
+        host.load.on_end(&config, end, started, Outcome::Success);
+    }
+    occupy(&hosts, active);
+    let (balancer, mut rng) = (Balancer::new(config), SplitMix64::new(3));
+    let now = START + Duration::from_millis(100);
+    (0..1_000).filter(|_| balancer.pick(now, &mut rng, &hosts, |_| false) == Some(1)).count()
+}
+
+#[test]
+fn within_the_tolerance_requests_in_flight_decide() {
+    let tolerant = |config: Config| config.with_tolerance(Ratio::from_percent(200));
+    let drawn = Choices::drawn(8).unwrap();
+    for choices in [Choices::TWO, drawn, Choices::ALL] {
+        let plain = Config::peak_ewma().with_choices(choices);
+        let of = picks_of_the_slower;
+        // Half as slow again: alike, so chance decides; or the one with fewer requests.
+        assert!((400..600).contains(&of(tolerant(plain), 150, [0, 0])), "{choices:?}");
+        assert!(of(tolerant(plain), 150, [1, 0]) > 970, "{choices:?}");
+        // Three times as slow is not alike.
+        assert!(of(tolerant(plain), 300, [1, 0]) < 30, "{choices:?}");
+        // Without a tolerance the least difference decides.
+        assert!(of(plain, 110, [0, 0]) < 30, "{choices:?}");
+        let less = plain.with_tolerance(Ratio::ZERO);
+        assert_eq!(of(less, 110, [0, 0]), of(plain, 110, [0, 0]), "less than 1 is 1");
+    }
+}

@@ -141,7 +141,7 @@ fn the_check_catches_weights_that_only_scale_the_load() {
 
 #[test]
 fn no_endpoint_gets_twice_the_mean() {
-    for config in [Config::least_request(), Config::peak_ewma()] {
+    for config in [Config::least_request(), Config::peak_ewma(), Config::default()] {
         let shares = balanced(config, &[1; 20], &[GOOD; 20], 50);
         assert!(shares.iter().all(|share| *share < 2.0 / 20.0), "{shares:.3?}");
     }
@@ -167,8 +167,10 @@ fn an_endpoint_that_fails_fast_does_not_win() {
     let behaviours = [GOOD, failing, GOOD];
     for outcome in [Outcome::ServerError, Outcome::ConnectFailed, Outcome::Throttled] {
         let behaviours = [GOOD, Behaviour { outcome, ..failing }, GOOD];
-        let shares = balanced(Config::peak_ewma(), &[1; 3], &behaviours, 3);
-        assert!(shares[1] < 0.05, "{outcome:?}: {shares:.3?}");
+        for config in [Config::peak_ewma(), Config::default()] {
+            let shares = balanced(config, &[1; 3], &behaviours, 3);
+            assert!(shares[1] < 0.05, "{outcome:?}: {shares:.3?}");
+        }
     }
     // The broken twin: without a penalty it is the fastest of all.
     let naive = Config::peak_ewma().with_failure_penalty(Duration::ZERO);

@@ -382,3 +382,116 @@ fn the_check_of_hosts_catches_each_broken_twin() {
     };
     assert!(all(&shortest).is_err(), "takes the shorter wildcard");
 }
+
+/// Counts how often it is asked for a header.
+struct Asked<'a>(PlainHead, &'a std::cell::Cell<usize>);
+
+impl Head for Asked<'_> {
+    fn method(&self) -> &str {
+        self.0.method()
+    }
+    fn scheme(&self) -> &str {
+        self.0.scheme()
+    }
+    fn authority(&self) -> &str {
+        self.0.authority()
+    }
+    fn path(&self) -> &str {
+        self.0.path()
+    }
+    fn query(&self) -> &str {
+        self.0.query()
+    }
+    fn port(&self) -> Option<u16> {
+        self.0.port()
+    }
+    fn header(&self, name: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
+        self.1.set(self.1.get() + 1);
+        self.0.header(name)
+    }
+}
+
+/// Which of 100,000 routes of one path that differ in a header takes a request, and how often the header was asked for.
+fn of_a_hundred_thousand_tenants(
+    text: fn(String) -> TextMatch,
+    tenant: usize,
+) -> (Option<usize>, usize) {
+    let routes = (0..100_000).map(|index| {
+        let api = Match::any().with_path(PathMatch::segments("/api"));
+        (vec![api.with_header("x-tenant", text(format!("t-{index:06}")))], index)
+    });
+    let table = Table::new(routes, &Client::default(), simple).unwrap();
+    let asked = std::cell::Cell::new(0);
+    let head = get("/api/cart").with_header("x-tenant", format!("t-{tenant:06}"));
+    let found = table.find(&Asked(head, &asked)).map(|found| *found.route());
+    (found, asked.get())
+}
+
+#[test]
+fn a_hundred_thousand_routes_of_one_path_are_found_by_a_header() {
+    for (tenant, found) in [(0, Some(0)), (99_999, Some(99_999)), (100_000, None)] {
+        // Once for the list of candidates, and once by the candidate.
+        let asked = 1 + usize::from(found.is_some());
+        assert_eq!(of_a_hundred_thousand_tenants(TextMatch::exact, tenant), (found, asked));
+    }
+    // The twin of which no value is known beforehand asks them all.
+    let (found, asked) = of_a_hundred_thousand_tenants(TextMatch::prefix, 99_999);
+    assert_eq!((found, asked), (Some(99_999), 100_000));
+}
+
+/// Found by its value or asked in its turn: the order of the list decides between the two.
+#[test]
+fn a_route_that_is_not_found_by_a_value_keeps_its_place() {
+    let routes = (0..20).map(|index| {
+        let text =
+            if index == 10 { TextMatch::Present } else { TextMatch::exact(format!("v{index}")) };
+        (vec![Match::any().with_header("x-v", text)], index)
+    });
+    let table = Table::new(routes, &Client::default(), simple).unwrap();
+    let of = |value: &str| table.find(&get("/").with_header("x-v", value)).map(|f| *f.route());
+    // By the value alone it would be 15.
+    assert_eq!([of("v5"), of("v15"), of("other")], [Some(5), Some(10), Some(10)]);
+    assert!(table.find(&get("/")).is_none());
+}
+
+/// A header or parameter, and what it must be; small, so that there are many of each.
+fn any_facet() -> impl Strategy<Value = Match> {
+    let text = prop_oneof![
+        6 => (0..4u8).prop_map(|value| TextMatch::exact(value.to_string())),
+        1 => Just(TextMatch::Present),
+        1 => (0..4u8).prop_map(|value| TextMatch::prefix(value.to_string())),
+    ];
+    let path = prop_oneof![Just("/"), Just("/a"), Just("/a/b")];
+    let kind = 0..4u8;
+    (path, kind, text.clone(), text).prop_map(|(path, kind, one, other)| {
+        let on = Match::any().with_path(PathMatch::prefix(path));
+        match kind {
+            0 => on.with_header("x-a", one),
+            1 => on.with_header("x-b", one).with_query("q", other),
+            2 => on.with_query("q", one),
+            _ => on.with_header(":method", TextMatch::exact("GET")).with_header("x-a", one),
+        }
+    })
+}
+
+proptest! {
+    /// However many there are, the first that matches is found: by an index, or each asked in its turn.
+    #[test]
+    fn the_first_of_many_is_found(
+        all in prop::collection::vec(any_facet(), 0..60),
+        path in prop_oneof![Just("/"), Just("/a"), Just("/a/b/c"), Just("/A")],
+        values in prop::array::uniform3(prop::option::of(0..5u8)),
+    ) {
+        let [a, b, q] = values;
+        let mut head = get(&q.map_or_else(|| path.to_owned(), |q| format!("{path}?q={q}")));
+        for (name, value) in [("x-a", a), ("x-b", b)] {
+            if let Some(value) = value {
+                head = head.with_header(name, value.to_string());
+            }
+        }
+        let one_by_one = all.iter().position(|one| matches(one.clone(), &head));
+        let routes = all.into_iter().enumerate().map(|(index, one)| (vec![one], index));
+        let table = Table::new(routes, &Client::default(), simple).unwrap();
+        prop_assert_eq!(table.find(&head).map(|found| *found.route()), one_by_one);
+    }
+}

@@ -3,16 +3,23 @@
 //! Not one store of all roots: the authority of one trust domain could then sign for another (SPIFFE Federation 4.2
 //! forbids it). The peer's own SPIFFE ID names the bundle, and only that bundle's roots are tried.
 
+mod revoked;
+
 use std::{collections::BTreeMap, fmt};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
+use self::revoked::Lists;
+pub(crate) use self::revoked::list_issuer;
 use crate::{
-    error::{MaterialError, Untrusted},
+    error::{IssuerRule, MaterialError, SvidRule, Untrusted},
     id::TrustDomain,
     info::PeerIdentity,
+    material::Trust,
+    policy::PeerPolicy,
+    revocation::Revocation,
     svid,
 };
 
@@ -30,29 +37,35 @@ pub(crate) enum Role {
 /// The roots of each trust domain. Immutable: new trust is a new store.
 pub(crate) struct TrustStore {
     bundles: BTreeMap<TrustDomain, Bundle>,
+    lists: Lists,
 }
 
 struct Bundle {
     anchors: Vec<TrustAnchor<'static>>,
-    /// For each anchor, how many intermediates may stand below it. An anchor of webpki has no room for it.
-    path_lengths: Vec<Option<u32>>,
+    /// What each anchor must not do. An anchor of webpki has no room for it.
+    limits: Vec<Limits>,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    /// How many intermediates may stand below it.
+    path_length: Option<u32>,
+    signs_lists: bool,
 }
 
 impl TrustStore {
     /// Takes only certificates that may act as roots; a bundle may be empty, and then trusts nobody.
-    pub(crate) fn new(
-        bundles: &BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>,
-    ) -> Result<Self, MaterialError> {
+    pub(crate) fn new(trust: &Trust, revocation: Revocation) -> Result<Self, MaterialError> {
         let mut anchors = BTreeMap::new();
-        for (domain, certificates) in bundles {
+        for (domain, certificates) in &trust.bundles {
             let roots: Result<Vec<_>, _> = certificates.iter().enumerate().map(root).collect();
-            let (roots, path_lengths) = roots?.into_iter().unzip();
-            anchors.insert(domain.clone(), Bundle { anchors: roots, path_lengths });
+            let (roots, limits) = roots?.into_iter().unzip();
+            anchors.insert(domain.clone(), Bundle { anchors: roots, limits });
         }
-        Ok(Self { bundles: anchors })
+        Ok(Self { bundles: anchors, lists: Lists::new(&trust.crls, revocation)? })
     }
 
-    /// Verifies a whole chain: path to the bundle of its own trust domain, dates, purpose, SVID rules.
+    /// Verifies a whole chain: path to the bundle of its own trust domain, dates, purpose, revocation, SVID rules.
     pub(crate) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -61,12 +74,27 @@ impl TrustStore {
         role: Role,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Result<PeerIdentity, Untrusted> {
+        let nobody = PeerPolicy::nobody();
+        self.verify_peer(end_entity, intermediates, now, role, algorithms, &nobody)
+    }
+
+    /// As [`TrustStore::verify`], and takes a peer without an SVID for a DNS name that `policy` asks for. Whether the
+    /// policy wants the peer is for the caller to ask.
+    pub(crate) fn verify_peer(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+        algorithms: WebPkiSupportedAlgorithms,
+        policy: &PeerPolicy,
+    ) -> Result<PeerIdentity, Untrusted> {
         let bytes: usize = intermediates.iter().map(|der| der.len()).sum();
         if intermediates.len() >= MAX_CHAIN || bytes + end_entity.len() > MAX_CHAIN_BYTES {
             return Err(Untrusted::ChainTooLong);
         }
         // The ID is read before the signature is checked, only to choose the roots; it is believed afterwards.
-        let peer = svid::check_leaf(end_entity)?;
+        let peer = svid::check_peer(end_entity, policy)?;
         let bundle = self
             .bundles
             .get(peer.id().trust_domain_str())
@@ -76,6 +104,7 @@ impl TrustStore {
             Role::Client => KeyUsage::client_auth(),
         };
         let cert = EndEntityCert::try_from(end_entity).map_err(|e| untrusted(&e))?;
+        let lists = self.lists.all();
         let path = cert
             .verify_for_usage(
                 algorithms.all,
@@ -83,13 +112,14 @@ impl TrustStore {
                 intermediates,
                 now,
                 usage,
-                None,
-                Some(&|path| bundle.check_length(path)),
+                self.lists.options(&lists),
+                Some(&|path| bundle.check_limits(path, &self.lists)),
             )
             .map_err(|e| untrusted(&e))?;
         // webpki does not look at the key usage of issuers.
         path.intermediate_certificates()
-            .try_for_each(|issuer| svid::check_issuer(&issuer.der()))?;
+            .try_for_each(|issuer| svid::check_issuer(&issuer.der()))
+            .map_err(Untrusted::BadIssuer)?;
         Ok(peer)
     }
 
@@ -100,14 +130,17 @@ impl TrustStore {
 }
 
 impl Bundle {
-    fn check_length(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+    fn check_limits(&self, path: &VerifiedPath<'_>, lists: &Lists) -> Result<(), webpki::Error> {
         let below = path.intermediate_certificates().count();
         let is_ours = |anchor: &TrustAnchor<'_>| std::ptr::eq(anchor, path.anchor());
-        let limit = self.anchors.iter().position(is_ours).and_then(|at| self.path_lengths.get(at));
-        // An anchor that is not found has an unknown limit, and an unknown limit allows nothing.
-        let limit = limit.ok_or(webpki::Error::UnknownIssuer)?;
-        match limit {
-            Some(limit) if below > usize::try_from(*limit).unwrap_or(usize::MAX) => {
+        let limits = self.anchors.iter().position(is_ours).and_then(|at| self.limits.get(at));
+        // An anchor that is not found has unknown limits, and an unknown limit allows nothing.
+        let limits = limits.ok_or(webpki::Error::UnknownIssuer)?;
+        if !limits.signs_lists && lists.were_asked_of(&path.anchor().subject, below) {
+            return Err(webpki::Error::IssuerNotCrlSigner);
+        }
+        match limits.path_length {
+            Some(limit) if below > usize::try_from(limit).unwrap_or(usize::MAX) => {
                 Err(webpki::Error::PathLenConstraintViolated)
             }
             Some(_) | None => Ok(()),
@@ -118,24 +151,27 @@ impl Bundle {
 impl fmt::Debug for TrustStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = self.bundles.iter().map(|(domain, bundle)| (domain, bundle.anchors.len()));
-        f.debug_map().entries(counts).finish()
+        f.debug_map().entries(counts).finish()?;
+        if self.lists.is_empty() { Ok(()) } else { write!(f, " with {:?}", self.lists) }
     }
 }
 
 fn root(
     (index, der): (usize, &CertificateDer<'static>),
-) -> Result<(TrustAnchor<'static>, Option<u32>), MaterialError> {
+) -> Result<(TrustAnchor<'static>, Limits), MaterialError> {
     let bad = |why: &str| MaterialError::bad_bundle(index + 1, why);
-    match svid::check_issuer(der) {
-        Ok(()) => {}
-        Err(Untrusted::BadIssuer(why) | Untrusted::NotAnSvid(why)) => return Err(bad(why)),
-        Err(other) => return Err(bad(&other.to_string())),
-    }
+    let broken = |rule: IssuerRule| bad(&rule.to_string());
+    svid::check_issuer(der).map_err(broken)?;
     if svid::constrains_uris(der) {
-        return Err(bad("it constrains URI names, which this verifier cannot honour"));
+        return Err(broken(IssuerRule::NoUriConstraints));
+    }
+    if let Some(id) = svid::issuer_with_path(der) {
+        tracing::warn!(%id, "a root has a SPIFFE ID with a path, which X509-SVID 3.2 forbids");
     }
     let anchor = webpki::anchor_from_trusted_cert(der).map_err(|e| bad(&e.to_string()))?;
-    Ok((anchor.to_owned(), svid::path_length(der)))
+    let limits =
+        Limits { path_length: svid::path_length(der), signs_lists: svid::may_sign_lists(der) };
+    Ok((anchor.to_owned(), limits))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "webpki's list of errors grows in patches")]
@@ -147,8 +183,14 @@ fn untrusted(error: &webpki::Error) -> Untrusted {
         // A stranger with our authority's name is found by name and fails by signature.
         E::UnknownIssuer | E::InvalidSignatureForPublicKey => Untrusted::UnknownIssuer,
         E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Untrusted::WrongPurpose,
-        E::CaUsedAsEndEntity => Untrusted::NotAnSvid("it is a certificate authority"),
-        E::EndEntityUsedAsCa => Untrusted::BadIssuer("it is not a certificate authority"),
+        E::CaUsedAsEndEntity => Untrusted::NotAnSvid(SvidRule::NoAuthority),
+        E::EndEntityUsedAsCa => Untrusted::BadIssuer(IssuerRule::IsAuthority),
+        E::PathLenConstraintViolated => Untrusted::BadIssuer(IssuerRule::PathLength),
+        E::NameConstraintViolation => Untrusted::BadIssuer(IssuerRule::PermitsNames),
+        E::CertRevoked => Untrusted::Revoked,
+        E::UnknownRevocationStatus => Untrusted::RevocationUnknown,
+        E::CrlExpired { .. } => Untrusted::RevocationOutdated,
+        E::InvalidCrlSignatureForPublicKey | E::IssuerNotCrlSigner => Untrusted::RevocationForged,
         other => Untrusted::Chain(other.to_string()),
     }
 }

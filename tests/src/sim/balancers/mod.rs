@@ -21,7 +21,7 @@ mod report;
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh_core::{
-    Outcome, Rng, SplitMix64, Timestamp, Weight,
+    Outcome, Ratio, Rng, SplitMix64, Timestamp, Weight,
     balance::{Balancer, Candidate, Choices, Config, Load, Started, Weighted},
     outlier::{self, Detection, Host},
 };
@@ -45,12 +45,13 @@ pub const HEAL: Timestamp = Timestamp::from_secs(80);
 pub const END: Timestamp = Timestamp::from_secs(200);
 
 /// All that choose without being told by the endpoints, by their names in tables.
-pub const BALANCERS: [(&str, Config); 5] = [
+pub const BALANCERS: [(&str, Config); 6] = [
     ("round robin", Config::round_robin()),
     ("random", Config::random()),
     ("least request of 2", Config::least_request()),
     ("least request of all", Config::least_request().with_choices(Choices::ALL)),
     ("peak-EWMA of 2", Config::peak_ewma()),
+    ("*the same, tolerance 2*", Config::peak_ewma().with_tolerance(Ratio::from_percent(200))),
 ];
 
 /// So many clients, each of which sends on average `rate` requests a second, with outlier detection of the default

@@ -18,6 +18,9 @@
 //! # Ok::<(), mesh_tls::InvalidSpiffeId>(())
 //! ```
 
+mod drain;
+mod extract;
+
 use std::{
     future::Future,
     pin::Pin,
@@ -28,6 +31,11 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode, header::CONTE
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
+
+pub use drain::{Drain, DrainFuture, DrainLayer};
+pub use extract::PeerExt;
+#[cfg(feature = "axum")]
+pub use extract::{NoPeer, Peer};
 
 use crate::{
     info::{ConnInfo, PeerIdentity},
@@ -123,9 +131,11 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let peer = peer(request.extensions());
-        let state = if peer.is_some_and(|peer| self.policy.allows(peer.id())) {
+        let state = if peer.is_some_and(|peer| self.policy.admits(peer)) {
             State::Allowed { future: self.inner.call(request) }
         } else {
+            #[cfg(feature = "metrics")]
+            crate::mesh::metrics::denied(if peer.is_some() { "known" } else { "none" });
             tracing::debug!(peer = peer.map(|peer| peer.id().as_str()), "request refused");
             State::Refused { response: Some(refusal(&request)) }
         };

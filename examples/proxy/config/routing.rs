@@ -1,0 +1,265 @@
+//! Where requests lead: the hosts of the documents and of `endpoints.yaml`, and the upstreams behind them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mesh_core::route::{Action, Client, Forward, Hosts, Rule, VirtualHost};
+use mesh_tower::{
+    istio::Destination,
+    route::{MirrorLimits, Mirroring},
+};
+
+use super::{ConfigError, Policies, Protocol, Transport, UpstreamSettings, endpoints::Listed};
+
+/// Everything that a request to another service needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Routing {
+    /// Which names lead where, by which rules.
+    pub(crate) hosts: Vec<VirtualHost<Destination>>,
+    /// All destinations of the hosts.
+    pub(crate) upstreams: BTreeMap<Destination, UpstreamSettings>,
+    /// Who sends the requests.
+    pub(crate) client: Client,
+}
+
+impl Routing {
+    /// What the documents say of the upstreams that are listed, and what holds for those of which they say nothing.
+    /// Beside it, what is worth knowing.
+    pub(crate) fn new(
+        policies: &Policies,
+        listed: BTreeMap<String, Listed>,
+        client: Client,
+    ) -> Result<(Self, Vec<String>), ConfigError> {
+        let mut problems = ConfigError::default();
+        let mut warnings = Vec::new();
+        let mut known = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        for (name, listed) in listed {
+            if !policies.mention(&name) {
+                warnings.push(format!("no document is about {name}: the defaults hold"));
+            }
+            if let Some(whole) = problems.take(policies.whole(&name, &client)) {
+                let full = whole.full_host().to_owned();
+                if known.insert(full, listed).is_some() {
+                    problems
+                        .push(format_args!("endpoints.yaml: upstreams.{name}: is listed twice"));
+                }
+                names.insert(name, whole);
+            }
+        }
+        let hosts = problems.take(policies.routes(&client)).unwrap_or_default();
+        let mut unlisted = BTreeSet::new();
+        let is_listed = |to: &Destination| known.contains_key(to.full_host());
+        let mut hosts: Vec<_> = hosts
+            .into_iter()
+            .filter(|host| {
+                let all = destinations(host);
+                unlisted
+                    .extend(all.iter().filter(|to| !is_listed(to)).map(|to| to.host().to_owned()));
+                all.is_empty() || all.iter().any(|to| is_listed(to))
+            })
+            .collect();
+        warnings.extend(unlisted.into_iter().map(|host| {
+            format!("{host} has policies but no endpoints in endpoints.yaml: they have no effect")
+        }));
+        if let Some(more) = problems.take(others(&hosts, &names, &client)) {
+            hosts.extend(more);
+        }
+        let mut upstreams = BTreeMap::new();
+        for to in hosts.iter().flat_map(destinations) {
+            if upstreams.contains_key(to) {
+                continue;
+            }
+            // Of several destinations of a rule one may have no endpoints: what it is sent is refused.
+            let listed = known.get(to.full_host()).cloned().unwrap_or(Listed {
+                protocol: Protocol::Auto,
+                transport: Transport::Plain,
+                endpoints: Vec::new(),
+            });
+            if let Some(config) = problems.take(policies.destination(to)) {
+                let Listed { protocol, transport, endpoints } = listed;
+                let settings = UpstreamSettings { config, transport, protocol, endpoints };
+                upstreams.insert(to.clone(), settings);
+            }
+        }
+        // Whatever a router would refuse is refused here, while nothing has changed yet.
+        let tried = Mirroring::new(hosts.clone(), &client, MirrorLimits::default(), |_| ());
+        if let Err(error) = tried {
+            problems.push(format_args!("the routes of the documents: {error}"));
+        }
+        problems.into_result((Self { hosts, upstreams, client }, warnings))
+    }
+}
+
+/// Where requests to that host may go, copies included.
+fn destinations(host: &VirtualHost<Destination>) -> Vec<&Destination> {
+    let forwards = host.rules().filter_map(|rule| match rule.action() {
+        Action::Forward(forward) => Some(forward),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    });
+    forwards
+        .flat_map(|forward| {
+            let shares = forward.destinations().weights();
+            let copies = forward.mirrors().iter().map(|mirror| mirror.destination());
+            shares.filter_map(|(share, _)| share.destination()).chain(copies)
+        })
+        .collect()
+}
+
+/// The names of listed upstreams that the documents leave open: those of hosts that they do not route, and the other names
+/// of a Kubernetes service. A short name that several could mean means none of them.
+fn others(
+    hosts: &[VirtualHost<Destination>],
+    names: &BTreeMap<String, Destination>,
+    client: &Client,
+) -> Result<Vec<VirtualHost<Destination>>, ConfigError> {
+    let all = hosts.iter().enumerate();
+    let all = all.flat_map(|(index, host)| host.hosts().iter().map(move |name| (name, index)));
+    let routed = Hosts::new(all).map_err(ConfigError::new)?;
+    let exact: BTreeSet<String> =
+        hosts.iter().flat_map(|host| host.hosts()).map(|name| name.to_ascii_lowercase()).collect();
+    let mut wanted: BTreeMap<String, Option<&Destination>> = BTreeMap::new();
+    for (name, to) in names {
+        for alias in aliases(name, client.namespace()) {
+            let mine = wanted.entry(alias).or_insert(Some(to));
+            if mine.is_some_and(|other| other != to) {
+                *mine = None;
+            }
+        }
+    }
+    // A name as it is written is nobody else's.
+    wanted.extend(names.iter().map(|(name, to)| (name.to_ascii_lowercase(), Some(to))));
+    let mut more: BTreeMap<&Destination, Vec<String>> = BTreeMap::new();
+    for (name, to) in wanted {
+        if let Some(to) = to.filter(|_| !exact.contains(&name)) {
+            more.entry(to).or_default().push(name);
+        }
+    }
+    let more = more.into_iter().map(|(to, names)| match routed.find(to.full_host()) {
+        Some(index) => hosts[*index].clone().with_hosts(names),
+        None => VirtualHost::new(names, vec![Rule::new(Forward::to(to.clone()).into())]),
+    });
+    Ok(more.collect())
+}
+
+/// The other names of a Kubernetes service: the shorter ones of a long name, and the longer ones of a short name.
+fn aliases(name: &str, namespace: &str) -> Vec<String> {
+    let name = name.to_ascii_lowercase();
+    match name.split('.').collect::<Vec<_>>()[..] {
+        [_] => ["", ".svc", ".svc.cluster.local"]
+            .iter()
+            .map(|end| format!("{name}.{namespace}{end}"))
+            .collect(),
+        [service, space]
+        | [service, space, "svc"]
+        | [service, space, "svc", "cluster", "local"] => {
+            let full = [
+                service.to_owned(),
+                format!("{service}.{space}"),
+                format!("{service}.{space}.svc"),
+                format!("{service}.{space}.svc.cluster.local"),
+            ];
+            full.into_iter().filter(|alias| *alias != name).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_tower::istio::Unsupported;
+
+    use super::*;
+
+    fn routing(names: &[&str], documents: &str) -> Routing {
+        let listed = |name: &&str| {
+            let plain = Listed {
+                protocol: Protocol::Auto,
+                transport: Transport::Plain,
+                endpoints: Vec::new(),
+            };
+            ((*name).to_owned(), plain)
+        };
+        let policies = Policies::read([("x.yaml", documents)], Unsupported::Error).unwrap();
+        let client = Client::default().with_namespace("sales");
+        Routing::new(&policies, names.iter().map(listed).collect(), client).unwrap().0
+    }
+
+    /// The destinations of a host.
+    fn found(routing: &Routing, host: &str) -> Option<Vec<String>> {
+        let all = routing.hosts.iter();
+        let all = all.flat_map(|virtual_host| {
+            virtual_host.hosts().iter().map(move |name| (name, virtual_host))
+        });
+        let hosts = Hosts::new(all).unwrap();
+        let found = hosts.find(host)?;
+        Some(destinations(found).iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_service_has_many_names() {
+        let routing = routing(&["shop", "pay.money.svc.cluster.local"], "");
+        for host in ["shop", "shop:8080", "SHOP", "shop.sales", "shop.sales.svc.cluster.local:80"] {
+            assert_eq!(found(&routing, host), Some(vec!["shop".to_owned()]), "{host}");
+        }
+        for host in ["pay", "pay.money", "pay.money.svc", "pay.money.svc.cluster.local"] {
+            assert!(found(&routing, host).is_some(), "{host}");
+        }
+        for host in ["", ":", "shops", "shop.other", "pay.sales", "[::1]:80", "shop.sales.svc."] {
+            assert_eq!(found(&routing, host), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_short_name_of_two_is_a_name_of_none() {
+        let routing = routing(&["pay.a.svc.cluster.local", "pay.b.svc.cluster.local"], "");
+        assert_eq!(found(&routing, "pay"), None);
+        assert!(found(&routing, "pay.a").is_some());
+    }
+
+    #[test]
+    fn an_exact_name_beats_the_short_form_of_another() {
+        let routing = routing(&["pay", "pay.a.svc.cluster.local"], "");
+        assert_eq!(found(&routing, "pay"), Some(vec!["pay".to_owned()]));
+    }
+
+    #[test]
+    fn every_name_follows_the_rules_of_its_host() {
+        let rules = "\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: front }
+spec:
+  hosts: [front, '*.shop.example']
+  http:
+    - match: [{ uri: { prefix: /api } }]
+      route: [{ destination: { host: api } }]
+    - route: [{ destination: { host: web } }]
+";
+        let routing = routing(&["api", "web", "front", "cart.shop.example", "lone"], rules);
+        let both = Some(vec!["api".to_owned(), "web".to_owned()]);
+        for host in ["front", "front.default", "front.sales.svc", "a.shop.example"] {
+            assert_eq!(found(&routing, host), both, "{host}");
+        }
+        assert_eq!(found(&routing, "cart.shop.example"), both, "a wildcard speaks of it");
+        assert_eq!(found(&routing, "lone"), Some(vec!["lone".to_owned()]));
+        assert_eq!(found(&routing, "api"), Some(vec!["api".to_owned()]));
+    }
+
+    #[test]
+    fn a_rule_without_any_endpoints_is_left_out_and_told_of() {
+        let rule = "\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: front }
+spec:
+  hosts: [front]
+  http: [{ route: [{ destination: { host: nowhere } }] }]
+";
+        let policies = Policies::read([("x.yaml", rule)], Unsupported::Error).unwrap();
+        let (routing, warnings) =
+            Routing::new(&policies, BTreeMap::new(), Client::default()).unwrap();
+        assert!(routing.hosts.is_empty() && routing.upstreams.is_empty());
+        let said = "nowhere has policies but no endpoints in endpoints.yaml: they have no effect";
+        assert_eq!(warnings, [said]);
+    }
+}

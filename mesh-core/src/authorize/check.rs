@@ -1,0 +1,377 @@
+use std::net::IpAddr;
+
+use super::{
+    Attribute, Config, Connection, Head, Match,
+    identity::{Account, Domain, is_in_namespace, with_aliases},
+    path::{Seen, Template},
+    text::{Block, Text},
+};
+use crate::InvalidConfig;
+
+/// A compiled [`Match`].
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    values: Option<List>,
+    exceptions: Option<List>,
+    /// To match grants something: the policy allows. Of others it refuses, or brings about that somebody is asked.
+    grants: bool,
+    /// Whether doubts are judged by what refuses.
+    doubts: bool,
+}
+
+/// What a decision looks at.
+#[derive(Debug)]
+pub(super) struct Request<'a, H> {
+    pub(super) connection: &'a Connection<'a>,
+    pub(super) head: &'a H,
+    pub(super) path: Seen<'a>,
+}
+
+/// How a request is read that can be read in two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sense {
+    /// In one way, as Istio's proxy does.
+    AsIs,
+    /// In any way.
+    Wide,
+    /// In every way.
+    Narrow,
+}
+
+/// The values for one attribute.
+#[derive(Clone, Debug)]
+enum List {
+    Principals(Vec<Text>),
+    Namespaces(Vec<Box<str>>),
+    Accounts(Vec<Account>),
+    Domains(Vec<Domain>),
+    SourceIps(Vec<Block>),
+    RemoteIps(Vec<Block>),
+    DestinationIps(Vec<Block>),
+    Ports(Vec<u16>),
+    Snis(Vec<Text>),
+    Hosts(Vec<Text>),
+    Methods(Vec<Text>),
+    Paths(Vec<PathText>),
+    Header(Box<str>, Vec<Text>),
+    Claim(Vec<String>, Vec<Text>),
+    RequestPrincipals { issuer: Vec<String>, subject: Vec<String>, values: Vec<(Text, Text)> },
+}
+
+#[derive(Clone, Debug)]
+enum PathText {
+    Text(Text),
+    Template(Template),
+}
+
+impl Check {
+    /// `None`: it asks nothing.
+    pub(super) fn new(
+        one: &Match,
+        namespace: &str,
+        grants: bool,
+        config: &Config,
+    ) -> Result<Option<Self>, InvalidConfig> {
+        // Istio leaves a bad value out of a policy that refuses, which then refuses more.
+        let lenient = config.invalid_rules_skipped() && !grants;
+        let list = |values: &[String]| {
+            let mut good = Vec::new();
+            for value in values {
+                match List::new(one.attribute(), std::slice::from_ref(value), namespace, config) {
+                    Ok(_) => good.push(value.clone()),
+                    Err(_) if lenient => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let list = || List::new(one.attribute(), &good, namespace, config);
+            (!good.is_empty()).then(list).transpose()
+        };
+        if let Attribute::Unknown(key) = one.attribute() {
+            return Err(InvalidConfig::new("key", format!("{key:?}"), "a key of Istio's `when`"));
+        }
+        let (values, exceptions) = (list(one.values())?, list(one.exceptions())?);
+        let doubts = config.doubts_refused();
+        Ok((values.is_some() || exceptions.is_some()).then_some(Self {
+            values,
+            exceptions,
+            grants,
+            doubts,
+        }))
+    }
+
+    pub(super) fn holds<H: Head>(&self, request: &Request<'_, H>) -> bool {
+        // What refuses is taken in a wide sense: the values of a policy that refuses, the exceptions of one that grants.
+        let (of_values, of_exceptions) = match (self.doubts, self.grants) {
+            (false, _) => (Sense::AsIs, Sense::AsIs),
+            (true, true) => (Sense::Narrow, Sense::Wide),
+            (true, false) => (Sense::Wide, Sense::Narrow),
+        };
+        if let Some(values) = &self.values
+            && !values.matches(request, of_values)
+        {
+            return false;
+        }
+        let Some(exceptions) = &self.exceptions else { return true };
+        // Who shows no name is not another than the one that must stay out.
+        if self.doubts && self.grants && exceptions.is_absent(request) {
+            return false;
+        }
+        !exceptions.matches(request, of_exceptions)
+    }
+}
+
+impl List {
+    fn new(
+        attribute: &Attribute,
+        values: &[String],
+        namespace: &str,
+        config: &Config,
+    ) -> Result<Self, InvalidConfig> {
+        if values.iter().any(String::is_empty) {
+            return Err(InvalidConfig::new("values", "\"\"", "a text that is not empty"));
+        }
+        let texts = || values.iter().map(|value| Text::new(value)).collect::<Vec<_>>();
+        let claim = |name: &str| Self::Claim(vec![name.to_owned()], texts());
+        Ok(match attribute {
+            Attribute::Principal => {
+                let values = values.iter().flat_map(|v| with_aliases(v, config.trust_domains()));
+                Self::Principals(values.map(|value| Text::new(&value)).collect())
+            }
+            Attribute::Namespace => {
+                Self::Namespaces(values.iter().map(|value| value.as_str().into()).collect())
+            }
+            Attribute::ServiceAccount => Self::Accounts(all(values, |value| {
+                Account::parse(value, namespace).ok_or(("serviceAccounts", ACCOUNT))
+            })?),
+            Attribute::TrustDomain => Self::Domains(domains(values, config.trust_domains())?),
+            Attribute::SourceIp => Self::SourceIps(blocks(values)?),
+            Attribute::RemoteIp => Self::RemoteIps(blocks(values)?),
+            Attribute::DestinationIp => Self::DestinationIps(blocks(values)?),
+            Attribute::Port => Self::Ports(all(values, |value| {
+                let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+                let port = value.parse().ok().filter(|_| is_number);
+                port.ok_or(("ports", "a port from 0 to 65535"))
+            })?),
+            Attribute::Sni => Self::Snis(texts()),
+            Attribute::Host => Self::Hosts(texts()),
+            Attribute::Method => Self::Methods(texts()),
+            Attribute::Path => Self::Paths(all(values, |value| match Template::parse(value) {
+                None => Ok(PathText::Text(Text::new(value))),
+                Some(template) => {
+                    template.map(PathText::Template).map_err(|expected| ("paths", expected))
+                }
+            })?),
+            Attribute::Header(name) => match name.as_str() {
+                ":method" => Self::Methods(texts()),
+                ":authority" | "host" => Self::Hosts(texts()),
+                _ if is_token(name) => Self::Header(name.as_str().into(), texts()),
+                _ => {
+                    let name = format!("{name:?}");
+                    return Err(InvalidConfig::new("request.headers", name, "a header's name"));
+                }
+            },
+            Attribute::RequestPrincipal => Self::RequestPrincipals {
+                issuer: vec!["iss".to_owned()],
+                subject: vec!["sub".to_owned()],
+                values: values.iter().map(|value| issuer_and_subject(value)).collect(),
+            },
+            Attribute::Audience => claim("aud"),
+            Attribute::Presenter => claim("azp"),
+            Attribute::Claim(path) => Self::Claim(path.clone(), texts()),
+            Attribute::Unknown(key) => {
+                return Err(InvalidConfig::new("key", key, "a key of Istio's `when`"));
+            }
+        })
+    }
+
+    fn matches<H: Head>(&self, request: &Request<'_, H>, sense: Sense) -> bool {
+        let Request { connection, head, path } = request;
+        let id = connection.principal();
+        let any = |texts: &[Text], text: &str| texts.iter().any(|t| t.matches(text.as_bytes()));
+        match self {
+            Self::Principals(texts) => id.is_some_and(|id| any(texts, id)),
+            Self::Namespaces(names) => {
+                id.is_some_and(|id| names.iter().any(|name| is_in_namespace(id, name)))
+            }
+            Self::Accounts(all) => id.is_some_and(|id| all.iter().any(|one| one.owns(id))),
+            Self::Domains(all) => id.is_some_and(|id| all.iter().any(|one| one.owns(id))),
+            Self::SourceIps(blocks) => is_in(connection.source_ip(), blocks),
+            Self::RemoteIps(blocks) => is_in(connection.remote_ip(), blocks),
+            Self::DestinationIps(blocks) => is_in(connection.destination_ip(), blocks),
+            Self::Ports(ports) => connection.port().is_some_and(|port| ports.contains(&port)),
+            Self::Snis(names) => connection
+                .sni()
+                .is_some_and(|sni| names.iter().any(|n| n.matches_any_case(sni.as_bytes()))),
+            Self::Hosts(hosts) => {
+                let host = head.authority();
+                hosts.iter().any(|wanted| is_host(wanted, host, sense))
+            }
+            Self::Methods(texts) if sense == Sense::Wide => {
+                texts.iter().any(|text| text.matches_any_case(head.method().as_bytes()))
+            }
+            Self::Methods(texts) => any(texts, head.method()),
+            Self::Paths(paths) => {
+                let is_one = |path: &str| paths.iter().any(|wanted| wanted.matches(path, sense));
+                let mut others = path.others.iter();
+                match sense {
+                    Sense::AsIs => is_one(&path.path),
+                    Sense::Wide => is_one(&path.path) || others.any(|path| is_one(path)),
+                    Sense::Narrow => is_one(&path.path) && others.all(|path| is_one(path)),
+                }
+            }
+            Self::Header(name, texts) => {
+                texts.iter().any(|text| is_header(*head, name, text, sense))
+            }
+            Self::Claim(path, texts) => head.has_claim(path, &mut |value| any(texts, value)),
+            Self::RequestPrincipals { issuer, subject, values } => {
+                values.iter().any(|(iss, sub)| {
+                    head.has_claim(issuer, &mut |value| iss.matches(value.as_bytes()))
+                        && head.has_claim(subject, &mut |value| sub.matches(value.as_bytes()))
+                })
+            }
+        }
+    }
+
+    /// Whether the request has nothing of the sort.
+    fn is_absent<H: Head>(&self, request: &Request<'_, H>) -> bool {
+        let Request { connection, head, path } = request;
+        match self {
+            Self::Principals(_) | Self::Namespaces(_) | Self::Accounts(_) | Self::Domains(_) => {
+                connection.principal().is_none()
+            }
+            Self::SourceIps(_) => connection.source_ip().is_none(),
+            Self::RemoteIps(_) => connection.remote_ip().is_none(),
+            Self::DestinationIps(_) => connection.destination_ip().is_none(),
+            Self::Ports(_) => connection.port().is_none(),
+            Self::Snis(_) => connection.sni().is_none(),
+            Self::Hosts(_) => head.authority().is_empty(),
+            Self::Methods(_) => head.method().is_empty(),
+            Self::Paths(_) => path.path.is_empty(),
+            Self::Header(name, _) => head.header(name).next().is_none(),
+            Self::Claim(path, _) => !head.has_claim(path, &mut |_| true),
+            Self::RequestPrincipals { issuer, .. } => !head.has_claim(issuer, &mut |_| true),
+        }
+    }
+}
+
+impl PathText {
+    fn matches(&self, path: &str, sense: Sense) -> bool {
+        match self {
+            Self::Text(text) => text.matches(path.as_bytes()),
+            Self::Template(template) => template.matches(path, sense == Sense::Wide),
+        }
+    }
+}
+
+/// The authority with its port, as it was sent. In a wide sense without it too, and without the dot of a full name.
+fn is_host(wanted: &Text, host: &str, sense: Sense) -> bool {
+    if wanted.matches_any_case(host.as_bytes()) {
+        return true;
+    }
+    let (name, _) = crate::route::split_port(host);
+    let names = [name, name.strip_suffix('.').unwrap_or(name)];
+    sense == Sense::Wide && names.iter().any(|name| wanted.matches_any_case(name.as_bytes()))
+}
+
+/// Several values are one, joined by `,` (Envoy `HeaderUtility`); in a wide sense also each of them, in a narrow one all of
+/// them.
+fn is_header(head: &impl Head, name: &str, wanted: &Text, sense: Sense) -> bool {
+    let mut values = head.header(name);
+    let Some(first) = values.next() else { return false };
+    if matches!(wanted, Text::Any) {
+        // Presence, of an empty value too (Istio `HeaderMatcher`).
+        return true;
+    }
+    let is_one = |value: &[u8]| wanted.matches(value);
+    if values.next().is_none() {
+        return is_one(first);
+    }
+    match sense {
+        Sense::AsIs => is_joined(head, name, wanted),
+        Sense::Wide => head.header(name).any(is_one) || is_joined(head, name, wanted),
+        Sense::Narrow => head.header(name).all(is_one),
+    }
+}
+
+/// The letters of the values and the commas between them, compared where they are.
+fn is_joined(head: &impl Head, name: &str, wanted: &Text) -> bool {
+    let letters = || {
+        head.header(name)
+            .enumerate()
+            .flat_map(|(index, value)| (index > 0).then_some(&b',').into_iter().chain(value.iter()))
+            .copied()
+    };
+    match wanted {
+        Text::Any => true,
+        Text::Exact(text) => letters().eq(text.bytes()),
+        Text::Prefix(text) => letters().take(text.len()).eq(text.bytes()),
+        Text::Suffix(text) => {
+            let length = letters().count();
+            length >= text.len() && letters().skip(length - text.len()).eq(text.bytes())
+        }
+    }
+}
+
+const ACCOUNT: &str = "an account or namespace/account, without *";
+
+fn all<T>(
+    values: &[String],
+    mut parse: impl FnMut(&str) -> Result<T, (&'static str, &'static str)>,
+) -> Result<Vec<T>, InvalidConfig> {
+    let one = |value: &String| {
+        parse(value)
+            .map_err(|(field, expected)| InvalidConfig::new(field, format!("{value:?}"), expected))
+    };
+    values.iter().map(one).collect()
+}
+
+fn blocks(values: &[String]) -> Result<Vec<Block>, InvalidConfig> {
+    all(values, |value| {
+        Block::parse(value).ok_or(("ipBlocks", "an address, or a block such as 10.0.0.0/8"))
+    })
+}
+
+/// A name of the mesh's own trust domain means all of its names.
+fn domains(values: &[String], own: &[String]) -> Result<Vec<Domain>, InvalidConfig> {
+    let parsed = all(values, |value| {
+        let is_name = !value.contains('/') && value.matches('*').count() <= 1;
+        is_name
+            .then(|| Domain::new(value))
+            .ok_or(("trustDomains", "a trust domain with at most one *"))
+    })?;
+    let of_mesh = values.iter().any(|value| own.contains(value));
+    let aliases = own.iter().filter(|_| of_mesh).map(|name| Domain::new(name));
+    Ok(parsed.into_iter().chain(aliases).collect())
+}
+
+/// Issuer and subject; the last slash is between them, since an issuer may be a URL (Istio `requestPrincipalGenerator`).
+fn issuer_and_subject(value: &str) -> (Text, Text) {
+    let exact = |text: &str| Text::Exact(text.into());
+    match (value, value.rsplit_once('/')) {
+        ("*", _) => (Text::Any, Text::Any),
+        (_, Some((issuer, subject))) if value.starts_with('*') => {
+            (Text::new(issuer), exact(subject))
+        }
+        (_, Some((issuer, subject))) => (
+            exact(issuer),
+            match subject.strip_suffix('*') {
+                Some("") => Text::Any,
+                Some(prefix) => Text::Prefix(prefix.into()),
+                None => exact(subject),
+            },
+        ),
+        (_, None) if value.starts_with('*') => (Text::Any, Text::new(value)),
+        (_, None) if value.ends_with('*') => (Text::new(value), Text::Any),
+        (_, None) => (exact(value), exact("")),
+    }
+}
+
+fn is_in(address: Option<IpAddr>, blocks: &[Block]) -> bool {
+    address.is_some_and(|address| blocks.iter().any(|block| block.contains(address)))
+}
+
+/// A header's name by the grammar of HTTP.
+fn is_token(name: &str) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_token)
+}

@@ -1,0 +1,107 @@
+//! `Connection: close` on a connection that is asked to end.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::conn_info;
+use crate::info::ConnInfo;
+
+/// Tells HTTP/1.1 clients of a [draining](crate::stream) connection to send their next request on another one.
+///
+/// axum serves a connection to its end and has no way to end one of many; but the server below it keeps the promise of a
+/// `Connection: close` in a response. Without this layer the connection ends behind a response all the same, and a
+/// client that has sent its next request by then must repeat it. HTTP/2 needs no layer, and is not touched.
+///
+/// ```
+/// use mesh_tls::DrainLayer;
+/// use tower::{Layer, service_fn};
+///
+/// # use http::{Request, Response};
+/// let hello = service_fn(async |_: Request<()>| Ok::<_, std::io::Error>(Response::new("hello")));
+/// let service = DrainLayer::new().layer(hello);
+/// # let _ = service;
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct DrainLayer;
+
+/// The service of [`DrainLayer`].
+#[derive(Debug, Clone)]
+pub struct Drain<S> {
+    inner: S,
+}
+
+pin_project! {
+    /// The future of [`Drain`].
+    #[derive(Debug)]
+    pub struct DrainFuture<F> {
+        #[pin]
+        response: F,
+        connection: Option<ConnInfo>,
+    }
+}
+
+// === impl DrainLayer ===
+
+impl DrainLayer {
+    /// The layer; it has nothing to set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl<S> Layer<S> for DrainLayer {
+    type Service = Drain<S>;
+
+    fn layer(&self, inner: S) -> Drain<S> {
+        Drain { inner }
+    }
+}
+
+// === impl Drain ===
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Drain<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = DrainFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let is_http1 = request.version() <= Version::HTTP_11;
+        let connection = conn_info(request.extensions()).filter(|_| is_http1).cloned();
+        DrainFuture { response: self.inner.call(request), connection }
+    }
+}
+
+impl<F, B, E> Future for DrainFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut result = ready!(this.response.poll(cx));
+        if let Ok(response) = &mut result
+            && this.connection.as_ref().is_some_and(ConnInfo::is_draining)
+        {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(result)
+    }
+}

@@ -1,0 +1,237 @@
+//! Where an HTTP/1.1 response ends, so that a connection that drains ends behind one and not inside.
+//!
+//! Nothing is parsed while a connection is well: a response is followed only from its first octet, and only on a
+//! connection that drains. What is not understood is [`Lost`](Response::Lost), and then the grace alone decides. A
+//! response to HEAD has the length of a body that never comes (RFC 9112, 6.3): it is not seen to end, which costs the
+//! rest of the grace and nothing else.
+
+/// More than any server of ours sends, and as much as hyper reads.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How far a response has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Response {
+    /// So much of its head.
+    Head(Vec<u8>),
+    /// So many octets are left of its body.
+    Body(u64),
+    Chunks(Chunks),
+    Ended,
+    Lost,
+}
+
+/// RFC 9112, 7.1.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Chunks {
+    /// The line with a chunk's length; whether its digits are over.
+    Size(u64, bool),
+    /// So many octets of data, and the line break behind them.
+    Data(u64),
+    /// Lines behind the last chunk; the length of the present one.
+    Trailer(u64),
+}
+
+// === impl Response ===
+
+impl Response {
+    /// One that has not begun.
+    pub(crate) fn to_come() -> Self {
+        Self::Head(Vec::new())
+    }
+
+    /// The next octets of the server; whether the response has ended with them.
+    pub(crate) fn pass(&mut self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let taken = self.step(rest);
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        *self == Self::Ended
+    }
+
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Head(head) => {
+                let before = head.len();
+                head.extend_from_slice(bytes);
+                let from = before.saturating_sub(3);
+                let end = head.get(from..).and_then(|tail| find(tail, b"\r\n\r\n"));
+                let Some(end) = end.map(|at| from + at + 4) else {
+                    if head.len() > MAX_HEAD {
+                        *self = Self::Lost;
+                    }
+                    return bytes.len();
+                };
+                head.truncate(end);
+                *self = body_of(head);
+                end - before
+            }
+            Self::Body(left) => {
+                let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= taken as u64;
+                if *left == 0 {
+                    *self = Self::Ended;
+                }
+                taken
+            }
+            Self::Chunks(chunks) => {
+                let Some(byte) = bytes.first() else { return 0 };
+                match chunks.step(*byte, bytes.len()) {
+                    Some((taken, false)) => taken,
+                    Some((taken, true)) => {
+                        *self = Self::Ended;
+                        taken
+                    }
+                    None => {
+                        *self = Self::Lost;
+                        bytes.len()
+                    }
+                }
+            }
+            Self::Ended => {
+                // Whatever this is, it is not the response that was followed.
+                *self = Self::Lost;
+                bytes.len()
+            }
+            Self::Lost => bytes.len(),
+        }
+    }
+}
+
+// === impl Chunks ===
+
+impl Chunks {
+    /// How many octets were taken, and whether the body has ended; `None` when it is not chunked after all.
+    fn step(&mut self, byte: u8, available: usize) -> Option<(usize, bool)> {
+        match self {
+            Self::Size(size, digits_are_over) => match char::from(byte).to_digit(16) {
+                Some(digit) if !*digits_are_over => {
+                    *size = size.checked_mul(16)?.checked_add(u64::from(digit))?;
+                }
+                _ if byte == b'\n' => {
+                    *self = match *size {
+                        0 => Self::Trailer(0),
+                        size => Self::Data(size.checked_add(2)?),
+                    };
+                }
+                _ => *digits_are_over = true,
+            },
+            Self::Data(left) => {
+                let taken = available.min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= taken as u64;
+                if *left == 0 {
+                    *self = Self::Size(0, false);
+                }
+                return Some((taken, false));
+            }
+            Self::Trailer(0) if byte == b'\n' => return Some((1, true)),
+            Self::Trailer(length) => match byte {
+                b'\n' => *length = 0,
+                b'\r' => {}
+                _ => *length += 1,
+            },
+        }
+        Some((1, false))
+    }
+}
+
+/// What follows this head.
+fn body_of(head: &[u8]) -> Response {
+    let Ok(head) = std::str::from_utf8(head) else { return Response::Lost };
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1."));
+    let status = status.and_then(|rest| rest.get(2..5)).and_then(|code| code.parse::<u16>().ok());
+    match status {
+        // Another protocol from here on.
+        Some(101) | None => return Response::Lost,
+        Some(100..=199) => return Response::to_come(),
+        Some(204 | 304) => return Response::Ended,
+        Some(_) => {}
+    }
+    let mut length = None;
+    for line in lines {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        if name.eq_ignore_ascii_case("transfer-encoding") {
+            let chunked = value.trim().eq_ignore_ascii_case("chunked");
+            return if chunked { Response::Chunks(Chunks::Size(0, false)) } else { Response::Lost };
+        }
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().ok();
+        }
+    }
+    match length {
+        Some(0) => Response::Ended,
+        Some(length) => Response::Body(length),
+        // Its end is the end of the connection.
+        None => Response::Lost,
+    }
+}
+
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    text.windows(wanted.len()).position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the response is seen to end, in pieces of this size.
+    fn end(text: &str, size: usize) -> Option<usize> {
+        let mut response = Response::to_come();
+        let mut at = 0;
+        for piece in text.as_bytes().chunks(size) {
+            at += piece.len();
+            if response.pass(piece) {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn responses_end_where_they_end() {
+        let rows = [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+            ("HTTP/1.1 204 No Content\r\n\r\n", true),
+            ("HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n", true),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx", true),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;x=1\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\nx\r\n0\r\ntrailer: y\r\n\r\n",
+                true,
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\nuntil the end", false),
+            ("HTTP/1.1 101 Switching Protocols\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello", false),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", false),
+            ("+OK\r\n\r\n", false),
+        ];
+        for (text, ends) in rows {
+            for size in [1, 2, 3, 7, text.len()] {
+                let expected = ends.then_some(text.len());
+                assert_eq!(end(text, size), expected, "{text:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_behind_the_end_is_not_taken_for_it() {
+        let mut response = Response::to_come();
+        assert!(!response.pass(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1"), "the next has begun");
+        assert_eq!(response, Response::Lost);
+    }
+
+    #[test]
+    fn a_head_without_end_is_given_up() {
+        let mut response = Response::to_come();
+        for _ in 0..=MAX_HEAD / 1024 {
+            response.pass(&[b'x'; 1024]);
+        }
+        assert_eq!(response, Response::Lost);
+    }
+}

@@ -1,0 +1,131 @@
+//! By what a connection was let in, and whether it still would be.
+
+use std::sync::{Arc, Weak};
+
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use crate::{
+    backend::Role,
+    error::{Refusal, Untrusted},
+    id::SpiffeId,
+    mesh::{Counter, Generation, Shared},
+    policy::PeerPolicy,
+    server::{ModeHandle, PolicyHandle, ServerMode},
+};
+
+/// Why a connection is drained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Strict, and it has proved nothing.
+    NoProof,
+    NotTrusted(Untrusted),
+    NotAuthorized(SpiffeId),
+    TooOld,
+    Expired,
+}
+
+/// What one connection is held against.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    /// Not kept alive by its connections: without a handle nothing rotates any more.
+    shared: Weak<Shared>,
+    rules: Rules,
+    /// What it was last judged by.
+    generation: u64,
+    policy: Arc<PeerPolicy>,
+    /// When the handshake was: the dates of a peer are not asked a second time.
+    since: UnixTime,
+}
+
+#[derive(Debug)]
+enum Rules {
+    Client,
+    Server { mode: ModeHandle, policy: PolicyHandle },
+}
+
+// === impl Judge ===
+
+impl Judge {
+    pub(crate) fn client(
+        shared: &Arc<Shared>,
+        generation: &Generation,
+        policy: PeerPolicy,
+    ) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+            rules: Rules::Client,
+            generation: generation.number,
+            policy: Arc::new(policy),
+            since: shared.provider.clock.now(),
+        }
+    }
+
+    /// For plaintext the generation is 0: it is judged by the mode alone.
+    pub(crate) fn server(
+        shared: &Arc<Shared>,
+        generation: u64,
+        judged_by: Arc<PeerPolicy>,
+        policy: PolicyHandle,
+        mode: ModeHandle,
+    ) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+            rules: Rules::Server { mode, policy },
+            generation,
+            policy: judged_by,
+            since: shared.provider.clock.now(),
+        }
+    }
+
+    /// Whether a peer with this chain would be let in now. `None` has proved nothing.
+    pub(crate) fn judge(&mut self, chain: Option<&[CertificateDer<'_>]>) -> Result<(), Why> {
+        let Some((leaf, intermediates)) = chain.and_then(<[_]>::split_first) else {
+            return self.judge_nobody();
+        };
+        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
+        let Some(generation) = shared.current() else { return Ok(()) };
+        let (policy, role) = match &self.rules {
+            Rules::Client => (Arc::clone(&self.policy), Role::Server),
+            Rules::Server { policy, .. } => (policy.load(), Role::Client),
+        };
+        if self.generation == generation.number && Arc::ptr_eq(&self.policy, &policy) {
+            return Ok(());
+        }
+        let verifier = generation.verifier(&policy, true);
+        let verdict = verifier.judge(leaf, intermediates, self.since, role);
+        verdict.map_err(|refusal| match refusal {
+            Refusal::Untrusted(why) => Why::NotTrusted(why),
+            Refusal::NotAuthorized(id) => Why::NotAuthorized(id),
+        })?;
+        self.generation = generation.number;
+        self.policy = policy;
+        Ok(())
+    }
+
+    fn judge_nobody(&self) -> Result<(), Why> {
+        match &self.rules {
+            Rules::Server { mode, .. } if mode.get() == ServerMode::Strict => Err(Why::NoProof),
+            Rules::Server { .. } | Rules::Client => Ok(()),
+        }
+    }
+
+    pub(crate) fn count(&self, why: &Why) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.counters.add(why.into());
+        }
+    }
+}
+
+// === impl Why ===
+
+impl From<&Why> for Counter {
+    fn from(why: &Why) -> Self {
+        match why {
+            Why::NoProof => Self::DrainedNoProof,
+            Why::NotTrusted(_) => Self::DrainedUntrusted,
+            Why::NotAuthorized(_) => Self::DrainedNotAuthorized,
+            Why::TooOld => Self::DrainedAge,
+            Why::Expired => Self::DrainedExpired,
+        }
+    }
+}

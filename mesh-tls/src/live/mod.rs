@@ -1,0 +1,171 @@
+//! Connections that live, and how one is told to end.
+//!
+//! TLS has no second authentication: who was let in stays in, whatever is revoked. So each connection is judged again
+//! when something that let it in has changed. The obvious way, one task that verifies every connection behind each
+//! change, would stop a core for seconds where there are ten thousand of them. Here a change only marks them and
+//! wakes them; each verifies its own peer in its own task, before another octet passes.
+//!
+//! | what has changed | who is judged | who is drained |
+//! | --- | --- | --- |
+//! | a generation of trust | every peer, at the time of its own handshake | whose chain no longer leads to a root |
+//! | the policy of an acceptor | its peers | whom it no longer allows |
+//! | the mode of an acceptor, to strict | its connections without a peer | all of them |
+//! | age, where a limit is set | | who is older |
+//! | the peer's certificate, where asked for | | whose certificate has expired |
+//!
+//! The dates of a peer are not asked a second time: a new root would otherwise end connections for nothing but their
+//! age. While no identity is loaded nothing is judged, because there is nothing to judge by.
+//!
+//! To drain is to ask, then to close: see [`crate::stream`] for how each protocol is asked.
+
+mod http1;
+mod http2;
+mod judge;
+mod registry;
+mod watch;
+
+use std::{
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+pub(crate) use judge::{Judge, Why};
+pub(crate) use registry::Registry;
+pub(crate) use watch::{Side, Watch};
+
+/// What the holder of a connection, its stream and the registry share.
+pub(crate) struct Live {
+    state: AtomicU8,
+    /// Of the reader and of the writer, while they wait.
+    wakers: Mutex<[Option<Waker>; 2]>,
+    draining: Notify,
+}
+
+/// Only upwards, but for `Marked`, which becomes `Well` again when the judgement is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum State {
+    Well,
+    /// Something has changed since it was judged.
+    Marked,
+    Draining,
+    Closed,
+}
+
+/// When and how a connection ends other than by itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    /// Between the request to end and the end.
+    pub(crate) grace: Duration,
+    pub(crate) max_age: Option<Duration>,
+    /// Whether to drain when the peer's certificate expires.
+    pub(crate) at_expiry: bool,
+}
+
+/// As long as Envoy waits between GOAWAY and close where nothing is set (`drain_timeout` is 5 s there, for all
+/// connections; here twice that, for a request of the usual length to end).
+const GRACE: Duration = Duration::from_secs(10);
+
+// === impl Live ===
+
+impl Live {
+    fn new() -> Self {
+        Self {
+            // Judged once more before its first octet: the change may have come before the registration.
+            state: AtomicU8::new(State::Marked as u8),
+            wakers: Mutex::default(),
+            draining: Notify::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Well,
+            1 => State::Marked,
+            2 => State::Draining,
+            _ => State::Closed,
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state() >= State::Draining
+    }
+
+    pub(crate) async fn draining(&self) {
+        let told = self.draining.notified();
+        tokio::pin!(told);
+        // Registered before the look, or a change in between would be missed.
+        told.as_mut().enable();
+        if !self.is_draining() {
+            told.await;
+        }
+    }
+
+    /// Something has changed: judge again before the next octet.
+    fn mark(&self) {
+        if self.replace(State::Well, State::Marked) {
+            self.wake();
+        }
+    }
+
+    /// The judgement begins; whoever marks from here on marks again.
+    fn unmark(&self) -> bool {
+        self.replace(State::Marked, State::Well)
+    }
+
+    fn drain(&self) {
+        self.state.fetch_max(State::Draining as u8, Ordering::AcqRel);
+        self.draining.notify_waiters();
+        self.wake();
+    }
+
+    fn close(&self) {
+        self.state.fetch_max(State::Closed as u8, Ordering::AcqRel);
+        self.wake();
+    }
+
+    fn wait(&self, cx: &Context<'_>, side: Side) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = match (&mut *wakers, side) {
+            ([reader, _], Side::Read) => reader,
+            ([_, writer], Side::Write) => writer,
+        };
+        match slot {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *slot = Some(cx.waker().clone()),
+        }
+    }
+
+    fn wake(&self) {
+        let wakers =
+            std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    fn replace(&self, from: State, to: State) -> bool {
+        let (from, to) = (from as u8, to as u8);
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Live").field(&self.state()).finish()
+    }
+}
+
+// === impl Ending ===
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self { grace: GRACE, max_age: None, at_expiry: false }
+    }
+}

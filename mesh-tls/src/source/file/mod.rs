@@ -1,0 +1,220 @@
+//! An identity in PEM files, read again when they change.
+//!
+//! # Why polling
+//!
+//! A file watcher sees the file that was there when it was placed. Kubernetes replaces a symbolic link two levels
+//! above it, and some volumes send no event at all. To read a few kilobytes every few seconds is right on all of
+//! them. Contents are compared, not dates: two writes within one tick of a file system's clock have one date.
+//!
+//! # How it decides
+//!
+//! 1. Resolve every path to a real one, read all, resolve again. A swap of directories in between shows as a
+//!    different result, and the reading starts over. So a pair never comes from two directories.
+//! 2. New contents must be the same in two readings, 100 ms apart: a file that is being overwritten in place
+//!    looks empty, or whole but short, for a moment.
+//! 3. A bundle or list of no bytes at all must be the same at the next poll too: to overwrite a file is to empty it
+//!    first, and an empty bundle revokes.
+//! 4. What is unreadable or missing is an error, and the last good identity stays. A bundle that can be read and
+//!    is empty revokes: it is delivered as it is. So does a bundle map that does not name a trust domain any more.
+//! 5. Where only the own certificate or key is bad, the bundles and revocation lists beside it are told with the
+//!    error, and what they do not trust any more is [taken back](crate::mesh).
+//!
+//! Whether the key belongs to the certificate is checked by [`MeshTls`](crate::MeshTls) before it is used. A pair
+//! written one after the other is refused until the second file is there too. To never be refused, write one file that
+//! holds both and rename it into place, or swap directories as Kubernetes does.
+//!
+//! Every buffer that held a file is wiped when it is dropped, for one of them is the key.
+//!
+//! What it does not see: a Kubernetes `subPath` mount never changes. Mount the whole directory.
+
+mod parse;
+mod read;
+#[cfg(all(test, unix, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{task, time};
+
+use self::read::Contents;
+use super::{IdentitySource, SourceEvent};
+use crate::{error::MaterialError, id::TrustDomain};
+
+/// A rotation is announced hours ahead; a few seconds later is soon.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Between the two readings that must agree.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Reads a certificate chain, its key and whom to trust from files.
+///
+/// ```
+/// use std::time::Duration;
+/// use mesh_tls::FileSource;
+///
+/// let source = FileSource::new("/etc/mesh/tls.crt", "/etc/mesh/tls.key", "/etc/mesh/ca.crt")
+///     .crls("/etc/mesh/revoked.crl")
+///     .poll_interval(Duration::from_secs(1));
+/// # let _ = source;
+/// ```
+#[derive(Debug)]
+pub struct FileSource {
+    files: Arc<Files>,
+    poll_interval: Duration,
+    settle: Duration,
+    started: bool,
+    /// The last contents told, good or bad.
+    told: Option<Contents>,
+    /// New contents with an empty file among them, to be seen once more.
+    doubted: Option<Contents>,
+    /// Our own trust domain as of the last good certificate, for a bundle beside a bad one.
+    own: Option<TrustDomain>,
+}
+
+/// Which files there are. The order of [`Files::paths`] is that of [`Contents`].
+#[derive(Debug, Clone)]
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+    trust: Vec<(Holds, PathBuf)>,
+}
+
+/// What a file besides certificate and key holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Holds {
+    /// The bundle of our own trust domain.
+    OwnBundle,
+    Bundle(TrustDomain),
+    #[cfg(feature = "bundle-map")]
+    Map,
+    Lists,
+}
+
+// === impl FileSource ===
+
+impl FileSource {
+    /// A source that reads these three files: the chain with its leaf first, the key, and the bundle of the leaf's
+    /// own trust domain. Certificate and key may be one file; so may all three.
+    #[must_use]
+    pub fn new(
+        cert: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+        bundle: impl Into<PathBuf>,
+    ) -> Self {
+        Self::without_bundle(cert.into(), key.into()).also(Holds::OwnBundle, bundle.into())
+    }
+
+    /// As [`FileSource::new`], with the bundles of all trust domains, our own among them, in one
+    /// [SPIFFE bundle map](crate::bundle_map), as gRPC's `spiffe_trust_bundle_map_file` (gRFC A87).
+    #[cfg(feature = "bundle-map")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "bundle-map")))]
+    #[must_use]
+    pub fn with_bundle_map(
+        cert: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+        map: impl Into<PathBuf>,
+    ) -> Self {
+        Self::without_bundle(cert.into(), key.into()).bundle_map(map)
+    }
+
+    /// As [`FileSource::new`] with `tls.crt`, `tls.key` and `ca.crt`, the names of cert-manager and Kubernetes.
+    #[must_use]
+    pub fn in_directory(directory: impl AsRef<Path>) -> Self {
+        let directory = directory.as_ref();
+        Self::new(directory.join("tls.crt"), directory.join("tls.key"), directory.join("ca.crt"))
+    }
+
+    /// Also trusts the roots in this file for another trust domain. A second bundle for one domain, our own included,
+    /// is an error at every update: to remove a root from one of two files would change nothing.
+    #[must_use]
+    pub fn federated_bundle(self, domain: TrustDomain, file: impl Into<PathBuf>) -> Self {
+        self.also(Holds::Bundle(domain), file.into())
+    }
+
+    /// Also trusts, each for its own trust domain, the roots in this [SPIFFE bundle map](crate::bundle_map). A trust
+    /// domain in it that has a bundle in another file is an error.
+    #[cfg(feature = "bundle-map")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "bundle-map")))]
+    #[must_use]
+    pub fn bundle_map(self, file: impl Into<PathBuf>) -> Self {
+        self.also(Holds::Map, file.into())
+    }
+
+    /// Holds every peer against the revocation lists in this file. It must hold at least one.
+    #[must_use]
+    pub fn crls(self, file: impl Into<PathBuf>) -> Self {
+        self.also(Holds::Lists, file.into())
+    }
+
+    /// How often the files are read. Default: 5 s.
+    #[must_use]
+    pub fn poll_interval(self, interval: Duration) -> Self {
+        Self { poll_interval: interval, ..self }
+    }
+
+    /// How far apart the two readings are that must agree. Default: 100 ms.
+    #[must_use]
+    pub fn settle(self, settle: Duration) -> Self {
+        Self { settle, ..self }
+    }
+
+    fn without_bundle(cert: PathBuf, key: PathBuf) -> Self {
+        Self {
+            files: Arc::new(Files { cert, key, trust: Vec::new() }),
+            poll_interval: POLL_INTERVAL,
+            settle: SETTLE,
+            started: false,
+            told: None,
+            doubted: None,
+            own: None,
+        }
+    }
+
+    fn also(mut self, holds: Holds, file: PathBuf) -> Self {
+        let mut files = Files::clone(&self.files);
+        files.trust.push((holds, file));
+        self.files = Arc::new(files);
+        self
+    }
+
+    async fn read(&self) -> Result<Contents, MaterialError> {
+        let files = Arc::clone(&self.files);
+        let reading = task::spawn_blocking(move || files.read());
+        reading.await.unwrap_or_else(|panicked| Err(MaterialError::from_source(panicked)))
+    }
+}
+
+impl IdentitySource for FileSource {
+    async fn next(&mut self) -> Result<SourceEvent, MaterialError> {
+        loop {
+            if std::mem::replace(&mut self.started, true) {
+                time::sleep(self.poll_interval).await;
+            }
+            let contents = self.read().await?;
+            if self.told.as_ref() == Some(&contents) {
+                continue;
+            }
+            time::sleep(self.settle).await;
+            if self.read().await? != contents {
+                // Somebody is still writing. The next poll looks again.
+                continue;
+            }
+            // At the start there is nothing to lose.
+            let is_doubtful = self.told.is_some() && contents.has_empty_file();
+            if is_doubtful && self.doubted.as_ref() != Some(&contents) {
+                self.doubted = Some(contents);
+                continue;
+            }
+            self.doubted = None;
+            let parsed = self.files.parse(&contents, self.own.as_ref());
+            // Bad contents are remembered too: they are worth one error, not one at every poll.
+            self.told = Some(contents);
+            let (own, material) = parsed?;
+            self.own = Some(own);
+            return Ok(SourceEvent::Update(material));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::{
+    Caller, FORWARDED_CLIENT_CERT, Mode,
+    future::ResponseFuture,
+    handle::Shared,
+    head::{RequestHead, normalize},
+};
+use crate::{
+    classify::is_grpc,
+    error::{MeshError, Reason},
+};
+
+/// Lets through what the policies allow. See the [module's docs](super).
+///
+/// Cancel safety: a decision is made in `call`; nothing is held.
+#[derive(Clone, Debug)]
+pub struct Authorize<S, C> {
+    pub(super) inner: S,
+    pub(super) shared: Arc<Shared>,
+    pub(super) caller: C,
+    pub(super) keep_forwarded: bool,
+}
+
+impl<S, C: Caller> Authorize<S, C> {
+    /// Why the request may not pass.
+    fn judge<B>(&self, request: &mut Request<B>) -> Result<(), Reason> {
+        if !self.keep_forwarded {
+            request.headers_mut().remove(FORWARDED_CLIENT_CERT);
+        }
+        let current = self.shared.current.load();
+        if current.authorizer.is_empty() {
+            return Ok(());
+        }
+        let is_watching = self.shared.mode() == Mode::Watch;
+        let level = current.authorizer.config().normalization();
+        let is_normal = normalize(request.uri_mut(), level).is_some();
+        let connection = self.caller.connection(request.extensions());
+        let head = RequestHead::new(request.method(), request.uri(), request.headers());
+        // Judged by one host or path, and handled as another.
+        let is_clear = is_normal && head.is_of_one_host();
+        let decision = current.authorizer.decide(&connection, &head);
+        let is_allowed = is_clear && decision.is_allowed();
+        current.observer.decided(&decision, is_clear, is_watching, &connection);
+        match (is_allowed || is_watching, is_clear) {
+            (true, _) => Ok(()),
+            (false, true) => Err(Reason::Denied),
+            (false, false) => Err(Reason::InvalidRequest),
+        }
+    }
+}
+
+impl<S, C, B, RB> Service<Request<B>> for Authorize<S, C>
+where
+    S: Service<Request<B>, Response = Response<RB>>,
+    C: Caller,
+    RB: Default,
+{
+    type Response = Response<RB>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        match self.judge(&mut request) {
+            Ok(()) => ResponseFuture::calling(self.inner.call(request)),
+            Err(reason) => {
+                ResponseFuture::refused(is_grpc(request.headers()), MeshError::new(reason))
+            }
+        }
+    }
+}

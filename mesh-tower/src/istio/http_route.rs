@@ -1,0 +1,490 @@
+//! `HTTPRoute` of Gateway API: what its rules match and do.
+
+use std::time::Duration;
+
+use mesh_core::{
+    Ratio,
+    route::{
+        Action, Fault, Forward, HeaderChanges, Match, Mirror, PathRewrite, Redirect, Share, gateway,
+    },
+};
+
+use super::{
+    Destination,
+    cursor::{Field, Fields, Report},
+    host::{CLUSTER, Host},
+    http_action::valid,
+    http_route_match,
+    mtls::Metadata,
+    problem::Origin,
+    retries::Retries,
+    virtual_service::HttpRule,
+};
+use crate::route::check_rewrite;
+
+/// An `HTTPRoute` document: where the requests to its parents go.
+///
+/// A parent is a `Service`, whose clients the rules are then for, or a `Gateway`, and then they are for a client that is
+/// that gateway ([`Client::with_gateway`](mesh_core::route::Client::with_gateway)). `hostnames` are for gateways; a service
+/// has its own names.
+#[derive(Clone, Debug)]
+pub struct HttpRoute {
+    pub(super) origin: Origin,
+    namespace: String,
+    created: u64,
+    pub(super) parents: Vec<Parent>,
+    pub(super) hostnames: Vec<String>,
+    pub(super) rules: Vec<HttpRule>,
+}
+
+/// To whom a route is attached.
+#[derive(Clone, Debug)]
+pub(super) enum Parent {
+    /// A service, or one of its ports.
+    Service(Host, Option<u16>),
+    /// A gateway, by name and namespace.
+    Gateway(String, String),
+}
+
+impl HttpRoute {
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        &self.origin.name
+    }
+
+    /// `metadata.namespace`, or `default`.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The services that it is for, as they were written, and the hosts of its gateways.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        let services = self.parents.iter().filter_map(|parent| match parent {
+            Parent::Service(host, _) => Some(host.written.as_str()),
+            Parent::Gateway(..) => None,
+        });
+        services.chain(self.hostnames.iter().map(String::as_str))
+    }
+
+    /// The rule with its matches, as the order of precedence asks for them.
+    pub(super) fn ranked<T>(
+        &self,
+        rule: &HttpRule,
+        port: Option<u16>,
+        then: T,
+    ) -> gateway::Rule<T> {
+        let made = gateway::Rule::new(then).with_created(self.created).with_route(format!(
+            "{}/{}",
+            self.namespace,
+            self.name()
+        ));
+        let matches = rule.matches.iter().cloned();
+        let matches = matches.map(|one| match port {
+            Some(port) => one.with_port(port),
+            None => one,
+        });
+        matches.fold(made, gateway::Rule::with_match)
+    }
+
+    pub(super) fn read(
+        metadata: Metadata,
+        mut spec: Fields<'_>,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
+        let namespace = metadata.namespace;
+        let parents = spec.require("parentRefs", report).and_then(|field| field.list(report));
+        let mut attached = Vec::new();
+        for parent in parents.iter().flatten() {
+            attached.extend(read_parent(parent, &namespace, report));
+        }
+        let hostnames = spec.take("hostnames").and_then(|field| field.list(report));
+        let hostnames = hostnames.iter().flatten().filter_map(|name| name.text(report));
+        let hostnames = hostnames.map(str::to_owned).collect();
+        let rules = spec.take("rules").and_then(|field| field.list(report)).unwrap_or_default();
+        let rules: Vec<_> = rules.iter().map(|rule| read_rule(rule, &namespace, report)).collect();
+        spec.finish(report);
+        Some(Self {
+            origin: report.origin().clone(),
+            namespace,
+            created: metadata.created.as_deref().map_or(0, age),
+            parents: attached,
+            hostnames,
+            rules: rules.into_iter().collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// `2026-01-31T12:00:00Z` as a number that grows: Kubernetes writes all times in this form.
+fn age(created: &str) -> u64 {
+    let digits = created.bytes().filter(u8::is_ascii_digit).take(14);
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+}
+
+fn read_parent(item: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Option<Parent> {
+    let mut fields = item.fields(report)?;
+    let reference = Reference::read(&mut fields, "gateway.networking.k8s.io", "Gateway", report);
+    let port = fields.take("port").map(|port| read_port(&port, report));
+    if let Some(section) = fields.take("sectionName") {
+        section.unsupported("is not supported: a client knows no listeners", report);
+    }
+    fields.finish(report);
+    let Reference { group, kind, name, namespace: own } = reference?;
+    let namespace = own.unwrap_or_else(|| namespace.to_owned());
+    let port = match port {
+        Some(port) => Some(port?),
+        None => None,
+    };
+    match (group.as_str(), kind.as_str()) {
+        ("" | "core", "Service") => Some(Parent::Service(service(&name, &namespace), port)),
+        ("gateway.networking.k8s.io", "Gateway") => Some(Parent::Gateway(name, namespace)),
+        (_, _) => {
+            item.report(report, "is not supported, expected a Service or a Gateway");
+            None
+        }
+    }
+}
+
+/// `group`, `kind`, `name` and `namespace` of something else.
+struct Reference {
+    group: String,
+    kind: String,
+    name: String,
+    namespace: Option<String>,
+}
+
+impl Reference {
+    fn read(
+        fields: &mut Fields<'_>,
+        group: &str,
+        kind: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
+        let mut text = |name, unset: &str, report: &mut Report<'_>| match fields.take(name) {
+            Some(field) => field.text(report).map(str::to_owned),
+            None => Some(unset.to_owned()),
+        };
+        let (group, kind) = (text("group", group, report), text("kind", kind, report));
+        let namespace = text("namespace", "", report);
+        let name = fields.require("name", report)?.text(report)?.to_owned();
+        let namespace = Some(namespace?).filter(|namespace| !namespace.is_empty());
+        Some(Self { group: group?, kind: kind?, name, namespace })
+    }
+}
+
+fn service(name: &str, namespace: &str) -> Host {
+    Host { written: name.to_owned(), full: format!("{name}.{namespace}{CLUSTER}") }
+}
+
+fn read_port(field: &Field<'_>, report: &mut Report<'_>) -> Option<u16> {
+    let number = u16::try_from(field.number(u32::from(u16::MAX), report)?).ok()?;
+    if number == 0 {
+        field.invalid("is not a port", report);
+        return None;
+    }
+    Some(number)
+}
+
+fn read_rule(item: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Option<HttpRule> {
+    let mut fields = item.fields(report)?;
+    let name = fields.take("name").and_then(|name| name.text(report)).unwrap_or_default();
+    let matches = match fields.take("matches") {
+        Some(matches) => http_route_match::read(&matches, report),
+        None => Some(vec![http_route_match::every()]),
+    };
+    let known = matches.as_deref().unwrap_or_default();
+    let mut filters = Filters::default();
+    for filter in fields.take("filters").and_then(|field| field.list(report)).iter().flatten() {
+        filters.read(filter, Some((known, namespace)), report);
+    }
+    let timeouts = fields.take("timeouts").map(|field| read_timeouts(&field, report));
+    let (timeout, per_try) = timeouts.unwrap_or_default();
+    let retries = fields.take("retry").map(|field| Retries::read_gateway(&field, report));
+    let backends = fields.take("backendRefs");
+    let redirected = filters.redirect.is_some();
+    if let Some(backends) = backends.as_ref().filter(|_| redirected) {
+        let why = "has no effect beside a RequestRedirect";
+        report.invalid(backends.place(), &backends.path, why);
+    }
+    let backends = backends.and_then(|field| field.list(report)).unwrap_or_default();
+    let shares: Vec<_> =
+        backends.iter().map(|backend| read_backend(backend, namespace, report)).collect();
+    fields.finish(report);
+    let retries = match (retries, per_try) {
+        (Some(retries), per_try) => Some(retries?.with_per_try_timeout(per_try)),
+        (None, Some(per_try)) => Some(Retries::default().with_per_try_timeout(Some(per_try))),
+        (None, None) => None,
+    };
+    let rule = |action| HttpRule {
+        name: name.to_owned(),
+        matches: Vec::new(),
+        fault: Fault::none(),
+        action,
+        retries,
+    };
+    let Filters { request, response, rewrite, authority, redirect, mirrors } = filters;
+    let made = if let Some(redirect) = redirect {
+        rule(Action::Redirect(redirect))
+    } else {
+        let shares = shares.into_iter().collect::<Option<Vec<_>>>()?;
+        let split = match gateway::backends(shares) {
+            Ok(split) => split.map(|share| share.unwrap_or_else(Share::nowhere)),
+            Err(error) => {
+                report.invalid(
+                    item.place(),
+                    &format!("{}.backendRefs", item.path),
+                    error.to_string(),
+                );
+                return None;
+            }
+        };
+        let forward = Forward::shares(split)
+            .with_path(rewrite)
+            .with_authority(authority)
+            .with_request_headers(request)
+            .with_response_headers(response)
+            .with_timeout(timeout);
+        rule(mirrors.into_iter().fold(forward, Forward::with_mirror).into())
+    };
+    Some(HttpRule { matches: matches?, ..made })
+}
+
+/// `request` and `backendRequest`; 0 is no limit.
+fn read_timeouts(
+    field: &Field<'_>,
+    report: &mut Report<'_>,
+) -> (Option<Duration>, Option<Duration>) {
+    let Some(mut fields) = field.fields(report) else { return (None, None) };
+    let mut time = |name, report: &mut Report<'_>| {
+        let time = fields.take(name).and_then(|field| field.duration_or_zero(report));
+        time.filter(|time| !time.is_zero())
+    };
+    let times = (time("request", report), time("backendRequest", report));
+    fields.finish(report);
+    if let (Some(request), Some(attempt)) = times
+        && attempt > request
+    {
+        field.report(report, "backendRequest must not be longer than request");
+    }
+    times
+}
+
+/// A backend and its weight.
+type Backend = (Option<Share<Destination>>, Option<u32>);
+
+fn read_backend(item: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Option<Backend> {
+    let mut fields = item.fields(report)?;
+    let weight = fields.take("weight").map(|weight| weight.number(1_000_000, report));
+    let mut filters = Filters::default();
+    for filter in fields.take("filters").and_then(|field| field.list(report)).iter().flatten() {
+        filters.read(filter, None, report);
+    }
+    let destination = read_destination(item, fields, namespace, report)?;
+    let weight = match weight {
+        Some(weight) => Some(weight?),
+        None => None,
+    };
+    let share = Share::new(destination)
+        .with_request_headers(filters.request)
+        .with_response_headers(filters.response);
+    Some((Some(share), weight))
+}
+
+/// A service and its port.
+fn read_destination(
+    item: &Field<'_>,
+    mut fields: Fields<'_>,
+    namespace: &str,
+    report: &mut Report<'_>,
+) -> Option<Destination> {
+    let reference = Reference::read(&mut fields, "", "Service", report);
+    let port = fields.take("port").map(|port| read_port(&port, report));
+    fields.finish(report);
+    let Reference { group, kind, name, namespace: own } = reference?;
+    if !(matches!(group.as_str(), "" | "core") && kind == "Service") {
+        let message = format!("a backend of kind {kind} is not supported, expected a Service");
+        report.unsupported(item.place(), &item.path, message);
+        return None;
+    }
+    let port = match port {
+        Some(port) => Some(port?),
+        None => None,
+    };
+    let host = service(&name, own.as_deref().unwrap_or(namespace));
+    Some(Destination { host, port, subset: None, place: item.place(), path: item.path.clone() })
+}
+
+/// What the filters of a rule, or of a backend, do.
+#[derive(Default)]
+struct Filters {
+    request: HeaderChanges,
+    response: HeaderChanges,
+    rewrite: Option<PathRewrite>,
+    authority: Option<String>,
+    redirect: Option<Redirect>,
+    mirrors: Vec<Mirror<Destination>>,
+}
+
+impl Filters {
+    /// `rule` has the matches of the rule, and its namespace; a backend's filters change headers only.
+    fn read(
+        &mut self,
+        item: &Field<'_>,
+        rule: Option<(&[Match], &str)>,
+        report: &mut Report<'_>,
+    ) -> Option<()> {
+        let mut fields = item.fields(report)?;
+        let kind = fields.require("type", report)?;
+        match (kind.text(report)?, rule) {
+            ("RequestHeaderModifier", _) => {
+                let changes =
+                    read_changes(&fields.require("requestHeaderModifier", report)?, report)?;
+                self.request = std::mem::take(&mut self.request).then(&changes);
+            }
+            ("ResponseHeaderModifier", _) => {
+                let changes =
+                    read_changes(&fields.require("responseHeaderModifier", report)?, report)?;
+                self.response = std::mem::take(&mut self.response).then(&changes);
+            }
+            ("URLRewrite", Some((matches, _))) => {
+                let field = fields.require("urlRewrite", report)?;
+                let mut fields = field.fields(report)?;
+                self.authority = read_text(&mut fields, "hostname", report)?;
+                self.rewrite = read_path(&mut fields, matches, report)?;
+                fields.finish(report);
+            }
+            ("RequestRedirect", Some((matches, _))) => {
+                let field = fields.require("requestRedirect", report)?;
+                self.redirect = Some(read_redirect(&field, matches, report)?);
+            }
+            ("RequestMirror", Some((_, namespace))) => {
+                let field = fields.require("requestMirror", report)?;
+                self.mirrors.push(read_mirror(&field, namespace, report)?);
+            }
+            (_, _) => kind.unsupported("is not supported here", report),
+        }
+        fields.finish(report);
+        Some(())
+    }
+}
+
+fn read_text(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    report: &mut Report<'_>,
+) -> Option<Option<String>> {
+    match fields.take(name) {
+        Some(field) => Some(Some(field.text(report)?.to_owned())),
+        None => Some(None),
+    }
+}
+
+/// `set`, `add` and `remove`; what is set wins over what is added.
+fn read_changes(field: &Field<'_>, report: &mut Report<'_>) -> Option<HeaderChanges> {
+    let mut fields = field.fields(report)?;
+    let (set, add, remove) = (fields.take("set"), fields.take("add"), fields.take("remove"));
+    fields.finish(report);
+    let mut changes = HeaderChanges::none();
+    for (list, added) in [(add, true), (set, false)] {
+        for item in list.map_or_else(|| Some(Vec::new()), |list| list.list(report))? {
+            let mut fields = item.fields(report)?;
+            let (name, value) = (fields.require("name", report), fields.require("value", report));
+            fields.finish(report);
+            let (name, value) = (name?.text(report)?, value?.text(report)?);
+            let put = if added { changes.add(name, value) } else { changes.set(name, value) };
+            changes = valid(put, &item, report)?;
+        }
+    }
+    for item in remove.map_or_else(|| Some(Vec::new()), |list| list.list(report))? {
+        changes = valid(changes.remove(item.text(report)?), &item, report)?;
+    }
+    Some(changes)
+}
+
+/// `path` of a rewrite or a redirect.
+fn read_path(
+    fields: &mut Fields<'_>,
+    matches: &[Match],
+    report: &mut Report<'_>,
+) -> Option<Option<PathRewrite>> {
+    let Some(field) = fields.take("path") else { return Some(None) };
+    let mut fields = field.fields(report)?;
+    let kind = fields.require("type", report)?;
+    let rewrite = match kind.text(report)? {
+        "ReplaceFullPath" => {
+            PathRewrite::Whole(fields.require("replaceFullPath", report)?.text(report)?.to_owned())
+        }
+        "ReplacePrefixMatch" => {
+            let prefix = fields.require("replacePrefixMatch", report)?;
+            PathRewrite::Segments(prefix.text(report)?.to_owned())
+        }
+        _ => {
+            kind.invalid("is not allowed, expected ReplaceFullPath or ReplacePrefixMatch", report);
+            return None;
+        }
+    };
+    fields.finish(report);
+    valid(check_rewrite(&rewrite, matches), &field, report)?;
+    Some(Some(rewrite))
+}
+
+fn read_redirect(
+    field: &Field<'_>,
+    matches: &[Match],
+    report: &mut Report<'_>,
+) -> Option<Redirect> {
+    let mut fields = field.fields(report)?;
+    let redirect = Redirect::new()
+        .with_scheme(read_text(&mut fields, "scheme", report)?)
+        .with_authority(read_text(&mut fields, "hostname", report)?)
+        .with_rewrite(read_path(&mut fields, matches, report)?);
+    let port = fields.take("port").map(|port| read_port(&port, report));
+    let status = fields.take("statusCode");
+    fields.finish(report);
+    let port = match port {
+        Some(port) => Some(port?),
+        None => None,
+    };
+    // Gateway API's default.
+    let code = match &status {
+        Some(status) => u16::try_from(status.number(999, report)?).unwrap_or_default(),
+        None => 302,
+    };
+    valid(redirect.with_port(port).with_status(code), status.as_ref().unwrap_or(field), report)
+}
+
+/// Default all of the requests.
+fn read_mirror(
+    field: &Field<'_>,
+    namespace: &str,
+    report: &mut Report<'_>,
+) -> Option<Mirror<Destination>> {
+    let mut fields = field.fields(report)?;
+    let backend = fields.require("backendRef", report);
+    let (percent, fraction) = (fields.take("percent"), fields.take("fraction"));
+    fields.finish(report);
+    let backend = backend?;
+    let destination = read_destination(&backend, backend.fields(report)?, namespace, report)?;
+    let share = match (percent, fraction) {
+        (None, None) => Ratio::ONE,
+        (Some(percent), None) => Ratio::from_percent(percent.number(100, report)?),
+        (None, Some(fraction)) => {
+            let mut fields = fraction.fields(report)?;
+            let of = fields.require("numerator", report);
+            let all = fields.take("denominator");
+            fields.finish(report);
+            let of = of?.number(i32::MAX as u32, report)?;
+            let all = all.map_or(Some(100), |all| all.number(i32::MAX as u32, report))?;
+            if all == 0 || of > all {
+                fraction.report(report, "is not allowed, expected a share of 0 to 1");
+                return None;
+            }
+            let millionths = u64::from(of) * 1_000_000 / u64::from(all);
+            Ratio::from_ppm(u32::try_from(millionths).unwrap_or_default())
+        }
+        (Some(_), Some(_)) => {
+            field.report(report, "needs either percent or fraction");
+            return None;
+        }
+    };
+    Some(Mirror::new(destination, share))
+}

@@ -1,0 +1,221 @@
+//! Which `AuthorizationPolicy` is for whom, and what is refused when it is read.
+
+use mesh_core::{
+    Labels,
+    authorize::{Config, Connection, PlainHead, Reason},
+};
+use mesh_tower::istio::{self, Unsupported, Workload};
+
+use super::{read, refused};
+
+fn policy(name: &str, namespace: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: {name}, namespace: {namespace}}}\nspec: {{{spec}}}\n---\n"
+    )
+}
+
+fn cart() -> Workload {
+    Workload::new("shop", [("app", "cart")].into_iter().collect())
+}
+
+const DENY_ALL: &str = "action: DENY, rules: [{}]";
+
+#[test]
+fn a_policy_is_for_its_namespace_and_one_of_the_root_for_all() {
+    let names = |text: &str| {
+        let documents = read(text).with_root_namespace("root");
+        let authorizer = documents.authorization(&cart()).unwrap();
+        authorizer.policies().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let selected = |labels: &str| format!("selector: {{matchLabels: {{{labels}}}}}, {DENY_ALL}");
+    let text = [
+        policy("mine", "shop", DENY_ALL),
+        policy("foreign", "bank", DENY_ALL),
+        policy("everywhere", "root", DENY_ALL),
+        policy("everywhere-for-carts", "root", &selected("app: cart")),
+        policy("for-carts", "shop", &selected("app: cart")),
+        policy("for-others", "shop", &selected("app: items")),
+        policy("for-half", "shop", &selected("app: cart, version: v2")),
+        policy("for-all", "shop", &selected("")),
+    ]
+    .concat();
+    let expected = [
+        "shop/mine",
+        "root/everywhere",
+        "root/everywhere-for-carts",
+        "shop/for-carts",
+        "shop/for-all",
+    ];
+    assert_eq!(names(&text), expected);
+}
+
+#[test]
+fn a_policy_without_a_spec_allows_nothing() {
+    let text =
+        "apiVersion: security.istio.io/v1beta1\nkind: AuthorizationPolicy\nmetadata: {name: x}\n";
+    for text in [text.to_owned(), format!("{text}spec: {{}}\n")] {
+        let documents = read(&text);
+        let workload = Workload::new("default", Labels::default());
+        let authorizer = documents.authorization(&workload).unwrap();
+        let decision = authorizer.decide(&Connection::default(), &PlainHead::new("GET", "/"));
+        assert_eq!(decision.reason(), Reason::NotAllowed);
+    }
+}
+
+#[test]
+fn a_policy_on_trial_says_so() {
+    let annotated = |value: &str| {
+        policy("it", "shop", DENY_ALL).replace(
+            "namespace: shop",
+            &format!("namespace: shop, annotations: {{istio.io/dry-run: {value}}}"),
+        )
+    };
+    let documents = read(&annotated("\"true\""));
+    assert!(documents.authorization_policies()[0].policy().is_dry_run());
+    assert!(!read(&annotated("\"false\"")).authorization_policies()[0].policy().is_dry_run());
+    for value in ["true", "\"yes\"", "[a]"] {
+        let error = refused(&annotated(value));
+        assert!(error.contains("metadata.annotations.istio.io/dry-run"), "{error}");
+        assert!(error.contains("expected \"true\" or \"false\""), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_carried_out_is_refused_with_its_place_whatever_the_mode() {
+    let rule = |rule: &str| format!("rules: [{{{rule}}}]");
+    let source = |fields: &str| rule(&format!("from: [{{source: {{{fields}}}}}]"));
+    let operation = |fields: &str| rule(&format!("to: [{{operation: {{{fields}}}}}]"));
+    let when = |fields: &str| rule(&format!("when: [{{{fields}}}]"));
+    let table = [
+        ("action: CUSTOM, provider: {name: opa}, rules: [{}]".to_owned(), "spec.provider: "),
+        ("action: CUSTOM, rules: [{}]".to_owned(), "spec.action: "),
+        ("action: allow".to_owned(), "spec.action: "),
+        ("action: DENY".to_owned(), "spec.rules: "),
+        ("action: DENY, rules: []".to_owned(), "spec.rules: "),
+        ("targetRefs: [{kind: Service, name: a}]".to_owned(), "spec.targetRefs: "),
+        ("selector: {matchExpressions: []}".to_owned(), "spec.selector.matchExpressions: "),
+        ("rules: [null]".to_owned(), "spec.rules[0]: "),
+        (rule("form: []"), "spec.rules[0].form: "),
+        (rule("from: []"), "spec.rules[0].from: "),
+        (rule("from: [{}]"), "spec.rules[0].from[0].source: "),
+        (rule("from: [{source: {}}]"), "spec.rules[0].from[0].source: "),
+        (rule("to: [{operation: {}}]"), "spec.rules[0].to[0].operation: "),
+        (source("principal: [a]"), "spec.rules[0].from[0].source.principal: "),
+        (source("principals: []"), "spec.rules[0].from[0].source.principals: "),
+        (source("principals: [\"\"]"), "spec.rules[0].from[0].source.principals[0]: "),
+        (source("principals: [a/b, \"a*b\"]"), "spec.rules[0].from[0].source.principals[1]: "),
+        (source("principals: [\"spiffe://a/b\"]"), "source.principals[0]: "),
+        (source("notIpBlocks: [10.0.0.0/33]"), "source.notIpBlocks[0]: "),
+        (source("serviceAccounts: [a], namespaces: [b]"), "spec.rules[0].from[0].source: "),
+        (source("serviceAccounts: [\"a*\"]"), "source.serviceAccounts[0]: "),
+        (source("trustDomains: [a/b]"), "source.trustDomains[0]: "),
+        (operation("ports: [80]"), "operation.ports[0]: "),
+        (operation("ports: [\"http\"]"), "operation.ports[0]: "),
+        (operation("paths: [\"/{*}x\"]"), "operation.paths[0]: "),
+        (operation("paths: [\"/a*b\"]"), "operation.paths[0]: "),
+        (operation("paths: [\"admin\"]"), "operation.paths[0]: "),
+        (operation("notHosts: [\"*a*\"]"), "operation.notHosts[0]: "),
+        (when("key: source.mood, values: [a]"), "spec.rules[0].when[0].key: "),
+        (when("key: \"request.headers[]\", values: [a]"), "spec.rules[0].when[0].key: "),
+        (when("key: \"experimental.envoy.filters.a[b]\", values: [a]"), "when[0].key: "),
+        (when("values: [a]"), "spec.rules[0].when[0].key: "),
+        (when("key: source.ip"), "spec.rules[0].when[0]: "),
+        (when("key: source.ip, values: [a]"), "spec.rules[0].when[0].values[0]: "),
+        (when("key: source.ip, notValues: [10.0.0.1], value: [a]"), "when[0].value: "),
+    ];
+    for (spec, path) in table {
+        let text = policy("it", "shop", &spec);
+        for mode in [Unsupported::Error, Unsupported::Warn] {
+            let errors = istio::read(&text, "it.yaml", mode).unwrap_err().to_string();
+            assert!(errors.contains(path) && errors.contains("it.yaml:4:"), "{spec}\n{errors}");
+        }
+    }
+}
+
+#[test]
+fn a_version_that_is_not_known_is_refused_whatever_the_mode() {
+    let text = policy("it", "shop", DENY_ALL).replace("istio.io/v1", "istio.io/v2");
+    for mode in [Unsupported::Error, Unsupported::Warn] {
+        let error = istio::read(&text, "it.yaml", mode).unwrap_err().to_string();
+        assert!(error.contains("apiVersion: \"security.istio.io/v2\" is not supported"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_not_known_of_requests_is_refused_for_the_workload_that_asks_for_it() {
+    for (rule, workload) in [
+        ("from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]", cart().with_remote_ip()),
+        ("when: [{key: remote.ip, notValues: [10.0.0.0/8]}]", cart().with_remote_ip()),
+        ("when: [{key: connection.sni, values: [a]}]", cart().with_sni()),
+        ("from: [{source: {notRequestPrincipals: [\"*\"]}}]", cart().with_tokens()),
+        ("when: [{key: \"request.auth.claims[a]\", values: [a]}]", cart().with_tokens()),
+        ("when: [{key: request.auth.audiences, values: [a]}]", cart().with_tokens()),
+        ("when: [{key: request.auth.presenter, values: [a]}]", cart().with_tokens()),
+    ] {
+        let text = policy("it", "shop", &format!("action: DENY, rules: [{{{rule}}}]"));
+        let documents = read(&text);
+        let error = documents.authorization(&cart()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("test.yaml:4:") && error.contains("is not supported: "),
+            "{error}"
+        );
+        assert!(documents.authorization(&workload).is_ok(), "{rule}");
+        let elsewhere = Workload::new("bank", Labels::default());
+        assert!(documents.authorization(&elsewhere).unwrap().is_empty(), "{rule}");
+    }
+}
+
+#[test]
+fn how_requests_are_read_is_said_by_the_workload() {
+    let text = policy("it", "shop", "rules: [{from: [{source: {notNamespaces: [evil]}}]}]");
+    let documents = read(&text);
+    let passes = |config| {
+        let authorizer = documents.authorization(&cart().with_config(config)).unwrap();
+        authorizer.decide(&Connection::default(), &PlainHead::new("GET", "/")).is_allowed()
+    };
+    assert!(!passes(Config::default()));
+    assert!(passes(Config::istio()));
+}
+
+#[test]
+fn the_mesh_says_how_paths_and_trust_domains_are_read() {
+    let deny = |rule: &str| policy("it", "shop", &format!("action: DENY, rules: [{{{rule}}}]"));
+    let admin = deny("to: [{operation: {paths: [/admin]}}]");
+    let old = deny("from: [{source: {principals: [cluster.local/ns/a/sa/b]}}]");
+    let passes = |text: &str, mesh: &str, id: &str, path: &str| {
+        let mesh = istio::MeshConfig::read(mesh, "mesh.yaml", Unsupported::Error).unwrap();
+        let documents = read(text).with_mesh_config(mesh);
+        let authorizer = documents.authorization(&cart()).unwrap();
+        let level = authorizer.config().normalization();
+        let path = level.apply(path).unwrap().into_owned();
+        let connection = Connection::default().with_principal(id);
+        (authorizer.decide(&connection, &PlainHead::new("GET", &path)).is_allowed(), path)
+    };
+    let level = |level: &str| format!("pathNormalization: {{normalization: {level}}}");
+    for (written, path) in [
+        ("DEFAULT", "//%2fadmin"),
+        ("BASE", "//%2fadmin"),
+        ("MERGE_SLASHES", "/%2fadmin"),
+        ("DECODE_AND_MERGE_SLASHES", "/admin"),
+        ("NONE", "//%2fadmin"),
+    ] {
+        // However it is handed on, it may be read as that.
+        assert_eq!(
+            passes(&admin, &level(written), "", "//%2fadmin"),
+            (false, path.into()),
+            "{written}"
+        );
+    }
+    let mesh = "trustDomain: shop.example\ntrustDomainAliases: [old.example]\n";
+    for (id, passed) in [
+        ("shop.example/ns/a/sa/b", false),
+        ("old.example/ns/a/sa/b", false),
+        ("other.example/ns/a/sa/b", true),
+    ] {
+        assert_eq!(passes(&old, mesh, id, "/").0, passed, "{id}");
+        assert!(passes(&old, "{}", id, "/").0, "without a mesh it is what it says: {id}");
+    }
+    let wrong = istio::MeshConfig::read(&level("ALL"), "m", Unsupported::Error).unwrap_err();
+    assert!(wrong.to_string().contains("pathNormalization.normalization: \"ALL\" is not allowed"));
+}
