@@ -140,7 +140,9 @@ fn describe(host: &VirtualHost<Destination>) -> String {
         let what = match rule.action() {
             Action::Forward(forward) => {
                 let shares = forward.destinations().shares().map(|(share, of)| {
-                    let to = share.destination().map_or("nowhere".to_owned(), |to| to.to_string());
+                    let to = share
+                        .destination()
+                        .map_or_else(|| "nowhere".to_owned(), ToString::to_string);
                     format!("{to} {of}")
                 });
                 let copies = forward.mirrors().iter();
