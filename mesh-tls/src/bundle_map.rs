@@ -94,7 +94,7 @@ impl BundleMap {
     pub fn parse(json: &[u8]) -> Result<Self, InvalidBundleMap> {
         match serde_json::from_slice::<Document>(json) {
             Ok(Document { trust_domains: Domains(bundles) }) => Ok(Self { bundles }),
-            Err(error) => Err(InvalidBundleMap(error.to_string())),
+            Err(error) => Err(InvalidBundleMap(without_quotation(error.to_string()))),
         }
     }
 
@@ -208,6 +208,18 @@ impl Jwk {
             true => Ok(Some(der)),
             false => Err("the certificate's key is not of the kty"),
         }
+    }
+}
+
+/// The reader of JSON quotes a string that should have been something else. A file that was put here by mistake may
+/// hold a key, and then what it holds is not repeated.
+fn without_quotation(text: String) -> String {
+    match (text.find('"'), text.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            let (before, behind) = (text.get(..first), text.get(last + 1..));
+            format!("{}…{}", before.unwrap_or_default(), behind.unwrap_or_default())
+        }
+        _ => text,
     }
 }
 
