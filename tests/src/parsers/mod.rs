@@ -40,6 +40,8 @@ pub const PARSERS: &[Parser] = &[
     Parser { name: "spiffe_id", check: identity::spiffe_id },
     Parser { name: "certificate", check: identity::certificate },
     Parser { name: "material", check: identity::material },
+    Parser { name: "bundle_map", check: identity::bundle_map },
+    Parser { name: "workload_message", check: identity::workload_message },
 ];
 
 /// What was read can be asked for each host.

@@ -180,7 +180,7 @@ fn cases() -> Option<Vec<Limbo>> {
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) => {
-            println!("skipped: no x509-limbo data at {}: {error}", path.display());
+            eprintln!("skipped: no x509-limbo data at {}: {error}", path.display());
             return None;
         }
     };
