@@ -43,6 +43,8 @@ pub const PARSERS: &[Parser] = &[
     Parser { name: "material", check: identity::material },
     Parser { name: "first_bytes", check: connection::first_bytes },
     Parser { name: "drained", check: connection::drained },
+    Parser { name: "bundle_map", check: identity::bundle_map },
+    Parser { name: "workload_message", check: identity::workload_message },
 ];
 
 /// What was read can be asked for each host.
