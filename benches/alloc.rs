@@ -6,14 +6,18 @@
 #![expect(clippy::print_stdout, reason = "the figures are printed")]
 
 use dhat::{HeapStats, Profiler};
-use http::Request;
+use http::{Extensions, Request};
 use mesh_benches::{
     Case, choosing, decisions, machines, publish,
     stack::{self, Client, Noop, answer, bare},
     windows::{self, FILLS, Windowed},
 };
-use mesh_core::retry;
-use mesh_tower::{body::ReplayBody, pool::HttpEndpoints};
+use mesh_core::{
+    authorize::{Attribute, Authorizer, Config, Connection, Match, Policy, Rule},
+    retry,
+};
+use mesh_tower::{authorize::AuthorizeLayer, body::ReplayBody, pool::HttpEndpoints};
+use tower::Layer;
 use tower_service::Service;
 
 #[global_allocator]
@@ -30,6 +34,7 @@ fn main() {
         expect_none(case.name(), case.calls(), |calls| case.run(calls));
     }
     memory_is_constant();
+    authorize(CALLS);
     memory_of_endpoints();
     let full = stack::build(stack::builder());
     expect_none("full client stack", CALLS, |calls| request(&full, bare, calls));
@@ -116,6 +121,29 @@ fn request(client: &Client, request: fn() -> Request<stack::Body>, calls: u64) {
         let response = answer(client.call(request())).expect("the service answers");
         assert_eq!(response.status(), 200);
     }
+}
+
+/// Requests that the layer of authorization lets through.
+fn authorize(calls: u64) {
+    let get = Match::of(Attribute::Method, ["GET"]);
+    let me = Match::of(Attribute::Namespace, ["shop"]);
+    let rule = Rule::any().with_source([me]).with_operation([get]);
+    let policy = Policy::allow("readers").with_rule(rule);
+    let authorizer = Authorizer::new([policy], &Config::default()).expect("a good policy");
+    let layer = AuthorizeLayer::new(authorizer, |_: &Extensions| {
+        Connection::default().with_principal("spiffe://cluster.local/ns/shop/sa/cart")
+    });
+    let mut service = layer.layer(Noop);
+    let mut run = |calls| {
+        for _ in 0..calls {
+            let response = answer(service.call(bare())).expect("the service answers");
+            assert_eq!(response.status(), 200);
+        }
+    };
+    // The first request of a recorder makes its counters.
+    run(1);
+    let allocated = allocations(|| run(calls));
+    assert_eq!(allocated, 0, "the layer of authorization allocates");
 }
 
 fn headers_alone(calls: u64) {

@@ -5,16 +5,20 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderValue, Request, Response};
+use http::{Extensions, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use mesh_core::{Endpoint, outlier, retry};
-use mesh_tls::{ConnInfo, MeshTls, MtlsAcceptor, PeerPolicy, ServerMode};
+use mesh_tls::{MeshTls, MtlsAcceptor, PeerPolicy, ServerMode};
 use mesh_tower::{
+    authorize::{
+        Authorize, AuthorizeLayer, Caller,
+        policy::{Authorizer, Connection},
+    },
     body::ReplayBody,
     istio::MtlsMode,
     limit,
     pool::HttpEndpoints,
-    server::ServerLayer,
+    server::{Server, ServerLayer},
     upstream::{Answers, Config, Policy, Upstream},
 };
 use tower_layer::Layer;
@@ -24,6 +28,7 @@ use crate::{
     config::{ConfigError, Inbound},
     forward::{Body, Forward},
     headers::{CLIENT_CERT, clean_request},
+    serve::Connected,
     transport::{Endpoints, Target},
 };
 
@@ -48,7 +53,7 @@ pub(crate) fn application(inbound: &Inbound) -> Result<Target, ConfigError> {
 }
 
 /// The server stack that all inbound connections share: a bounded amount of work, within its time.
-pub(crate) fn server_stack(inbound: &Inbound) -> ServerLayer {
+fn server_stack(inbound: &Inbound) -> ServerLayer {
     let limits = limit::Config::unlimited()
         .with_max_requests(inbound.max_requests)
         .with_max_pending(inbound.max_pending);
@@ -57,6 +62,68 @@ pub(crate) fn server_stack(inbound: &Inbound) -> ServerLayer {
         Some(timeout) => stack.default_timeout(timeout).build(),
         None => stack.build(),
     }
+}
+
+/// What all inbound connections share: the policies of who may do what, and behind them a bounded amount of work.
+#[derive(Clone)]
+pub(crate) struct Stack {
+    policies: AuthorizeLayer<Known>,
+    server: ServerLayer,
+    target: Target,
+    port: u16,
+}
+
+impl Stack {
+    pub(crate) fn new(inbound: &Inbound, authorizer: Authorizer, target: Target) -> Self {
+        let port = inbound.app.port();
+        let nobody = Known { connected: Connected::default(), port };
+        let policies = AuthorizeLayer::new(authorizer, |_: &Extensions| Connection::default());
+        let policies = policies.named("inbound").with_caller(nobody);
+        Self { policies, server: server_stack(inbound), target, port }
+    }
+
+    /// Replaces the policies.
+    pub(crate) fn handle(&self) -> mesh_tower::authorize::Handle {
+        self.policies.handle()
+    }
+
+    /// The service of one connection. Who may not is told so before he costs anything.
+    pub(crate) fn serve(&self, connected: &Connected) -> Authorize<Server<Application>, Known> {
+        let known = Known { connected: connected.clone(), port: self.port };
+        let target = self.target.clone();
+        let application = Application { target, caller: caller(connected) };
+        self.policies.with_caller(known).layer(self.server.layer(application))
+    }
+}
+
+/// What the policies are told of a connection. The port is the application's: that is the one that policies name.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    connected: Connected,
+    port: u16,
+}
+
+impl Caller for Known {
+    fn connection<'a>(&'a self, _: &'a Extensions) -> Connection<'a> {
+        let Connected { peer, remote, local } = &self.connected;
+        let mut connection = Connection::default().with_port(self.port);
+        if let Some(peer) = peer {
+            connection = connection.with_principal(peer.id().as_str());
+        }
+        if let Some(remote) = remote {
+            connection = connection.with_source_ip(remote.ip());
+        }
+        if let Some(local) = local {
+            connection = connection.with_destination_ip(local.ip());
+        }
+        connection
+    }
+}
+
+/// Who has connected, as the application is told.
+fn caller(connected: &Connected) -> Option<HeaderValue> {
+    let peer = connected.peer.as_ref()?;
+    HeaderValue::try_from(format!("URI={}", peer.id())).ok()
 }
 
 /// Who is let in; without an identity nobody proves anything and everybody is.
@@ -87,20 +154,6 @@ pub(crate) struct Application {
     target: Target,
     /// Who has connected, as the application is told.
     caller: Option<HeaderValue>,
-}
-
-impl Application {
-    /// Behind the stack that all connections share.
-    pub(crate) fn behind(
-        stack: &ServerLayer,
-        target: Target,
-        connection: Option<&ConnInfo>,
-    ) -> mesh_tower::server::Server<Self> {
-        let caller = connection
-            .and_then(ConnInfo::peer)
-            .and_then(|peer| HeaderValue::try_from(format!("URI={}", peer.id())).ok());
-        stack.layer(Self { target, caller })
-    }
 }
 
 impl Service<Request<Incoming>> for Application {

@@ -4,13 +4,14 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper_util::service::TowerToHyperService;
 use mesh_tls::{MeshTls, ModeHandle};
+use mesh_tower::authorize;
 use tokio::net::TcpListener;
 
 use crate::{
     admin::{self, Admin},
     config::{ConfigError, Proxy, Settings},
     ending::Ending,
-    inbound::{self, Application},
+    inbound::{self, Stack},
     outbound::Outbound,
     routes::Routes,
     serve::{ListenError, Server, listen},
@@ -47,6 +48,7 @@ pub(crate) struct Live {
     pub(crate) routes: Arc<Routes>,
     proxy: Arc<Proxy>,
     mode: Option<ModeHandle>,
+    authorization: Option<authorize::Handle>,
 }
 
 impl Listeners {
@@ -90,7 +92,7 @@ impl Running {
         others: Vec<(String, MeshTls)>,
         listeners: Listeners,
     ) -> Result<Self, ConfigError> {
-        let Settings { proxy, routing, mode, .. } = settings;
+        let Settings { proxy, routing, mode, authorizer, .. } = settings;
         let addresses = listeners.addresses();
         let routes = Arc::new(Routes::new(routing, identity.clone())?);
         let ending = Arc::new(Ending::new());
@@ -100,15 +102,16 @@ impl Running {
             let accepting = server().run(tcp, None, move |_| outbound.clone());
             drop(tokio::spawn(accepting));
         }
-        let (mut handle, mut local) = (None, None);
+        let (mut handle, mut local, mut authorization) = (None, None, None);
         if let (Some(tcp), Some(settings)) = (listeners.inbound, &proxy.inbound) {
             let acceptor = inbound::acceptor(settings, identity.as_ref(), mode);
             handle = acceptor.as_ref().map(mesh_tls::MtlsAcceptor::mode_handle);
-            let stack = inbound::server_stack(settings);
             let target = inbound::application(settings)?;
             local = Some(target.mesh.clone());
-            let accepting = server().run(tcp, acceptor, move |connection| {
-                TowerToHyperService::new(Application::behind(&stack, target.clone(), connection))
+            let stack = Stack::new(settings, authorizer, target);
+            authorization = Some(stack.handle());
+            let accepting = server().run(tcp, acceptor, move |connected| {
+                TowerToHyperService::new(stack.serve(connected))
             });
             drop(tokio::spawn(accepting));
         }
@@ -119,7 +122,7 @@ impl Running {
             drop(tokio::spawn(admin::serve(tcp, admin.clone())));
         }
         let drain = proxy.drain;
-        let live = Live { routes, proxy: proxy.into(), mode: handle };
+        let live = Live { routes, proxy: proxy.into(), mode: handle, authorization };
         Ok(Self { live, admin, addresses, ending, drain })
     }
 
@@ -143,6 +146,9 @@ impl Live {
         self.routes.apply(settings.routing)?;
         if let Some(mode) = &self.mode {
             mode.set(inbound::server_mode(settings.mode));
+        }
+        if let Some(authorization) = &self.authorization {
+            authorization.replace(settings.authorizer);
         }
         Ok(())
     }

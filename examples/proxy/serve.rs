@@ -13,7 +13,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use mesh_tls::{ConnInfo, MtlsAcceptor};
+use mesh_tls::{MtlsAcceptor, PeerIdentity};
 use mesh_tower::BoxError;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -66,6 +66,21 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
+/// What is known of a connection that was accepted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Connected {
+    /// Who has proved to be there.
+    pub(crate) peer: Option<PeerIdentity>,
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+}
+
+impl Connected {
+    fn plain(stream: &TcpStream) -> Self {
+        Self { peer: None, remote: stream.peer_addr().ok(), local: stream.local_addr().ok() }
+    }
+}
+
 /// Serves the connections of one listener.
 #[derive(Clone)]
 pub(crate) struct Server {
@@ -93,7 +108,7 @@ impl Server {
         self,
         tcp: TcpListener,
         acceptor: Option<MtlsAcceptor>,
-        service: impl Fn(Option<&ConnInfo>) -> S + Clone + Send + 'static,
+        service: impl Fn(&Connected) -> S + Clone + Send + 'static,
     ) where
         S: Service<Request<Incoming>, Response = Response<B>, Future: Send, Error: Into<BoxError>>
             + Send
@@ -106,18 +121,21 @@ impl Server {
             let (server, service) = (self.clone(), service.clone());
             match &acceptor {
                 None => drop(tokio::spawn(async move {
-                    server.serve(TokioIo::new(stream), service(None)).await;
+                    let service = service(&Connected::plain(&stream));
+                    server.serve(TokioIo::new(stream), service).await;
                     drop(slot);
                 })),
                 Some(acceptor) => {
                     let acceptor = acceptor.clone();
                     let handshake = self.handshakes.clone().acquire_owned().await;
                     drop(tokio::spawn(async move {
+                        let mut connected = Connected::plain(&stream);
                         // A refusal was counted and said where it happened.
                         let accepted = acceptor.accept(stream).await;
                         drop(handshake);
                         if let Ok(stream) = accepted {
-                            let service = service(Some(stream.info()));
+                            connected.peer = stream.info().peer().cloned();
+                            let service = service(&connected);
                             server.serve(stream, service).await;
                         }
                         drop(slot);

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod istio {
     mod authorization;
+    mod client_tls;
     mod effective;
     mod hostile;
     mod http_routes;

@@ -118,6 +118,24 @@ async fn what_is_judged_is_what_is_handed_on() {
 }
 
 #[tokio::test]
+async fn a_request_has_one_host() {
+    let service = AuthorizeLayer::new(readers(), caller).layer(strict());
+    let status = async |target: &str, hosts: &[&str]| {
+        let mut request = get(target, Some(CART));
+        for host in hosts {
+            request.headers_mut().append("host", host.parse().unwrap());
+        }
+        ask(&service, request).await.status().as_u16()
+    };
+    assert_eq!(status("/items", &["shop"]).await, 200);
+    assert_eq!(status("/items", &[]).await, 200);
+    assert_eq!(status("http://shop/items", &["SHOP"]).await, 200);
+    assert_eq!(status("http://shop/items", &["admin"]).await, 400);
+    assert_eq!(status("/items", &["shop", "admin"]).await, 400);
+    assert_eq!(status("/admin", &["shop", "admin"]).await, 400);
+}
+
+#[tokio::test]
 async fn who_called_is_not_taken_from_a_header() {
     let forged = || {
         let mut request = get("/items", Some(CART));

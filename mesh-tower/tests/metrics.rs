@@ -208,6 +208,7 @@ fn checks_are_counted_and_what_they_find() {
 
 /// `mesh_health_checks_total` by result (passed, failed, unhealthy) and `mesh_health_transitions_total` (healthy,
 /// unhealthy), after these reports, one a second.
+#[expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 fn checks(reports: &[Report]) -> ([f64; 3], [f64; 2]) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

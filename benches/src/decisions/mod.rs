@@ -4,6 +4,7 @@
 //! nobody pays for one without the other. The clock costs nothing here, and chance is a generator of three
 //! instructions.
 
+mod authorize;
 mod breaker;
 mod outlier;
 mod request;
@@ -26,6 +27,7 @@ use crate::{
 /// The rows, by machine.
 pub fn groups() -> Vec<(&'static str, Vec<Case>)> {
     vec![
+        ("Decisions: authorization", authorize::cases()),
         ("Decisions: breaker", breaker::cases()),
         ("Decisions: outlier detection", outlier::cases()),
         ("Decisions: retry budget", request::budgets()),

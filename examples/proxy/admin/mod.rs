@@ -5,7 +5,7 @@
 //! | `/` | a page with a live view |
 //! | `/ready` | 200, or 503 once the proxy drains |
 //! | `/clusters` | every endpoint of every upstream, as lines `cluster::address::field::value`; `?format=json` |
-//! | `/config` | the stack of each upstream in words |
+//! | `/config` | the routes and the stack of each upstream in words |
 //! | `/certs` | each identity as JSON: its certificate's name and dates, counters, and who still speaks plaintext |
 //! | `/metrics` | Prometheus |
 //!
@@ -102,7 +102,7 @@ impl Admin {
             "/clusters" => response(ok, TEXT, clusters::text(&self.meshes())),
             "/config" => {
                 let texts = self.meshes().iter().map(Mesh::describe).collect::<Vec<_>>();
-                response(ok, TEXT, texts.join("\n"))
+                response(ok, TEXT, self.routes.describe() + &texts.join("\n"))
             }
             "/certs" => response(ok, "application/json", self.certs()),
             "/metrics" => response(ok, "text/plain; version=0.0.4", self.metrics()),

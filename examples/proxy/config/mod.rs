@@ -17,7 +17,7 @@ use std::path::Path;
 pub(crate) use endpoints::{Listed, Protocol, Transport};
 pub(crate) use error::ConfigError;
 pub(crate) use files::Files;
-use mesh_core::{Endpoint, route::Client};
+use mesh_core::{Endpoint, authorize::Authorizer, route::Client};
 use mesh_tower::{istio::MtlsMode, upstream};
 pub(crate) use policies::Policies;
 pub(crate) use proxy::{Identity, Inbound, Proxy};
@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) routing: Routing,
     /// Who may connect to the inbound listener.
     pub(crate) mode: MtlsMode,
+    /// What they may do there.
+    pub(crate) authorizer: Authorizer,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -61,9 +63,16 @@ impl Settings {
             Client::default().with_namespace(&proxy.namespace).with_labels(proxy.labels.clone());
         let routing = problems.take(Routing::new(&policies, listed, client));
         let mode = problems.take(mode(&proxy, &policies));
-        let (Some(mode), Some((routing, more))) = (mode, routing) else { return Err(problems) };
+        let authorizer = problems.take(policies.authorizer(&proxy.namespace, &proxy.labels));
+        let (Some(mode), Some((routing, more)), Some(authorizer)) = (mode, routing, authorizer)
+        else {
+            return Err(problems);
+        };
         warnings.extend(more);
-        problems.into_result(Self { proxy, routing, mode, warnings })
+        if proxy.inbound.is_none() && !authorizer.is_empty() {
+            warnings.push("AuthorizationPolicy has no effect: there is no inbound".to_owned());
+        }
+        problems.into_result(Self { proxy, routing, mode, authorizer, warnings })
     }
 }
 

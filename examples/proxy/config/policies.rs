@@ -2,10 +2,11 @@
 
 use mesh_core::{
     Labels,
+    authorize::Authorizer,
     route::{Client, VirtualHost},
 };
 use mesh_tower::{
-    istio::{self, Destination, Documents, MtlsMode, Unsupported},
+    istio::{self, Destination, Documents, MtlsMode, Unsupported, Workload},
     upstream,
 };
 
@@ -61,7 +62,11 @@ impl Policies {
     /// Whether a document names this upstream, or may mean it by a wildcard.
     pub(super) fn mention(&self, name: &str) -> bool {
         self.hosts()
-            .any(|host| host.contains('*') && self.0.upstream(name).is_ok() || same(host, name))
+            // Not whether it can be an upstream: one that a document forbids to be is mentioned too.
+            .any(|host| {
+                host.contains('*') && self.0.effective_policy(name, None).is_ok()
+                    || same(host, name)
+            })
     }
 
     pub(crate) fn mtls_mode(
@@ -71,6 +76,17 @@ impl Policies {
         port: Option<u16>,
     ) -> MtlsMode {
         self.0.mtls_mode(namespace, labels, port)
+    }
+
+    /// What a workload lets its callers do. A policy that cannot be carried out whole is an error, whatever is to be done
+    /// with other fields that are not supported.
+    pub(super) fn authorizer(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+    ) -> Result<Authorizer, ConfigError> {
+        let workload = Workload::new(namespace, labels.clone());
+        self.0.authorization(&workload).map_err(ConfigError::new)
     }
 
     fn hosts(&self) -> impl Iterator<Item = &str> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hyper_util::service::TowerToHyperService;
-use mesh_core::{Endpoint, Labels, limit, route::Client};
+use mesh_core::{Endpoint, Labels, authorize::Authorizer, limit, route::Client};
 use mesh_tls::{DevCa, MeshTls, StaticSource};
 use mesh_tower::server::ServerLayer;
 use tokio::net::TcpListener;
@@ -117,7 +117,8 @@ impl World {
         identities.push(("payment-v2".to_owned(), v2.clone()));
         names.push((listen, "payment-v2"));
         let routing = Routing::default();
-        let settings = Settings { proxy, routing, mode, warnings: Vec::new() };
+        let authorizer = Authorizer::default();
+        let settings = Settings { proxy, routing, mode, authorizer, warnings: Vec::new() };
         let listeners = Listeners { inbound: Some(inbound), ..Listeners::default() };
         let payment_side = Running::start(settings, Some(v2), Vec::new(), listeners)?;
 
@@ -137,7 +138,8 @@ impl World {
         let client = Client::default().with_namespace(NAMESPACE);
         let listed = [(SERVICE.to_owned(), upstream)].into();
         let (routing, _) = Routing::new(&policies, listed, client)?;
-        let settings = Settings { proxy, routing, mode, warnings: Vec::new() };
+        let authorizer = Authorizer::default();
+        let settings = Settings { proxy, routing, mode, authorizer, warnings: Vec::new() };
         let outbound = listen_or_free("outbound", OUTBOUND, &mut notes).await?;
         let admin = listen_or_free("admin", ADMIN, &mut notes).await?;
         let checkout = identity(&ca, "checkout").await?;

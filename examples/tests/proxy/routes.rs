@@ -140,9 +140,9 @@ async fn every_kind_of_rule_is_carried_out() {
     assert!(moved.to_ascii_lowercase().contains("location: http://shop/new"), "{moved}");
     assert_eq!(shop("/robots.txt", &[]).await, "nothing to see");
     assert_eq!(shop("/broken", &STATUS).await, "418");
-    let from = std::time::Instant::now();
+    let from = mesh_tower::Clock.now();
     assert_eq!(shop("/slow", &[]).await, "web /slow shop 0 None None");
-    assert!(from.elapsed() >= Duration::from_millis(300));
+    assert!(mesh_tower::Clock.now().since(from) >= Duration::from_millis(300));
 
     let more = ["--header", "x-secret: 1", "--data", "12345"];
     assert_eq!(shop("/api/a?b=c", &more).await, "api /v1/a?b=c api.internal 5 Some(\"here\") None");
@@ -166,6 +166,15 @@ async fn every_kind_of_rule_is_carried_out() {
     }
     let (_, config) = proxy.admin("/config").await;
     assert!(config.contains("upstream beta"), "{config}");
+    for line in [
+        "  testers   beta 100%\n",
+        "redirects, 308",
+        "answers 200",
+        "web 75%, beta 25%",
+        "copies to beta 100%",
+    ] {
+        assert!(config.contains(line), "{line:?} is not in\n{config}");
+    }
 }
 
 #[tokio::test]
@@ -204,6 +213,49 @@ async fn routes_change_as_a_whole_or_not_at_all() {
     directory.write("rules.yaml", &rule("{ uri: { prefix: /b } }"));
     until("it is followed", async || (status("/b").await == 200).then_some(())).await;
     assert_eq!(status("/a").await, 404);
+}
+
+#[tokio::test]
+async fn a_route_of_gateway_api_is_carried_out_too() {
+    let (web, api) = (teller("web").await, teller("api").await);
+    let route = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: shop }
+spec:
+  parentRefs: [{ group: '', kind: Service, name: web }]
+  rules:
+    - backendRefs: [{ name: web, port: 80 }]
+    - matches: [{ path: { value: /api } }]
+      filters:
+        - { type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-set, value: here }] } }
+      backendRefs: [{ name: api, port: 80 }]
+";
+    let directory = Directory::new()
+        .with("proxy.yaml", PROXY)
+        .with("endpoints.yaml", &upstreams(&[("web", web), ("api", api)]))
+        .with("route.yaml", route);
+    let proxy = Proxy::start(&directory).await;
+    let to = proxy.address("outbound");
+    let body = async |host: &str, path: &str| ask(to, host, path).await.unwrap().body;
+    for host in ["web", "web.default"] {
+        assert!(body(host, "/").await.starts_with("web / "));
+        assert!(body(host, "/api/x").await.starts_with("api /api/x "));
+        assert!(body(host, "/api/x").await.contains("here"));
+    }
+    assert!(body("api", "/").await.starts_with("api / "), "it has no rules");
+    directory.write(
+        "route.yaml",
+        &route.replace("backendRefs: [{ name: api, port: 80 }]", "backendRef: []"),
+    );
+    until("it is rejected", async || proxy.log().contains("is backendRefs meant?").then_some(()))
+        .await;
+    assert!(
+        proxy.log().contains("route.yaml:11:7: error: HTTPRoute shop: spec.rules[1].backendRef"),
+        "{}",
+        proxy.log()
+    );
+    assert!(body("web", "/api/x").await.starts_with("api /api/x "));
 }
 
 fn rule(one: &str) -> String {

@@ -749,3 +749,26 @@ fn texts_are_for_people() {
         assert_eq!(reason.to_string(), text);
     }
 }
+
+#[test]
+fn it_says_when_it_is_ready_and_then_it_is() {
+    let mut rig = Rig::new(in_a_row(3));
+    assert_eq!(rig.breaker.ready_at(rig.now), None, "it is");
+    while rig.state() == State::Closed {
+        rig.call(Outcome::ServerError);
+    }
+    let at = rig.breaker.ready_at(rig.now).unwrap();
+    assert_eq!(at, START + SECOND * 10);
+    let just_before = Timestamp::from_nanos(at.as_nanos() - 1);
+    assert!(!rig.breaker.would_admit(just_before) && rig.breaker.would_admit(at));
+    assert_eq!(rig.breaker.ready_at(at), None);
+
+    rig.now = at;
+    let probe = rig.acquire().unwrap();
+    assert!(rig.acquire().is_err());
+    assert_eq!(rig.breaker.ready_at(rig.now), None, "that is up to the probe");
+    rig.answer(probe, Outcome::Success);
+    assert_eq!(rig.breaker.ready_at(rig.now), None);
+    rig.breaker.force_open();
+    assert_eq!(rig.breaker.ready_at(rig.now), None, "until somebody says so");
+}

@@ -16,7 +16,10 @@ pub(super) struct Index {
 }
 
 /// What an entry can be found by: its path, and a header or parameter that must have one value.
-pub(super) type Found<'a> = (Key<'a>, Option<(Facet<'a>, &'a str)>);
+pub(super) type Found<'a> = (Key<'a>, Wanted<'a>);
+
+/// The value that a part of a request must have.
+type Wanted<'a> = Option<(Facet<'a>, &'a str)>;
 
 /// A part of a request besides its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +77,7 @@ impl Index {
 }
 
 impl Keys {
-    fn new(mut pairs: Vec<(String, u32, Option<(Facet<'_>, &str)>)>) -> Self {
+    fn new(mut pairs: Vec<(String, u32, Wanted<'_>)>) -> Self {
         pairs.sort_unstable();
         let mut this = Self::default();
         for of_key in pairs.chunk_by(|(one, ..), (other, ..)| one == other) {
@@ -86,9 +89,8 @@ impl Keys {
                 }
             }
             by_facet.retain(|_, entries| entries.len() > FEW);
-            let is_faceted = |facet: &Option<(Facet<'_>, &str)>| {
-                facet.is_some_and(|(facet, _)| by_facet.contains_key(&facet))
-            };
+            let is_faceted =
+                |facet: &Wanted<'_>| facet.is_some_and(|(facet, _)| by_facet.contains_key(&facet));
             let plain = of_key.iter().filter(|(_, _, facet)| !is_faceted(facet));
             this.entries.extend(plain.map(|(_, entry, _)| *entry));
             if !by_facet.is_empty() {

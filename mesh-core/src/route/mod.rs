@@ -61,6 +61,7 @@ mod path;
 mod rewrite;
 mod rule;
 mod selector;
+mod share;
 mod split;
 mod table;
 #[cfg(test)]
@@ -77,8 +78,9 @@ pub use hosts::Hosts;
 pub use matching::Match;
 pub use path::PathMatch;
 pub use rewrite::{PathRewrite, Rewriter};
-pub use rule::{Action, DirectResponse, Forward, Mirror, Redirect, Rule, Share};
+pub use rule::{Action, DirectResponse, Forward, Mirror, Redirect, Rule};
 pub use selector::Selector;
+pub use share::Share;
 pub use split::Split;
 pub use table::{Found, Table};
 pub use text::{NoPattern, Pattern, TextMatch};

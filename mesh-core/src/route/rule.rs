@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use super::{
-    fault::Fault, headers::HeaderChanges, matching::Match, rewrite::PathRewrite, split::Split,
+    fault::Fault, headers::HeaderChanges, matching::Match, rewrite::PathRewrite, share::Share,
+    split::Split,
 };
-use crate::{InvalidConfig, Ratio, Rng, retry};
+use crate::{InvalidConfig, Labels, Ratio, Rng, retry};
 
 /// A route in full: which requests, and what becomes of them. `T` is a destination, such as a host, subset and port.
 ///
@@ -106,78 +107,8 @@ pub struct Forward<T> {
     response: HeaderChanges,
     timeout: Option<Duration>,
     retry: Option<retry::Config>,
+    criteria: Labels,
     mirrors: Vec<Mirror<T>>,
-}
-
-/// One of the destinations that share a route's requests. It is drawn once for a request: retries stay there (Envoy).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Share<T> {
-    destination: Option<T>,
-    authority: Option<String>,
-    request: HeaderChanges,
-    response: HeaderChanges,
-}
-
-impl<T> Share<T> {
-    /// That destination.
-    pub fn new(destination: T) -> Self {
-        Self::of(Some(destination))
-    }
-
-    /// None: its requests are answered 500 (a backend of Gateway API that does not exist).
-    pub fn nowhere() -> Self {
-        Self::of(None)
-    }
-
-    fn of(destination: Option<T>) -> Self {
-        Self {
-            destination,
-            authority: None,
-            request: HeaderChanges::none(),
-            response: HeaderChanges::none(),
-        }
-    }
-
-    /// Its requests get this authority, unless the route sets one (Istio). Default what they have.
-    #[must_use]
-    pub fn with_authority(mut self, authority: Option<String>) -> Self {
-        self.authority = authority;
-        self
-    }
-
-    /// Changes the headers of its requests. Default nothing.
-    #[must_use]
-    pub fn with_request_headers(mut self, changes: HeaderChanges) -> Self {
-        self.request = changes;
-        self
-    }
-
-    /// Changes the headers of its responses. Default nothing.
-    #[must_use]
-    pub fn with_response_headers(mut self, changes: HeaderChanges) -> Self {
-        self.response = changes;
-        self
-    }
-
-    /// The destination; `None`: its requests are answered 500.
-    pub fn destination(&self) -> Option<&T> {
-        self.destination.as_ref()
-    }
-
-    /// The authority that its requests get.
-    pub fn authority(&self) -> Option<&str> {
-        self.authority.as_deref()
-    }
-
-    /// The changes to its requests' headers.
-    pub fn request_headers(&self) -> &HeaderChanges {
-        &self.request
-    }
-
-    /// The changes to its responses' headers.
-    pub fn response_headers(&self) -> &HeaderChanges {
-        &self.response
-    }
 }
 
 impl<T> Forward<T> {
@@ -201,6 +132,7 @@ impl<T> Forward<T> {
             response: HeaderChanges::none(),
             timeout: None,
             retry: None,
+            criteria: Labels::default(),
             mirrors: Vec::new(),
         }
     }
@@ -247,6 +179,14 @@ impl<T> Forward<T> {
         self
     }
 
+    /// The labels that its requests want their endpoint to have (Envoy `metadata_match`): see
+    /// [`balance::subset`](crate::balance::subset). Default none. A destination's [own](Share::with_criteria) are added.
+    #[must_use]
+    pub fn with_criteria(mut self, criteria: Labels) -> Self {
+        self.criteria = criteria;
+        self
+    }
+
     /// Adds a destination that gets copies.
     #[must_use]
     pub fn with_mirror(mut self, mirror: Mirror<T>) -> Self {
@@ -287,6 +227,11 @@ impl<T> Forward<T> {
     /// How its requests are retried.
     pub fn retry(&self) -> Option<&retry::Config> {
         self.retry.as_ref()
+    }
+
+    /// The labels that its requests want their endpoint to have.
+    pub fn criteria(&self) -> &Labels {
+        &self.criteria
     }
 
     /// The destinations that get copies.

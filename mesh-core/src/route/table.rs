@@ -22,7 +22,8 @@ use crate::InvalidConfig;
 /// An expression is a candidate by the letters in front of its first special character. So 100,000 routes of different
 /// paths cost hardly more than ten: with the search of as many [`Hosts`](super::Hosts) 2,500 instructions a request, where
 /// ten cost 1,350. Of more than eight routes of one path those that want a header or a parameter to have one value are found by
-/// that value, `log n` for each such name; 100,000 that match it by prefix or expression are asked one by one, 35 ns each. Upper-case
+/// that value, `log n` for each such name: the last of 100,000 tenants in 0.6 µs, where the last of ten takes 0.2 µs; such a
+/// table is built in 0.3 s. Those that want a prefix or match an expression are asked one by one, 35 ns each. Upper-case
 /// letters in the request's path cost up to three times as much, for then it is compared letter by letter.
 ///
 /// ```

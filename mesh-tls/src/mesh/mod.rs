@@ -40,6 +40,10 @@ mod generation;
 pub(crate) mod metrics;
 mod plaintext;
 mod stats;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+pub(crate) mod testing;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
 
 use std::{
     fmt,

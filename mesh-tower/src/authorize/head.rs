@@ -14,6 +14,12 @@ pub(super) struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
+    /// Whether all who name the host name the same: `:authority` or the target, and `Host` (RFC 9113 §8.3.1, RFC 9112 §3.2).
+    pub(super) fn is_of_one_host(&self) -> bool {
+        let mut hosts = self.headers.get_all(HOST).iter();
+        hosts.all(|host| host.as_bytes().eq_ignore_ascii_case(self.authority.as_bytes()))
+    }
+
     pub(super) fn new(method: &'a Method, uri: &'a Uri, headers: &'a HeaderMap) -> Self {
         let authority = match uri.authority() {
             Some(authority) => authority.as_str(),

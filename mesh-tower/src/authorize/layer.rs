@@ -31,9 +31,13 @@ pub struct AuthorizeLayer<C> {
     keep_forwarded: bool,
 }
 
-impl<C: Caller> AuthorizeLayer<C> {
-    /// Enforces the policies on requests of whom `caller` knows. Without any policy everything is allowed.
-    pub fn new(authorizer: Authorizer, caller: C) -> Self {
+impl<F> AuthorizeLayer<F>
+where
+    F: for<'a> Fn(&'a Extensions) -> Connection<'a>,
+{
+    /// Enforces the policies on requests of whose connections `caller` knows: a function, or a [`Caller`] by
+    /// [`with_caller`](AuthorizeLayer::with_caller). Without any policy everything is allowed.
+    pub fn new(authorizer: Authorizer, caller: F) -> Self {
         let shared = Arc::new(Shared::new(Arc::default(), Mode::Enforce, authorizer));
         Self { shared, caller, keep_forwarded: false }
     }

@@ -19,7 +19,9 @@
 //! | --- | --- | --- | --- |
 //! | allowed | the inner service's answer | | |
 //! | refused | 403 | `PERMISSION_DENIED` 7, trailers only | `RBAC` |
-//! | a path that has no one form | 400 | `INTERNAL` 13 | `DPE` |
+//! | a path that has no one form; hosts that contradict one another, in the target, `:authority` and `Host` | 400 | `INTERNAL` 13 | `DPE` |
+//!
+//! Without any policy everything passes, and paths stay as they are.
 //!
 //! A refusal is a response, so the error type stays that of the inner service. It says nothing of the policy: that is for the
 //! log (DEBUG) and the metrics.
@@ -42,20 +44,8 @@
 //!
 //! # Example
 //!
-//! With mesh-tls the connection among the extensions says all of it:
-//!
-//! ```text
-//! AuthorizeLayer::new(authorizer, |extensions: &Extensions| {
-//!     let mut connection = Connection::default();
-//!     if let Some(peer) = mesh_tls::peer(extensions) {
-//!         connection = connection.with_principal(peer.id().as_str());
-//!     }
-//!     if let Some(remote) = mesh_tls::conn_info(extensions).and_then(ConnInfo::remote) {
-//!         connection = connection.with_source_ip(remote.ip());
-//!     }
-//!     connection
-//! })
-//! ```
+//! With mesh-tls, `mesh_tls::peer` and `mesh_tls::conn_info` read all of it from the extensions; `examples/authorization.rs` does
+//! so, with an Istio document.
 //!
 //! ```
 //! use http::{Extensions, Request, Response};

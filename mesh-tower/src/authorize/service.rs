@@ -43,14 +43,15 @@ impl<S, C: Caller> Authorize<S, C> {
         let is_normal = normalize(request.uri_mut(), level).is_some();
         let connection = self.caller.connection(request.extensions());
         let head = RequestHead::new(request.method(), request.uri(), request.headers());
+        // Judged by one host or path, and handled as another.
+        let is_clear = is_normal && head.is_of_one_host();
         let decision = current.authorizer.decide(&connection, &head);
-        current.observer.decided(&decision, is_watching, &connection);
-        match (decision.is_allowed() || is_watching, is_normal) {
-            (true, true) => Ok(()),
+        let is_allowed = is_clear && decision.is_allowed();
+        current.observer.decided(&decision, is_clear, is_watching, &connection);
+        match (is_allowed || is_watching, is_clear) {
+            (true, _) => Ok(()),
             (false, true) => Err(Reason::Denied),
-            // Judged in a form in which it cannot be handed on.
-            (true, false) if is_watching => Ok(()),
-            (_, false) => Err(Reason::InvalidRequest),
+            (false, false) => Err(Reason::InvalidRequest),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Knowledge {
 /// let workload = Workload::new("shop", Labels::default());
 /// assert_eq!(
 ///     documents.authorization(&workload).unwrap_err().to_string(),
-///     "users.yaml:6:22: error: AuthorizationPolicy users: spec.rules[0].from[0].source.requestPrincipals: \
+///     "users.yaml:6:43: error: AuthorizationPolicy users: spec.rules[0].from[0].source.requestPrincipals: \
 ///      is not supported: no token is verified here",
 /// );
 /// assert!(documents.authorization(&workload.with_tokens()).is_ok());
@@ -78,7 +78,7 @@ impl Knowledge {
 pub struct Workload {
     namespace: String,
     labels: Labels,
-    config: Config,
+    config: Option<Config>,
     tokens: bool,
     remote_ip: bool,
     sni: bool,
@@ -90,17 +90,18 @@ impl Workload {
         Self {
             namespace: namespace.into(),
             labels,
-            config: Config::default(),
+            config: None,
             tokens: false,
             remote_ip: false,
             sni: false,
         }
     }
 
-    /// How requests are read: see [`Config`]. Default: what is in doubt is refused.
+    /// How requests are read: see [`Config`]. Default: what is in doubt is refused, and paths and trust domains are as the
+    /// [`MeshConfig`](super::MeshConfig) says.
     #[must_use]
     pub fn with_config(mut self, config: Config) -> Self {
-        self.config = config;
+        self.config = Some(config);
         self
     }
 
@@ -198,7 +199,8 @@ impl Documents {
         }
         Errors::refuse(problems)?;
         let policies = of_workload.clone().map(|document| document.policy.clone());
-        Authorizer::new(policies, &workload.config).map_err(|error| {
+        let config = workload.config.as_ref().unwrap_or(&self.mesh.authorization);
+        Authorizer::new(policies, config).map_err(|error| {
             // Each value was compiled when it was read: only a setting of the workload can be at odds with one.
             let origin = Origin::default();
             Problem::new(origin, Place::default(), "", Cause::Invalid, error.to_string()).into()

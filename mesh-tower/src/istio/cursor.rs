@@ -33,6 +33,11 @@ impl<'a> Report<'a> {
         &self.origin
     }
 
+    /// What becomes of what is not carried out.
+    pub(super) fn mode(&self) -> Unsupported {
+        self.mode
+    }
+
     /// Nothing of this document may be left out: a policy in part lets through what the whole would refuse.
     pub(super) fn be_strict(&mut self) {
         self.mode = Unsupported::Error;

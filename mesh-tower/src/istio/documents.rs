@@ -23,7 +23,8 @@ pub struct Documents {
     pub(super) authorization_policies: Vec<AuthorizationPolicy>,
     pub(super) warnings: Vec<Problem>,
     pub(super) root_namespace: String,
-    mesh: MeshConfig,
+    pub(super) carries_tls: bool,
+    pub(super) mesh: MeshConfig,
 }
 
 /// What the documents say of one host.
@@ -145,6 +146,10 @@ impl Documents {
     pub(super) fn config(&self, name: &str, view: &View<'_>) -> Result<upstream::Config, Errors> {
         let baseline = &self.mesh.baseline;
         let whole = view.blocks(None).unwrap_or_default();
+        let subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
+        let own: Vec<_> =
+            subsets.filter_map(|subset| view.blocks(Some(subset.policy.as_ref()?))).collect();
+        self.refuse_tls([whole.tls()].into_iter().chain(own.iter().map(Blocks::tls)))?;
         let mut config = upstream::Config::new(name)
             .with_timeout(view.route.and_then(|route| route.timeout))
             .with_policy(whole.to_policy(baseline));
@@ -183,6 +188,15 @@ impl Documents {
         host: &str,
         subset: Option<&str>,
     ) -> Result<Option<EffectivePolicy>, Errors> {
+        Ok(self.blocks_of(host, subset)?.map(|blocks| blocks.to_effective()))
+    }
+
+    /// The blocks in force for a host, or one of its subsets.
+    pub(super) fn blocks_of(
+        &self,
+        host: &str,
+        subset: Option<&str>,
+    ) -> Result<Option<Blocks>, Errors> {
         let view = self.view(host)?;
         let policy = match subset {
             None => None,
@@ -197,7 +211,7 @@ impl Documents {
                 subset.policy.as_ref()
             }
         };
-        Ok(view.blocks(policy).map(|blocks| blocks.to_effective()))
+        Ok(view.blocks(policy))
     }
 
     fn view(&self, asked: &str) -> Result<View<'_>, Errors> {
@@ -356,6 +370,7 @@ impl Default for Documents {
             authorization_policies: Vec::new(),
             warnings: Vec::new(),
             root_namespace: super::ROOT_NAMESPACE.to_owned(),
+            carries_tls: false,
             mesh: MeshConfig::default(),
         }
     }

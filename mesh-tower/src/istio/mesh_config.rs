@@ -1,4 +1,7 @@
-use mesh_core::budget;
+use mesh_core::{
+    authorize::{self, Normalization},
+    budget,
+};
 
 use super::{
     Errors, Problem, Unsupported,
@@ -22,6 +25,8 @@ use super::{
 /// | `h2UpgradePolicy` | `connectionPool.http.h2UpgradePolicy`: `UPGRADE` or `DO_NOT_UPGRADE` |
 /// | `localityLbSetting` | `loadBalancer.localityLbSetting`; without it on, to the nearest, as in Istio |
 /// | `rootNamespace` | [`Documents::with_root_namespace`](super::Documents::with_root_namespace) |
+/// | `trustDomain`, `trustDomainAliases` | [`with_trust_domains`](mesh_core::authorize::Config::with_trust_domains) of a [`Workload`](super::Workload) |
+/// | `pathNormalization.normalization` | [`with_normalization`](mesh_core::authorize::Config::with_normalization) of a [`Workload`](super::Workload): `DEFAULT`, `NONE`, `BASE`, `MERGE_SLASHES`, `DECODE_AND_MERGE_SLASHES` |
 ///
 /// Any other field is reported, as everywhere.
 ///
@@ -54,6 +59,7 @@ pub struct MeshConfig {
     pub(super) retries: Option<Retries>,
     pub(super) baseline: Baseline,
     pub(super) root_namespace: Option<String>,
+    pub(super) authorization: authorize::Config,
     pub(super) warnings: Vec<Problem>,
 }
 
@@ -127,6 +133,7 @@ impl MeshConfig {
         let locality = locality.and_then(|block| Locality::read(&block, report));
         let root = fields.take("rootNamespace").and_then(|field| field.text(report));
         let root_namespace = root.map(str::to_owned);
+        let authorization = read_authorization(&mut fields, report);
         fields.finish(report);
         let baseline = Baseline {
             connect_timeout: timeout,
@@ -135,6 +142,37 @@ impl MeshConfig {
             locality,
             ..Baseline::default()
         };
-        Self { policy, retries, baseline, root_namespace, warnings: Vec::new() }
+        let warnings = Vec::new();
+        Self { policy, retries, baseline, root_namespace, authorization, warnings }
     }
+}
+
+/// What the mesh says of how authorization policies read a request.
+fn read_authorization(fields: &mut Fields<'_>, report: &mut Report<'_>) -> authorize::Config {
+    let own = fields.take("trustDomain").and_then(|field| field.text(report));
+    let aliases = fields.take("trustDomainAliases").and_then(|field| field.list(report));
+    let aliases = aliases.unwrap_or_default();
+    let aliases: Vec<_> = aliases.iter().filter_map(|alias| alias.text(report)).collect();
+    // Aliases are of something: without a name of its own, Istio's.
+    let own = own.or_else(|| (!aliases.is_empty()).then_some("cluster.local"));
+    let config = authorize::Config::default().with_trust_domains(own.into_iter().chain(aliases));
+    let Some(mut path) = fields.take("pathNormalization").and_then(|field| field.fields(report))
+    else {
+        return config;
+    };
+    let level = path.take("normalization").and_then(|field| {
+        let level = match field.text(report)? {
+            "DEFAULT" | "BASE" => Normalization::Base,
+            "NONE" => Normalization::None,
+            "MERGE_SLASHES" => Normalization::MergeSlashes,
+            "DECODE_AND_MERGE_SLASHES" => Normalization::DecodeAndMergeSlashes,
+            _ => {
+                field.invalid("is not allowed, expected BASE, MERGE_SLASHES and so on", report);
+                return None;
+            }
+        };
+        Some(level)
+    });
+    path.finish(report);
+    config.with_normalization(level.unwrap_or_default())
 }

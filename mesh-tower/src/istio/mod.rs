@@ -13,6 +13,7 @@
 //! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`, `maxConnectionDuration`, `tcpKeepalive`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout`, `h2UpgradePolicy`, `useClientProtocol`, `maxConcurrentStreams`, `http2KeepAlive` |
 //! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`, `minHealthPercent` |
 //! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `RANDOM`, `LEAST_CONN`, `UNSPECIFIED`; `warmup` (`duration`, `minimumPercent`, `aggression`), `warmupDurationSecs`; `consistentHash` with `httpHeaderName`, `httpCookie` (`name`, `path`, `ttl`), `useSourceIp`, `httpQueryParameterName`, `ringHash.minimumRingSize`, `maglev.tableSize`, `minimumRingSize`; `localityLbSetting` with `enabled`, `distribute[]`, `failover[]`, `failoverPriority[]` |
+//! | … `tls`, by whoever makes connections: [`ClientTls`] | `mode`, `clientCertificate`, `privateKey`, `caCertificates`, `subjectAltNames`, `sni`, `insecureSkipVerify: false` |
 //! | … `retryBudget` | `percent`, `minRetryConcurrency` |
 //! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`, `retryRemoteLocalities`) |
 //! | … by [`Documents::routes`] alone | `http[]` with `match[]` (`uri`, `ignoreUriCase`, `scheme`, `method`, `authority`, `headers`, `withoutHeaders`, `queryParams`, `port`, `sourceLabels`, `sourceNamespace`, `gateways`), `rewrite` (`uri`, `uriRegexRewrite`, `authority`), `headers`, also of a destination (`request`, `response`: `set`, `add`, `remove`), `fault` (`delay`, `abort`), `mirror`, `mirrorPercentage`, `mirrors[]`, `redirect`, `directResponse`; shares of several hosts |
@@ -117,6 +118,7 @@
 
 mod authorization;
 mod balance;
+mod client_tls;
 mod connection_pool;
 mod cursor;
 mod destination;
@@ -144,6 +146,7 @@ mod yaml;
 use std::sync::Arc;
 
 pub use authorization::{AuthorizationPolicy, Workload};
+pub use client_tls::{ClientTls, TlsMode};
 use cursor::{Field, Fields, Report};
 pub use destination::Destination;
 pub use destination_rule::DestinationRule;
@@ -198,12 +201,12 @@ pub enum Unsupported {
 /// spec:
 ///   host: shop
 ///   trafficPolicy:
-///     tls: {mode: SIMPLE}
+///     tunnel: {targetHost: proxy}
 ///     loadBalancer: {simple: FASTEST}
 /// ";
 /// assert_eq!(
 ///     istio::read(text, "shop.yaml", Unsupported::Error).unwrap_err().to_string(),
-///     "shop.yaml:7:5: error: DestinationRule shop: spec.trafficPolicy.tls: is not supported\n\
+///     "shop.yaml:7:5: error: DestinationRule shop: spec.trafficPolicy.tunnel: is not supported\n\
 ///      shop.yaml:8:28: error: DestinationRule shop: spec.trafficPolicy.loadBalancer.simple: \
 ///      \"FASTEST\" is not allowed, expected LEAST_REQUEST, ROUND_ROBIN or RANDOM",
 /// );
@@ -251,6 +254,9 @@ impl Reader<'_> {
         let (Some(group), Some(name)) = (version.text(&mut report), kind.text(&mut report)) else {
             return;
         };
+        if name == "AuthorizationPolicy" {
+            report.be_strict();
+        }
         let known = match name {
             "DestinationRule" | "VirtualService" => [
                 "networking.istio.io/v1",
@@ -296,9 +302,6 @@ fn read_resource(
     report: &mut Report<'_>,
     documents: &mut Documents,
 ) {
-    if name == "AuthorizationPolicy" {
-        report.be_strict();
-    }
     let metadata = read_metadata(&mut root, report);
     // Written by the cluster, for people.
     drop(root.take("status"));

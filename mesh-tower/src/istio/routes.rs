@@ -147,8 +147,7 @@ impl Documents {
         problems: &mut Vec<Problem>,
         hosts: &mut Vec<VirtualHost<Destination>>,
     ) {
-        let mut ranked: BTreeMap<&str, (Vec<String>, Vec<gateway::Rule<Rule<Destination>>>)> =
-            BTreeMap::new();
+        let mut ranked: BTreeMap<&str, (Vec<String>, Vec<Ranked>)> = BTreeMap::new();
         for route in &self.http_routes {
             for (name, names, port) in attached(route, client) {
                 let (known, rules) = ranked.entry(name).or_default();
@@ -217,6 +216,9 @@ fn destinations(action: &Action<Destination>) -> impl Iterator<Item = &Destinati
         shares.filter_map(|(share, _)| share.destination()).chain(copies)
     })
 }
+
+/// A rule with its place in the order of precedence.
+type Ranked = gateway::Rule<Rule<Destination>>;
 
 /// A host by which rules are found together, the names by which the client knows it, and the port that it is restricted to.
 type Attached<'a> = (&'a str, Vec<String>, Option<u16>);

@@ -10,6 +10,7 @@ use mesh_core::{
 };
 
 use super::{
+    ClientTls,
     balance::Balance,
     connection_pool::{Baseline, ConnectionPool},
     cursor::{Field, Fields, Report},
@@ -32,7 +33,7 @@ pub(super) struct Blocks {
     connection_pool: Option<Block<ConnectionPool>>,
     balance: Option<Block<Balance>>,
     outlier: Option<Block<Outlier>>,
-    tls: Option<Block<()>>,
+    tls: Option<Block<ClientTls>>,
     tunnel: Option<Block<()>>,
     proxy_protocol: Option<Block<()>>,
     budget: Option<Block<budget::Config>>,
@@ -136,12 +137,13 @@ impl Blocks {
             }
             read
         });
+        let tls = fields.take("tls");
         Self {
             connection_pool: connection_pool
                 .map(|block| Block::new(&block, report, ConnectionPool::read)),
             outlier: outlier.map(|block| Block::new(&block, report, Outlier::read)),
             balance,
-            tls: fields.refuse("tls", NOT, report).map(|block| Block::unread(&block)),
+            tls: tls.map(|block| Block::new(&block, report, ClientTls::read)),
             ..Self::default()
         }
     }
@@ -158,6 +160,11 @@ impl Blocks {
             proxy_protocol: self.proxy_protocol.or(wider.proxy_protocol),
             budget: self.budget.or(wider.budget),
         }
+    }
+
+    /// How connections are made.
+    pub(super) fn tls(&self) -> Option<&ClientTls> {
+        read(&self.tls)
     }
 
     /// Whether a request is sent by a hash of it: then a retry is no reason to go elsewhere.

@@ -38,19 +38,21 @@ impl Authorized {
         }
     }
 
-    /// The policies have decided about a request.
+    /// The policies have decided about a request. One that is not clear is refused whatever they say.
     pub(crate) fn decided(
         &self,
         decision: &Decision<'_>,
+        is_clear: bool,
         is_watching: bool,
         connection: &Connection<'_>,
     ) {
-        if !decision.is_allowed() {
+        if !decision.is_allowed() || !is_clear {
             tracing::debug!(
                 layer = &*self.layer,
                 principal = connection.principal(),
                 reason = %decision.reason(),
                 rule = decision.rule().map(tracing::field::display),
+                is_clear,
                 is_watching,
                 "denied"
             );
@@ -66,11 +68,17 @@ impl Authorized {
             tracing::debug!(layer = &*self.layer, principal = connection.principal(), %reason, rule, "on trial");
         }
         #[cfg(feature = "metrics")]
-        self.count(decision, is_watching, changed.map(|(reason, _)| reason.is_allowed()));
+        self.count(decision, is_clear, is_watching, changed.map(|(reason, _)| reason.is_allowed()));
     }
 
     #[cfg(feature = "metrics")]
-    fn count(&self, decision: &Decision<'_>, is_watching: bool, trial: Option<bool>) {
+    fn count(
+        &self,
+        decision: &Decision<'_>,
+        is_clear: bool,
+        is_watching: bool,
+        trial: Option<bool>,
+    ) {
         let current = recorder();
         let loaded = self.counters.load();
         let fresh;
@@ -82,12 +90,15 @@ impl Authorized {
                 &fresh
             }
         };
-        let result = match (decision.is_allowed(), is_watching) {
+        let is_allowed = decision.is_allowed() && is_clear;
+        let result = match (is_allowed, is_watching) {
             (true, _) => ALLOWED,
             (false, false) => DENIED,
             (false, true) => WOULD_DENY,
         };
-        self.increment(counters, result, decision.rule());
+        // What is not clear was refused by no policy.
+        let rule = decision.rule().filter(|_| is_clear);
+        self.increment(counters, result, rule);
         if decision.audit().is_some() {
             self.increment(counters, AUDITED, decision.audit());
         }

@@ -41,14 +41,15 @@
 //! | 3 | redirect or direct response | as the rule says |
 //! | 4 | the destination, by weight | 500, gRPC `UNAVAILABLE`, flag `NC`, if there is no such backend |
 //! | 5 | path, authority, request headers | 400, gRPC `INTERNAL`, flag `DPE`, if the request cannot be sent so |
-//! | 6 | timeout and retry policy go along as extensions | |
+//! | 6 | timeout, retry policy and the labels that endpoints shall have go along as extensions | |
 //! | 7 | copies (`Mirroring`) | |
 //! | 8 | the destination's service | |
 //! | 9 | response headers | |
 //!
 //! The timeout goes along as a [`Deadline`](mesh_core::deadline::Deadline), the retry policy as a [`RouteRetry`]: an
-//! [`Upstream`](crate::upstream::Upstream) keeps to both, in place of its own retry policy. Each costs an allocation, where a
-//! route has one. To find the route allocates nothing, unless a header that is asked for has several values.
+//! [`Upstream`](crate::upstream::Upstream) keeps to both, in place of its own retry policy. The labels go along as
+//! [`Criteria`](crate::upstream::Criteria); what the request itself asks for counts before the route's. Each costs an
+//! allocation, where a route has one. To find the route allocates nothing, unless a header that is asked for has several values.
 //!
 //! # Where it differs from Envoy
 //!

@@ -11,6 +11,7 @@ use http::{
 };
 use mesh_core::{
     InvalidConfig, Rng, Timestamp,
+    balance::subset::merged,
     deadline::Deadline,
     retry,
     route::{
@@ -24,6 +25,7 @@ use super::{
     head::RequestHead,
     regex::{Regex, Regexes},
 };
+use crate::upstream::Criteria;
 
 /// What a request reads: the hosts, their rules and the services of the destinations.
 pub(super) struct Plan<T, S> {
@@ -59,6 +61,7 @@ struct Way<S> {
     authority: Option<(Authority, HeaderValue)>,
     request: Changes,
     response: Option<Arc<Changes>>,
+    criteria: Option<Criteria>,
 }
 
 /// [`HeaderChanges`], parsed.
@@ -218,6 +221,7 @@ impl<S> Way<S> {
         let request = both(forward.request_headers(), share.request_headers());
         let response = both(forward.response_headers(), share.response_headers());
         let authority = forward.authority().or_else(|| share.authority());
+        let criteria = merged(forward.criteria(), share.criteria());
         Ok(Self {
             service: share.destination().map(service),
             authority: authority.map(parse_authority).transpose()?,
@@ -226,6 +230,7 @@ impl<S> Way<S> {
                 true => None,
                 false => Some(Arc::new(Changes::new(&response)?)),
             },
+            criteria: (!criteria.is_empty()).then(|| Criteria::new(criteria)),
         })
     }
 }
@@ -255,6 +260,11 @@ impl<S: Clone> Forwarding<S> {
         }
         if let Some(retry) = &self.retry {
             head.extensions.insert(RouteRetry(retry.clone()));
+        }
+        if let Some(criteria) = &way.criteria {
+            let own = head.extensions.get::<Criteria>();
+            let both = own.map_or_else(|| criteria.clone(), |own| own.over(criteria));
+            head.extensions.insert(both);
         }
         Ok(Chosen { service: service.clone(), response: way.response.clone() })
     }

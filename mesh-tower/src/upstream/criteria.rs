@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+#[cfg(feature = "router")]
+use mesh_core::balance::subset::merged;
 use mesh_core::{
     Labels,
     balance::subset::{Found, Subsets},
@@ -45,6 +47,13 @@ impl Criteria {
     pub fn or(mut self, labels: Labels) -> Self {
         Arc::make_mut(&mut self.0).alternatives.push(labels);
         self
+    }
+
+    /// These, and what `wider` says beside.
+    #[cfg(feature = "router")]
+    pub(crate) fn over(&self, wider: &Self) -> Self {
+        let labels = merged(&wider.0.labels, &self.0.labels);
+        Self(Arc::new(Wanted { labels, alternatives: self.0.alternatives.clone() }))
     }
 
     /// Where to pick from, in this order; without alternatives no allocation.

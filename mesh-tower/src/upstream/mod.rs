@@ -78,6 +78,13 @@
 //!
 //! Keys and localities: the table of a group has the localities' weights in it; by zones a key is not routed, as in Envoy.
 //!
+//! # What becomes of an endpoint
+//!
+//! It is idle, connecting or ready; for a time unwell or ejected; and when it is listed no longer it drains, and is gone
+//! with the last of its attempts. [`Life`] is the table. [`Upstream::status`] tells of each where it stands, the driver
+//! counts them and tells of changes (events of level DEBUG, `mesh_endpoints_by_life`,
+//! `mesh_endpoint_life_changes_total`).
+//!
 //! # Without an endpoint
 //!
 //! A subset that has no endpoint, or whose endpoints are all ejected, unwell or refused by their breakers, answers at once:
@@ -85,6 +92,8 @@
 //! There is no fall-back to other subsets, as in Istio.
 
 mod builder;
+#[cfg(test)]
+mod burst;
 mod config;
 mod criteria;
 mod discovery;

@@ -82,7 +82,7 @@ impl Policy {
         self
     }
 
-    /// How an endpoint is chosen for an attempt.
+    /// How an endpoint is chosen for an attempt. Default: [`balance::Config::default`].
     ///
     /// With [slow start](balance::SlowStart), an endpoint came when it was listed in the subset, or when the driver let it
     /// back after an ejection. For [weights by reports](balance::Strategy::Reported) the endpoint's service puts a
@@ -105,7 +105,7 @@ impl Policy {
     /// `healthy_panic_threshold`, Istio `minHealthPercent`). Default 0, as in Istio: an endpoint that is not well gets nothing,
     /// however few are left. Envoy's own default is 50 %. More than 100 % is 100 %.
     ///
-    /// Not well is who is ejected, or fails its active checks. The comparison is Envoy's: with healthy / all below the
+    /// Not well is who is ejected, or fails its active checks, or is not trusted before the first has ended. The comparison is Envoy's: with healthy / all below the
     /// threshold a priority panics, but not while the priorities together could carry the whole load (1.4 · healthy / all is 1
     /// or more, by its overprovisioning factor), so of a single priority a threshold above 71.4 % acts like one of 71.4 %. In
     /// panic every endpoint may be picked, well or not; breakers still refuse. Ejections go on and are counted.

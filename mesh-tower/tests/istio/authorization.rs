@@ -134,6 +134,15 @@ fn what_cannot_be_carried_out_is_refused_with_its_place_whatever_the_mode() {
 }
 
 #[test]
+fn a_version_that_is_not_known_is_refused_whatever_the_mode() {
+    let text = policy("it", "shop", DENY_ALL).replace("istio.io/v1", "istio.io/v2");
+    for mode in [Unsupported::Error, Unsupported::Warn] {
+        let error = istio::read(&text, "it.yaml", mode).unwrap_err().to_string();
+        assert!(error.contains("apiVersion: \"security.istio.io/v2\" is not supported"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_not_known_of_requests_is_refused_for_the_workload_that_asks_for_it() {
     for (rule, workload) in [
         ("from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]", cart().with_remote_ip()),
@@ -167,4 +176,46 @@ fn how_requests_are_read_is_said_by_the_workload() {
     };
     assert!(!passes(Config::default()));
     assert!(passes(Config::istio()));
+}
+
+#[test]
+fn the_mesh_says_how_paths_and_trust_domains_are_read() {
+    let deny = |rule: &str| policy("it", "shop", &format!("action: DENY, rules: [{{{rule}}}]"));
+    let admin = deny("to: [{operation: {paths: [/admin]}}]");
+    let old = deny("from: [{source: {principals: [cluster.local/ns/a/sa/b]}}]");
+    let passes = |text: &str, mesh: &str, id: &str, path: &str| {
+        let mesh = istio::MeshConfig::read(mesh, "mesh.yaml", Unsupported::Error).unwrap();
+        let documents = read(text).with_mesh_config(mesh);
+        let authorizer = documents.authorization(&cart()).unwrap();
+        let level = authorizer.config().normalization();
+        let path = level.apply(path).unwrap().into_owned();
+        let connection = Connection::default().with_principal(id);
+        (authorizer.decide(&connection, &PlainHead::new("GET", &path)).is_allowed(), path)
+    };
+    let level = |level: &str| format!("pathNormalization: {{normalization: {level}}}");
+    for (written, path) in [
+        ("DEFAULT", "//%2fadmin"),
+        ("BASE", "//%2fadmin"),
+        ("MERGE_SLASHES", "/%2fadmin"),
+        ("DECODE_AND_MERGE_SLASHES", "/admin"),
+        ("NONE", "//%2fadmin"),
+    ] {
+        // However it is handed on, it may be read as that.
+        assert_eq!(
+            passes(&admin, &level(written), "", "//%2fadmin"),
+            (false, path.into()),
+            "{written}"
+        );
+    }
+    let mesh = "trustDomain: shop.example\ntrustDomainAliases: [old.example]\n";
+    for (id, passed) in [
+        ("shop.example/ns/a/sa/b", false),
+        ("old.example/ns/a/sa/b", false),
+        ("other.example/ns/a/sa/b", true),
+    ] {
+        assert_eq!(passes(&old, mesh, id, "/").0, passed, "{id}");
+        assert!(passes(&old, "{}", id, "/").0, "without a mesh it is what it says: {id}");
+    }
+    let wrong = istio::MeshConfig::read(&level("ALL"), "m", Unsupported::Error).unwrap_err();
+    assert!(wrong.to_string().contains("pathNormalization.normalization: \"ALL\" is not allowed"));
 }

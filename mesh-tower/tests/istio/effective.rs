@@ -239,8 +239,8 @@ fn mistakes_in_a_mesh_have_a_place() {
     let error =
         |text: &str| MeshConfig::read(text, "m", Unsupported::Error).unwrap_err().to_string();
     assert_eq!(
-        error("defaultTrafficPolicy:\n  tls: {}\n"),
-        "m:2:3: error: MeshConfig: defaultTrafficPolicy.tls: is not supported"
+        error("defaultTrafficPolicy:\n  tunnel: {}\n"),
+        "m:2:3: error: MeshConfig: defaultTrafficPolicy.tunnel: is not supported"
     );
     assert_eq!(
         error("connectTimeout: 1s\n---\nconnectTimeout: 2s\n"),
@@ -249,7 +249,7 @@ fn mistakes_in_a_mesh_have_a_place() {
     assert!(error("- 1\n").contains("a list is not a mapping"));
     assert!(error("h2UpgradePolicy: yes").contains("expected DEFAULT, UPGRADE or DO_NOT_UPGRADE"));
     assert!(error("a: [").starts_with("m:1:"));
-    let lenient = MeshConfig::read("trustDomain: a\n", "m", Unsupported::Warn).unwrap();
+    let lenient = MeshConfig::read("accessLogFile: a\n", "m", Unsupported::Warn).unwrap();
     assert_eq!(lenient.warnings().len(), 1);
     assert_eq!(read("").with_mesh_config(lenient).warnings().len(), 1);
     assert!(mesh("").warnings().is_empty());
@@ -268,11 +268,11 @@ fn a_list_is_its_items() {
     assert_eq!((config.subsets().len(), config.timeout()), (2, Some(Duration::from_secs(1))));
     assert!(read("apiVersion: v1\nkind: List\nitems: []\n").destination_rules().is_empty());
 
-    let error = refused(&list(&[rule(""), rule("trafficPolicy: {tls: {}}")]));
+    let error = refused(&list(&[rule(""), rule("trafficPolicy: {tunnel: {}}")]));
     assert!(
         error.starts_with("test.yaml:13:")
             && error.ends_with(
-                "DestinationRule rule: items[1].spec.trafficPolicy.tls: is not supported"
+                "DestinationRule rule: items[1].spec.trafficPolicy.tunnel: is not supported"
             ),
         "{error}"
     );

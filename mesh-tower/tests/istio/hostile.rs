@@ -35,7 +35,7 @@ fn bad_yaml_has_line_and_column() {
 
 #[test]
 fn what_stands_before_bad_yaml_is_judged_too() {
-    let errors = errors(&format!("{}a: [", rule("trafficPolicy: {tls: {}}")));
+    let errors = errors(&format!("{}a: [", rule("trafficPolicy: {tunnel: {}}")));
     let causes: Vec<_> = errors.problems().iter().map(istio::Problem::cause).collect();
     assert_eq!(causes, [Cause::Unsupported, Cause::Syntax], "{errors}");
 }

@@ -52,6 +52,14 @@ spec:
         duration: 60s
         minimumPercent: 5
         aggression: 1.5
+    tls:
+      mode: MUTUAL
+      clientCertificate: /etc/tls.crt
+      privateKey: /etc/tls.key
+      caCertificates: /etc/ca.crt
+      subjectAltNames: [shop.example]
+      sni: shop.example
+      insecureSkipVerify: false
     retryBudget:
       percent: 20
       minRetryConcurrency: 3
@@ -215,7 +223,7 @@ fn reports_on(text: &str, line: u64, ignoring: &str) -> bool {
 fn the_full_document_is_read() {
     let documents = istio::read(FULL, "full.yaml", Unsupported::Error).unwrap();
     assert_eq!(documents.warnings(), []);
-    assert_eq!(documents.upstreams().unwrap().len(), 1);
+    assert_eq!(documents.with_client_tls().upstreams().unwrap().len(), 1);
 }
 
 #[test]
@@ -250,11 +258,6 @@ fn what_istio_has_and_this_crate_has_not() {
     let table = [
         (rule("workloadSelector: {}"), "spec.workloadSelector"),
         (rule("exportTo: [\".\"]"), "spec.exportTo[0]"),
-        (policy("tls: {mode: ISTIO_MUTUAL}"), "spec.trafficPolicy.tls"),
-        (
-            policy("portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]"),
-            "spec.trafficPolicy.portLevelSettings[0].tls",
-        ),
         (
             policy("portLevelSettings: [{port: {number: 80}, retryBudget: {}}]"),
             "spec.trafficPolicy.portLevelSettings[0].retryBudget",
@@ -483,7 +486,7 @@ fn slips_are_named() {
 #[test]
 fn all_problems_of_all_documents_in_the_order_of_the_text() {
     let text = [
-        rule("trafficPolicy: {tls: {}, outlierDetection: {interval: 1}}, hots: x"),
+        rule("trafficPolicy: {tunnel: {}, outlierDetection: {interval: 1}}, hots: x"),
         service("timeout: x"),
     ]
     .concat();
@@ -493,7 +496,7 @@ fn all_problems_of_all_documents_in_the_order_of_the_text() {
     assert_eq!(
         found,
         [
-            (1, "spec.trafficPolicy.tls"),
+            (1, "spec.trafficPolicy.tunnel"),
             (1, "spec.trafficPolicy.outlierDetection"),
             (1, "spec.trafficPolicy.outlierDetection.interval"),
             (1, "spec.hots"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Request, header::HOST};
 use mesh_core::{
-    InvalidConfig,
+    InvalidConfig, Labels,
     deadline::Deadline,
     retry,
     route::{
@@ -15,6 +15,7 @@ use mesh_core::{
 use mesh_tower::{
     Clock,
     route::{RouteRetry, Router},
+    upstream::Criteria,
 };
 
 use super::{Backend, Fixture, Seen, to};
@@ -216,4 +217,30 @@ async fn a_hundred_thousand_routes() {
     for (uri, expected) in [("/s000000/", "v1"), ("/s099999/x", "v1"), ("/s100000/", "last")] {
         assert_eq!(fixture.get(uri).await.headers()["from"], expected, "{uri}");
     }
+}
+
+/// What endpoints are asked for: the route's, its destination's, and the request's own.
+#[tokio::test]
+async fn criteria_go_along() {
+    let labels =
+        |pairs: &[(&'static str, &'static str)]| -> Labels { pairs.iter().copied().collect() };
+    let share = Share::new("shop").with_criteria(labels(&[("version", "v2"), ("stage", "canary")]));
+    let forward = Forward::shares(Split::single(share))
+        .with_criteria(labels(&[("stage", "prod"), ("region", "eu")]));
+    let fixture = Fixture::new(vec![Rule::new(forward.into())]);
+    fixture.get("/").await;
+    let asked = fixture.last().1.extensions.get::<Criteria>().cloned();
+    let expected = [("region", "eu"), ("stage", "canary"), ("version", "v2")];
+    assert_eq!(asked, Some(Criteria::new(labels(&expected))));
+
+    let own = Criteria::new(labels(&[("version", "v1")])).or(labels(&[("version", "v3")]));
+    let request = Request::get("/").extension(own).body(()).unwrap();
+    fixture.send(request).await;
+    let asked = fixture.last().1.extensions.get::<Criteria>().cloned();
+    let expected = labels(&[("region", "eu"), ("stage", "canary"), ("version", "v1")]);
+    assert_eq!(asked, Some(Criteria::new(expected).or(labels(&[("version", "v3")]))));
+
+    let silent = Fixture::new(vec![to("shop")]);
+    silent.get("/").await;
+    assert!(silent.last().1.extensions.get::<Criteria>().is_none(), "the twin");
 }

@@ -10,13 +10,13 @@ mod identity;
 use std::{fmt::Display, str::FromStr, time::Duration};
 
 use mesh_core::{
-    InvalidConfig, Ratio,
+    InvalidConfig, Labels, Ratio,
     deadline::header::{format_grpc_timeout, parse_grpc_timeout, parse_millis},
     retry::{GrpcCodes, RetryOn},
     route::{Action, Client, Rule, VirtualHost},
 };
 use mesh_tower::{
-    istio::{self, Documents, Errors, MeshConfig, Problem, Unsupported},
+    istio::{self, Documents, Errors, MeshConfig, Problem, Unsupported, Workload},
     route::Router,
 };
 
@@ -99,10 +99,22 @@ fn both_modes<T>(
 
 /// Asks for every upstream and for the routes; whatever is refused must say why.
 fn resolve(documents: &Documents) -> Result<(), Errors> {
+    // An upstream whose `tls` nobody carries out is refused, and says so.
+    if documents.upstreams().is_err_and(|refused| refused.problems().is_empty()) {
+        return documents.upstreams().map(drop);
+    }
+    let documents = &documents.clone().with_client_tls();
     let client = Client::default();
     let routes = documents.routes(&client);
-    for refused in
-        [documents.upstreams().err(), routes.as_ref().err().cloned()].into_iter().flatten()
+    let policies = documents.authorization_policies().iter().map(|document| {
+        let namespace = document.policy().namespace();
+        documents.authorization(&Workload::new(namespace, Labels::default()))
+    });
+    let refused = policies.filter_map(Result::err);
+    for refused in [documents.upstreams().err(), routes.as_ref().err().cloned()]
+        .into_iter()
+        .flatten()
+        .chain(refused)
     {
         if refused.problems().is_empty() {
             return Err(refused);

@@ -5,6 +5,7 @@
 //! target. Each comes with broken twins: the machine with a fault, which the check must find.
 
 mod adaptive;
+mod authorize;
 mod backoff;
 mod balance;
 mod breaker;
@@ -59,4 +60,5 @@ pub const MACHINES: &[Machine] = &[
     subset::MACHINE,
     route::MACHINE,
     health::MACHINE,
+    authorize::MACHINE,
 ];

@@ -338,3 +338,19 @@ fn no_endpoints_are_no_place() {
     let layout = Layout::new(&Config::failover(), &Caller::default(), true, &twice);
     assert_eq!(layout.levels()[0].groups()[0].endpoints(), [0, 1]);
 }
+
+/// What whoever lists the endpoints says of them comes first, and distance within.
+#[test]
+fn endpoints_have_priorities_of_their_own() {
+    let mut endpoints = in_zones(&["a", "b", "a", "b"]);
+    let caller = Caller::at(at("eu", "a"));
+    let priorities = |endpoints: &[Endpoint], can_fail_over| {
+        let layout = Layout::new(&Config::failover(), &caller, can_fail_over, endpoints);
+        layout.priorities().to_vec()
+    };
+    assert_eq!(priorities(&endpoints, true), [Some(0), Some(1), Some(0), Some(1)], "the twin");
+    endpoints[0] = endpoints[0].clone().with_priority(7);
+    endpoints[3] = endpoints[3].clone().with_priority(7);
+    assert_eq!(priorities(&endpoints, true), [Some(2), Some(1), Some(0), Some(3)]);
+    assert_eq!(priorities(&endpoints, false), [Some(1), Some(0), Some(0), Some(1)]);
+}

@@ -483,7 +483,7 @@ proptest! {
         values in prop::array::uniform3(prop::option::of(0..5u8)),
     ) {
         let [a, b, q] = values;
-        let mut head = get(&q.map_or(path.to_owned(), |q| format!("{path}?q={q}")));
+        let mut head = get(&q.map_or_else(|| path.to_owned(), |q| format!("{path}?q={q}")));
         for (name, value) in [("x-a", a), ("x-b", b)] {
             if let Some(value) = value {
                 head = head.with_header(name, value.to_string());

@@ -53,6 +53,8 @@ pub(super) struct Around<'a> {
     pub(super) before: Option<&'a Subset>,
     pub(super) vantage: &'a Arc<Vantage>,
     pub(super) chance: &'a Chance,
+    /// Whether it is the time to build tables of keys for endpoints that have changed.
+    pub(super) builds_tables: bool,
     pub(super) now: Timestamp,
 }
 
@@ -88,7 +90,9 @@ impl Places {
         members: &[Member<S>],
         before: Option<&Self>,
     ) -> Option<Box<Self>> {
-        let seats = || members.iter().enumerate().map(|(index, member)| Seat::of(index, member));
+        if around.says_nothing(members) {
+            return None;
+        }
         let endpoint = |index: usize| &*members[index].endpoint;
         let config = around.subset.policy.label_subsets();
         let by_labels = config.map(|config| {
@@ -99,20 +103,21 @@ impl Places {
         if by_labels.is_none() && around.is_plain(members.len(), &layout) {
             return None;
         }
-        let known = before.and_then(|before| before.sets.first());
-        let whole = Set::new(around, seats().collect(), layout, known);
-        let all: Vec<Seat> = seats().collect();
+        let seats = members.iter().enumerate().map(|(index, member)| Seat::of(index, member));
+        let seats: Box<[Seat]> = seats.collect();
         let known = before.map(Self::by_key).unwrap_or_default();
         let of_labels = |(id, subset): (Id, &subset::Subset)| {
             let places = subset.members();
-            // The first is of all: it is there already.
+            // The first is of all, which is made in any case.
             (id.index() > 0).then(|| {
                 let layout = around.layout(places.iter().map(|&index| endpoint(index)), false);
-                let seats = places.iter().map(|&index| all[index].clone()).collect();
+                let seats = places.iter().map(|&index| seats[index].clone()).collect();
                 Set::new(around, seats, layout, known.get(subset.key()).copied())
             })
         };
         let others = by_labels.iter().flat_map(Subsets::iter).filter_map(of_labels);
+        let others: Vec<Set> = others.collect();
+        let whole = Set::new(around, seats, layout, before.and_then(|before| before.sets.first()));
         let sets = std::iter::once(whole).chain(others).collect();
         Some(Box::new(Self { sets, by_labels, vantage: around.vantage.clone() }))
     }
@@ -159,6 +164,16 @@ impl Places {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn tables(&self) -> impl Iterator<Item = &Arc<mesh_core::balance::hash::Table>> {
+        self.sets.iter().flat_map(Set::tables)
+    }
+
+    /// Whether a table of keys is older than its endpoints.
+    pub(super) fn have_aged(&self) -> bool {
+        self.sets.iter().any(Set::has_aged)
+    }
+
     /// The sets, by what they are over all changes of the endpoints.
     fn by_key(&self) -> BTreeMap<&subset::Key, &Set> {
         let subsets = self.by_labels.iter().flat_map(Subsets::iter);
@@ -187,7 +202,19 @@ impl Around<'_> {
         Layout::new(&locality, &self.vantage.caller, can_fail_over, endpoints)
     }
 
-    /// Whether any endpoint will do that is available.
+    /// Whether neither the policy nor an endpoint says where attempts go: the usual case, found out without a layout.
+    fn says_nothing<S>(&self, members: &[Member<S>]) -> bool {
+        let policy = &self.subset.policy;
+        let mut priorities = members.iter().map(|member| member.endpoint.priority());
+        let first = priorities.next();
+        policy.hash().is_none()
+            && policy.label_subsets().is_none()
+            && policy.locality().is_none_or(|locality| !locality.is_enabled())
+            && self.never_panics()
+            && priorities.all(|priority| Some(priority) == first)
+    }
+
+    /// Whether what they say leaves it at any endpoint that is available: all are as near, say.
     fn is_plain(&self, endpoints: usize, layout: &Layout) -> bool {
         let is_flat = match layout.levels() {
             [] => endpoints == 0,

@@ -31,8 +31,14 @@ fn places(policy: &Policy, members: &[Member<()>]) -> (Subset, Option<Box<Places
     let caller = Caller::at(Locality::new("eu", "a", ""));
     let vantage = Arc::new(Vantage { caller, checks: false });
     let chance = Chance::seeded(7);
-    let around =
-        Around { subset: &subset, before: None, vantage: &vantage, chance: &chance, now: NOW };
+    let around = Around {
+        subset: &subset,
+        before: None,
+        vantage: &vantage,
+        chance: &chance,
+        builds_tables: true,
+        now: NOW,
+    };
     let places = Places::of(&around, members, None);
     (subset, places)
 }
@@ -127,4 +133,45 @@ fn an_upstream_that_needs_no_places_has_none() {
     let key = ConsistentHash::new(hash::Config::ring(), hash::Policy::new([]));
     assert!(has(Policy::default().with_hash(Some(key)), zones(&["a"])));
     assert!(has(Policy::default().with_label_subsets(Some(Default::default())), zones(&["a"])));
+}
+
+/// Whatever order they come in: once all is quiet, the picture is that of what is.
+#[test]
+fn the_last_change_is_never_lost() {
+    let policy = Policy::default().with_locality(Some(Config::failover()));
+    let members = members(&policy, zones(&["a", "a", "b", "b"]));
+    let (subset, places) = places(&policy, &members);
+    let places = places.unwrap();
+    let set = &places.sets[0];
+    let is_current = || {
+        places.refresh(&subset, NOW);
+        let well = members.iter().take(2).filter(|member| member.state.is_well()).count();
+        set.plan.load().priorities().health(0) == [0, 70, 100][well]
+    };
+    for round in 0..50u64 {
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (places, subset, members) = (&places, &subset, &members);
+                scope.spawn(move || {
+                    let mut rng = SplitMix64::new(round * 3 + thread);
+                    for _ in 0..20 {
+                        members[rng.below(4) as usize].state.set_well(rng.below(2) == 0);
+                        subset.on_condition();
+                        places.refresh(subset, NOW);
+                    }
+                });
+            }
+        });
+        assert!(is_current(), "round {round}");
+    }
+    // The twin stores an older picture over a newer one.
+    members.iter().for_each(|member| member.state.set_well(true));
+    subset.on_condition();
+    assert!(is_current());
+    let older = set.plan.load_full();
+    members[0].state.set_well(false);
+    subset.on_condition();
+    assert!(is_current());
+    set.plan.store(older);
+    assert!(!is_current());
 }

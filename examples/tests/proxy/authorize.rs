@@ -1,0 +1,168 @@
+//! `AuthorizationPolicy` documents before an application, with curl and certificates.
+
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use mesh_tls::DevCa;
+
+use crate::support::{Directory, Proxy, application, command, output, until};
+
+const PROXY: &str = "\
+workload: { namespace: shop, labels: { app: items } }
+identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }
+admin: { listen: '127.0.0.1:0' }
+";
+
+/// Who may do what; the mode lets plaintext in, so that it is the policy that refuses it.
+const POLICIES: &str = "\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: default, namespace: shop }
+spec: { mtls: { mode: PERMISSIVE } }
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: readers, namespace: shop }
+spec:
+  selector: { matchLabels: { app: items } }
+  action: ALLOW
+  rules:
+    - from: [{ source: { serviceAccounts: [cart] } }]
+      to: [{ operation: { methods: [GET], paths: [/items/*] } }]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: no-secrets, namespace: shop }
+spec:
+  action: DENY
+  rules:
+    - to: [{ operation: { paths: [/items/secret] } }]
+";
+
+fn directory(ca: &DevCa, app: SocketAddr) -> Directory {
+    let inbound = format!("inbound: {{ listen: '127.0.0.1:0', app: '{app}' }}\n");
+    let directory = Directory::new()
+        .with("proxy.yaml", &format!("{PROXY}{inbound}"))
+        .with("endpoints.yaml", "upstreams: {}")
+        .with("policies.yaml", POLICIES);
+    ca.issue("/ns/shop/sa/items").unwrap().write_to(directory.path()).unwrap();
+    directory
+}
+
+/// The certificate of a service account, in a directory of its own.
+fn account(ca: &DevCa, path: &str) -> Directory {
+    let directory = Directory::new();
+    ca.issue(path).unwrap().write_to(directory.path()).unwrap();
+    directory
+}
+
+/// What curl says: the status, and what came back.
+async fn curl(url: &str, identity: Option<&Path>, more: &[&str]) -> String {
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-k", "--max-time", "10", "--path-as-is", "-w", "%{http_code}"]).args(more);
+    if let Some(identity) = identity {
+        curl.arg("--cert").arg(identity.join("tls.crt"));
+        curl.arg("--key").arg(identity.join("tls.key"));
+    }
+    curl.arg(url);
+    String::from_utf8(output(curl).await.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn curl_is_let_in_and_refused_by_policy() {
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let app = application("items", Duration::ZERO).await;
+    let files = directory(&ca, app);
+    let proxy = Proxy::start(&files).await;
+    let inbound = proxy.address("inbound");
+    let (cart, other) = (account(&ca, "/ns/shop/sa/cart"), account(&ca, "/ns/shop/sa/other"));
+    let https = |path: &str| format!("https://{inbound}{path}");
+    let (cart, other) = (cart.path(), other.path());
+
+    let answer = curl(&https("/items/7"), Some(cart), &[]).await;
+    assert!(answer.ends_with("200"), "{answer}\n{}", proxy.log());
+    let caller = "URI=spiffe://shop.example/ns/shop/sa/cart";
+    let forged = ["-H", "x-forwarded-client-cert: URI=spiffe://shop.example/ns/shop/sa/admin"];
+    let answer = curl(&https("/items/7"), Some(cart), &forged).await;
+    assert!(answer.contains(caller) && !answer.contains("sa/admin"), "{answer}");
+
+    for (path, identity, more) in [
+        ("/admin", cart, &[][..]),
+        ("/items/7", cart, &["-X", "POST"][..]),
+        ("/items/secret", cart, &[]),
+        ("/items//secret", cart, &[]),
+        ("/items/%73ecret", cart, &[]),
+        ("/items/..%2fadmin", cart, &[]),
+        ("/items/../admin", cart, &[]),
+        ("/items/7", other, &[]),
+        ("/items/7", other, &forged[..]),
+    ] {
+        let answer = curl(&https(path), Some(identity), more).await;
+        assert_eq!(answer, "403", "{path}");
+    }
+    // No certificate: the mode allows it, the policy does not.
+    let answer = curl(&format!("http://{inbound}/items/7"), None, &forged).await;
+    assert_eq!(answer, "403");
+
+    let (_, metrics) = proxy.admin("/metrics").await;
+    let counted = |series: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {series} in\n{metrics}")).to_owned()
+    };
+    let series = |result: &str, policy: &str| {
+        format!("mesh_authorize_total{{layer=\"inbound\",result=\"{result}\",policy=\"{policy}\"}}")
+    };
+    assert_eq!(counted(&series("allowed", "shop/readers")), "2");
+    assert_eq!(counted(&series("denied", "shop/no-secrets")), "3");
+    assert_eq!(counted(&series("denied", "")), "7");
+}
+
+#[tokio::test]
+async fn policies_change_while_it_runs_and_a_bad_one_changes_nothing() {
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let app = application("items", Duration::ZERO).await;
+    let files = directory(&ca, app);
+    let proxy = Proxy::start(&files).await;
+    let cart = account(&ca, "/ns/shop/sa/cart");
+    let url = |path: &str| format!("https://{}{path}", proxy.address("inbound"));
+    let status = async |path: &str| {
+        let answer = curl(&url(path), Some(cart.path()), &[]).await;
+        answer[answer.len() - 3..].to_owned()
+    };
+    assert_eq!(status("/items/7").await, "200");
+
+    files.write("policies.yaml", &POLICIES.replace("[cart]", "[checkout]"));
+    until("the cart is refused", async || (status("/items/7").await == "403").then_some(())).await;
+
+    // A field that cannot be carried out: the last good policies stay.
+    let custom = POLICIES.replace("action: DENY", "action: CUSTOM");
+    files.write("policies.yaml", &custom.replace("[cart]", "[\"cart\"]"));
+    until("it is rejected", async || proxy.log().contains("rejected").then_some(())).await;
+    assert!(proxy.log().contains("policies.yaml:20:"), "{}", proxy.log());
+    assert_eq!(status("/items/7").await, "403");
+
+    files.write("policies.yaml", POLICIES);
+    until("the cart is let in", async || (status("/items/7").await == "200").then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_carried_out_keeps_the_proxy_from_starting() {
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let files = directory(&ca, "127.0.0.1:1".parse().unwrap());
+    for (old, new, line, said) in [
+        ("serviceAccounts: [cart]", "requestPrincipals: ['*']", 13, "no token is verified here"),
+        ("methods: [GET]", "verbs: [GET]", 14, "operation.verbs: is not supported"),
+        ("action: DENY", "action: CUSTOM", 20, "nobody is here to ask"),
+    ] {
+        files.write("policies.yaml", &POLICIES.replace(old, new));
+        // Also where other documents may leave out what is not supported.
+        let inbound = "inbound: { listen: '127.0.0.1:0', app: '127.0.0.1:1' }\nunsupported: warn\n";
+        files.write("proxy.yaml", &format!("{PROXY}{inbound}"));
+        let mut check = command();
+        check.arg("--config").arg(files.path()).arg("--check");
+        let output = output(check).await;
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{new}: {errors}");
+        let place = format!("policies.yaml:{line}:");
+        assert!(errors.contains(&place) && errors.contains(said), "{new}: {errors}");
+    }
+}
