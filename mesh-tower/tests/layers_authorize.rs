@@ -1,6 +1,10 @@
 //! Policies before a service: what is refused and how, what is handed on, live changes.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests are tests"
+)]
 
 mod support;
 
@@ -19,7 +23,7 @@ struct Peer(&'static str);
 
 fn caller(extensions: &Extensions) -> Connection<'_> {
     let peer = extensions.get::<Peer>();
-    peer.map_or(Connection::default(), |peer| Connection::default().with_principal(peer.0))
+    peer.map_or_else(Connection::default, |peer| Connection::default().with_principal(peer.0))
 }
 
 const CART: Peer = Peer("spiffe://cluster.local/ns/shop/sa/cart");

@@ -295,8 +295,8 @@ impl Checks {
     fn hold<H: Head>(&self, request: &Request<'_, H>) -> bool {
         let all = |checks: &[Check]| checks.iter().all(|check| check.holds(request));
         let one = |lists: &[Box<[Check]>]| lists.is_empty() || lists.iter().any(|list| all(list));
-        // Who asks is settled by comparing one ID; what is asked may take several texts.
-        one(&self.sources) && one(&self.operations) && all(&self.conditions)
+        // What is asked first: texts that differ in their first letters. Who asks is looked for in the whole ID.
+        one(&self.operations) && one(&self.sources) && all(&self.conditions)
     }
 }
 

@@ -5,16 +5,11 @@ use super::text::is_glob;
 /// `*` of a namespace stands for any letters; what is before `/ns/` counts for nothing, and something must follow (Istio
 /// `.*/ns/<value>/.*`).
 pub(super) fn is_in_namespace(id: &str, pattern: &str) -> bool {
-    let mut rest = id;
-    while let Some(at) = rest.find("/ns/") {
-        let behind = &rest[at + "/ns/".len()..];
+    slashes(id).any(|at| {
+        let Some(behind) = id[at..].strip_prefix("/ns/") else { return false };
         // The value, and then a slash: of one without `*` this is the segment.
-        if behind.match_indices('/').any(|(end, _)| is_glob(pattern, &behind[..end])) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
+        slashes(behind).any(|end| is_glob(pattern, &behind[..end]))
+    })
 }
 
 /// A service account of a namespace.
@@ -40,21 +35,22 @@ impl Account {
     /// Whole segments: `<domain>/ns/<namespace>/sa/<account>`, and whatever stands between and behind (Istio
     /// `.+/ns/<namespace>/(.+/|)sa/<account>(/.+)?`).
     pub(super) fn owns(&self, id: &str) -> bool {
-        let namespaces = starts(id, &self.namespace).filter(|at| *at > 0);
-        namespaces.into_iter().any(|at| {
-            let behind = &id[at + self.namespace.len()..];
-            starts(behind, &self.account).any(|at| {
-                let begins = at == 0 || (at > 1 && behind.as_bytes()[at - 1] == b'/');
-                let rest = &behind[at + self.account.len()..];
-                begins && (rest.is_empty() || (rest.starts_with('/') && rest.len() > 1))
-            })
+        let is_account = |text: &str| {
+            let rest = text.strip_prefix(&*self.account);
+            rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('/') && rest.len() > 1))
+        };
+        slashes(id).filter(|at| *at > 0).any(|at| {
+            let Some(behind) = id[at..].strip_prefix(&*self.namespace) else { return false };
+            // At once, or after a slash that something stands before.
+            is_account(behind) || slashes(behind).any(|at| at > 0 && is_account(&behind[at + 1..]))
         })
     }
 }
 
-/// Where `part` begins in `text`, places that overlap among them: `/ns/a/ns/a/` has two.
-fn starts<'a>(text: &'a str, part: &'a str) -> impl Iterator<Item = usize> {
-    (0..text.len()).filter(move |at| text.as_bytes()[*at..].starts_with(part.as_bytes()))
+/// Where the slashes are. What is looked for begins at one: nothing else need be compared.
+fn slashes(text: &str) -> impl Iterator<Item = usize> {
+    let bytes = text.bytes().enumerate();
+    bytes.filter(|(_, byte)| *byte == b'/').map(|(at, _)| at)
 }
 
 /// A trust domain, as a policy names it.
