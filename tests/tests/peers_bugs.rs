@@ -503,6 +503,8 @@ async fn endpoints_that_go_and_endpoints_that_fail_to_get_ready() {
     let upstream =
         Upstream::builder("shop")
             .endpoints(["ill:1", "well:1"].map(Endpoint::new))
+            // It is met again and again until it is ejected.
+            .balance(balance::Config::least_request())
             .retry(two_retries())
             .spawn(move |origin: &Origin<'_>| {
                 if &**origin.endpoint().address() == "ill:1" { ill.clone() } else { well.clone() }
