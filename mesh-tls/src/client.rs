@@ -14,12 +14,14 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use http::Uri;
 use hyper::rt::{Read, Write};
 use hyper_util::{
     client::legacy::connect::{Connection, HttpInfo},
     rt::TokioIo,
 };
+use rustls::ClientConfig;
 use rustls_pki_types::{InvalidDnsNameError, IpAddr, Ipv4Addr, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -35,7 +37,7 @@ use crate::{
     error::{BoxError, ConnectError, ConnectErrorKind},
     info::ConnInfo,
     live::{Ending, Judge, Watch},
-    mesh::{Counter, MeshTls},
+    mesh::{Counter, Generation, MeshTls},
     policy::PeerPolicy,
     prefixed::Prefixed,
     stream::MeshStream,
@@ -57,6 +59,17 @@ pub struct MtlsConnector<C = HttpConnector> {
     settings: Arc<ClientSettings>,
     handshake_timeout: Duration,
     drain_grace: Duration,
+    cached: Cache,
+}
+
+/// The configuration of the last handshake, for the next: it is a tenth of a handshake's work, and one connector has one
+/// policy as a rule.
+type Cache = Arc<ArcSwapOption<Cached>>;
+
+struct Cached {
+    generation: u64,
+    policy: PeerPolicy,
+    config: Arc<ClientConfig>,
 }
 
 #[derive(Clone)]
@@ -87,6 +100,7 @@ impl MtlsConnector {
             settings: Arc::new(ClientSettings { alpn: default_alpn(), sni: None }),
             handshake_timeout: HANDSHAKE_TIMEOUT,
             drain_grace: Ending::default().grace,
+            cached: Cache::default(),
         }
     }
 }
@@ -95,8 +109,8 @@ impl<C> MtlsConnector<C> {
     /// Makes the transport with another service, for instance one that resolves names in a discovery of yours.
     #[must_use]
     pub fn with_tcp<D>(self, tcp: D) -> MtlsConnector<D> {
-        let Self { tcp: _, mesh, policy, settings, handshake_timeout, drain_grace } = self;
-        MtlsConnector { tcp, mesh, policy, settings, handshake_timeout, drain_grace }
+        let Self { tcp: _, mesh, policy, settings, handshake_timeout, drain_grace, cached } = self;
+        MtlsConnector { tcp, mesh, policy, settings, handshake_timeout, drain_grace, cached }
     }
 
     /// Chooses the policy by target, for one client of many upstreams. A target without one deserves
@@ -191,7 +205,7 @@ impl<C> MtlsConnector<C> {
     fn with_settings(self, change: impl FnOnce(&mut ClientSettings)) -> Self {
         let mut settings = ClientSettings::clone(&self.settings);
         change(&mut settings);
-        Self { settings: Arc::new(settings), ..self }
+        Self { settings: Arc::new(settings), cached: Cache::default(), ..self }
     }
 }
 
@@ -286,6 +300,7 @@ struct Handshake {
     settings: Arc<ClientSettings>,
     timeout: Duration,
     drain_grace: Duration,
+    cached: Cache,
 }
 
 impl Handshake {
@@ -296,7 +311,25 @@ impl Handshake {
             settings: Arc::clone(&connector.settings),
             timeout: connector.handshake_timeout,
             drain_grace: connector.drain_grace,
+            cached: Arc::clone(&connector.cached),
         }
+    }
+
+    fn config(&self, generation: &Generation) -> Result<Arc<ClientConfig>, ConnectError> {
+        if let Some(cached) = &*self.cached.load()
+            && cached.generation == generation.number
+            && cached.policy == self.policy
+        {
+            return Ok(Arc::clone(&cached.config));
+        }
+        let provider = &self.mesh.shared().provider;
+        let verifier = generation.verifier(&self.policy, true);
+        let config = backend::client(provider, &generation.own_key, verifier, &self.settings);
+        let config = Arc::new(config.map_err(ConnectError::tcp)?);
+        let (number, policy) = (generation.number, self.policy.clone());
+        let fresh = Cached { generation: number, policy, config: Arc::clone(&config) };
+        self.cached.store(Some(Arc::new(fresh)));
+        Ok(config)
     }
 
     /// Whether we have an identity to show.
@@ -338,15 +371,12 @@ impl Handshake {
         let shared = self.mesh.shared();
         let generation =
             shared.current().ok_or_else(|| ConnectError::new(ConnectErrorKind::NotReady))?;
-        let verifier = generation.verifier(&self.policy, true);
-        let config =
-            backend::client(&shared.provider, &generation.own_key, verifier, &self.settings)
-                .map_err(ConnectError::tcp)?;
+        let config = self.config(&generation)?;
         // Never sent unless one was asked for; rustls wants a name all the same, and an address is not sent.
         let name = self.settings.sni.clone();
         let name =
             name.unwrap_or_else(|| ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4]))));
-        let connect = TlsConnector::from(Arc::new(config)).connect(name, Prefixed::new(io));
+        let connect = TlsConnector::from(config).connect(name, Prefixed::new(io));
         let (result, refusal) = capture(connect).await;
         let io = result.map_err(|e| ConnectError::from_failure(classify(e, refusal)))?;
         let state = io.get_ref().1;

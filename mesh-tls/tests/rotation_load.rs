@@ -9,7 +9,14 @@
 mod support;
 
 use std::{
-    collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Mutex, time::Duration,
+    collections::BTreeMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{Router, routing::get};
@@ -326,12 +333,17 @@ async fn run(steps: usize, grace: Duration, work: Duration) -> Report {
     let acceptor = world.acceptor(grace);
     let (axum, tonic) = (serve_axum(&acceptor, work).await, serve_tonic(&acceptor, work).await);
     let clients = Clients::new(&world, axum, tonic, grace).await;
+    // On a slow machine the rotations take longer than they should; the load goes on as long as they do.
+    let rotated = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&rotated);
     let load = tokio::spawn(async move {
         let mut requests = JoinSet::new();
         let mut tick = time::interval(TICK);
-        for number in 0..steps * 100 {
+        let mut number = 0;
+        while number < steps * 100 || !is_over.load(Ordering::Relaxed) {
             tick.tick().await;
             requests.spawn(clients.clone().send(number));
+            number += 1;
         }
         requests.join_all().await
     });
@@ -350,6 +362,7 @@ async fn run(steps: usize, grace: Duration, work: Duration) -> Report {
             *(if trusted { served } else { refused }) += 1;
         }
     }
+    rotated.store(true, Ordering::Relaxed);
     for (client, sent) in load.await.unwrap() {
         report.sent += 1;
         if let Err(error) = sent {
@@ -371,7 +384,7 @@ async fn no_request_fails_while_everything_rotates() {
         "{} requests, {} connections, drained by server and client: {:?}, strangers served and refused: {:?}",
         report.sent, report.connections, report.drained, report.strangers
     );
-    assert_eq!(report.sent, steps * 100);
+    assert!(report.sent >= steps * 100);
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     assert!(report.drained.0 > 0 && report.drained.1 > 0, "roots were removed under connections");
     assert!(report.strangers.0 > 0 && report.strangers.1 > 0);
