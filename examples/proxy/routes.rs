@@ -1,10 +1,13 @@
 //! The way of requests to other services, carried out: the router and its upstreams, replaced as a whole when the
 //! configuration changes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use arc_swap::ArcSwap;
-use mesh_core::Endpoint;
+use mesh_core::{
+    Endpoint,
+    route::{Action, VirtualHost},
+};
 use mesh_tls::MeshTls;
 use mesh_tower::{
     istio::Destination,
@@ -28,6 +31,8 @@ pub(crate) struct Routes {
 
 struct Table {
     router: Router,
+    /// In words.
+    text: String,
     entries: BTreeMap<Destination, Entry>,
 }
 
@@ -51,6 +56,11 @@ impl Routes {
     /// All upstreams, by destination.
     pub(crate) fn all(&self) -> Vec<Mesh> {
         self.table.load().entries.values().map(|entry| entry.target.mesh.clone()).collect()
+    }
+
+    /// The hosts and their rules in words.
+    pub(crate) fn describe(&self) -> String {
+        self.table.load().text.clone()
     }
 
     /// Changes to these routes while requests fly. An upstream that stays keeps its ejections, budgets and connections; one
@@ -82,8 +92,9 @@ impl Table {
             let entry = entries.get(to).expect("the upstreams are those of the hosts");
             entry.target.clone()
         };
+        let text = hosts.iter().map(describe).collect();
         let router = Router::new(hosts, &client, MirrorLimits::default(), target);
-        Ok(Self { router: router.map_err(ConfigError::new)?, entries })
+        Ok(Self { router: router.map_err(ConfigError::new)?, text, entries })
     }
 }
 
@@ -116,4 +127,35 @@ fn follow(known: &Entry, settings: UpstreamSettings) -> Result<Entry, ConfigErro
     }
     mesh.set_endpoints(endpoints.clone());
     Ok(Entry { target: Target { mesh, protocol }, transport, endpoints })
+}
+
+/// The names of a host, and a line for each of its rules.
+fn describe(host: &VirtualHost<Destination>) -> String {
+    let mut text = format!("routes {}\n", host.hosts().join(", "));
+    for (index, rule) in host.rules().enumerate() {
+        let name = match rule.name() {
+            "" => format!("rule {}", index + 1),
+            name => name.to_owned(),
+        };
+        let what = match rule.action() {
+            Action::Forward(forward) => {
+                let shares = forward.destinations().shares().map(|(share, of)| {
+                    let to = share
+                        .destination()
+                        .map_or_else(|| "nowhere".to_owned(), ToString::to_string);
+                    format!("{to} {of}")
+                });
+                let copies = forward.mirrors().iter();
+                let copies =
+                    copies.map(|to| format!("copies to {} {}", to.destination(), to.share()));
+                shares.chain(copies).collect::<Vec<_>>().join(", ")
+            }
+            Action::Redirect(redirect) => format!("redirects, {}", redirect.status()),
+            Action::Respond(response) => format!("answers {}", response.status()),
+        };
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "  {name:<9} {what}");
+    }
+    text.push('\n');
+    text
 }

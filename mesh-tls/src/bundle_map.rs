@@ -16,7 +16,7 @@
 //! | no trust domain at all | valid: trusts nobody | gRFC A87 |
 //! | a bundle with empty `keys` | valid: revokes the whole trust domain | SPIFFE bundle 4.1.3 |
 //! | a name that is no trust domain, or is empty | refused | SPIFFE bundle 4 |
-//! | a trust domain twice, or a member of an object twice | refused; gRPC takes the last one | SPIFFE bundle 4: consumers must |
+//! | a trust domain twice, or a known member of an object twice | refused; gRPC takes the last one | SPIFFE bundle 4: consumers must |
 //! | `spiffe_sequence` that is no whole number | refused | SPIFFE bundle 4.1.1 |
 //! | a key without `kty` | refused | RFC 7517, 4.1 |
 //! | a key with another `use` than `x509-svid`, or none, or a `kty` that is not known | passed over | SPIFFE bundle 4.2 |
@@ -92,9 +92,11 @@ impl BundleMap {
     ///
     /// When any of it breaks a rule of the [module](self).
     pub fn parse(json: &[u8]) -> Result<Self, InvalidBundleMap> {
-        match serde_json::from_slice::<Document>(json) {
+        // The reader does not look at the letters of what it passes over.
+        let text = str::from_utf8(json).map_err(|error| InvalidBundleMap(error.to_string()))?;
+        match serde_json::from_str::<Document>(text) {
             Ok(Document { trust_domains: Domains(bundles) }) => Ok(Self { bundles }),
-            Err(error) => Err(InvalidBundleMap(error.to_string())),
+            Err(error) => Err(InvalidBundleMap(without_quotation(error.to_string()))),
         }
     }
 
@@ -208,6 +210,18 @@ impl Jwk {
             true => Ok(Some(der)),
             false => Err("the certificate's key is not of the kty"),
         }
+    }
+}
+
+/// The reader of JSON quotes a string that should have been something else. A file that was put here by mistake may
+/// hold a key, and then what it holds is not repeated.
+fn without_quotation(text: String) -> String {
+    match (text.find('"'), text.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            let (before, behind) = (text.get(..first), text.get(last + 1..));
+            format!("{}…{}", before.unwrap_or_default(), behind.unwrap_or_default())
+        }
+        _ => text,
     }
 }
 

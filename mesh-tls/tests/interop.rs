@@ -126,7 +126,7 @@ async fn openssl_serves_us_where_each_trusts_the_other() {
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
             stream.read_to_string(&mut text).await
         };
-        talk.await.map_err(|error| Box::<dyn std::error::Error>::from(error))?;
+        talk.await?;
         Ok::<_, Box<dyn std::error::Error>>(text)
     };
     for _ in 0..2 {

@@ -158,13 +158,12 @@ impl World {
             let mut state = self.state.lock().unwrap();
             match number % 10 {
                 0 => {}
-                1 => state.roots = (true, true),
+                1 | 7 => state.roots = (true, true),
                 2 => state.server = (Kind::Rsa, true),
                 3 => state.client = (Kind::Rsa, true),
                 4 => state.roots = (false, true),
                 5 => (state.server.0, state.client.0) = (Kind::Ed25519, Kind::Ed25519),
                 6 => state.foreign = false,
-                7 => state.roots = (true, true),
                 8 => (state.server, state.client) = ((Kind::P256, false), (Kind::P256, false)),
                 _ => (state.roots, state.foreign) = ((true, false), true),
             }

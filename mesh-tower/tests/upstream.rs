@@ -270,8 +270,10 @@ async fn ejections_are_ignored_while_too_few_are_left() {
             "a:1" | "b:1" => Act::Status(503),
             _ => Act::Status(200),
         });
+        // One that does not look at failures: panic alone decides who gets how much.
         let builder = Upstream::builder("shop")
             .endpoints(endpoints(&["a:1", "b:1", "c:1", "d:1"]))
+            .balance(balance::Config::least_request())
             .outlier(three_strikes())
             .panic_threshold(mesh_core::Ratio::from_percent(percent))
             .retry(retry::Config::none());
@@ -311,6 +313,7 @@ async fn a_retry_goes_to_another_endpoint_with_the_same_body() {
     let world = World::new(|seen| Act::Status(if seen.address == "bad:1" { 503 } else { 200 }));
     let builder = Upstream::builder("shop")
         .endpoints(endpoints(&["bad:1", "good:1"]))
+        .balance(balance::Config::least_request())
         .outlier(outlier::Config::off())
         .retry(retry(1));
     let (upstream, _driver) = build(builder, &world);

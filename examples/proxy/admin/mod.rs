@@ -5,7 +5,8 @@
 //! | `/` | a page with a live view |
 //! | `/ready` | 200, or 503 once the proxy drains |
 //! | `/clusters` | every endpoint of every upstream, as lines `cluster::address::field::value`; `?format=json` |
-//! | `/config` | the stack of each upstream in words |
+//! | `/config` | the routes and the stack of each upstream in words |
+//! | `/certs` | each identity as JSON: its certificate's name and dates, counters, and who still speaks plaintext |
 //! | `/metrics` | Prometheus |
 //!
 //! It changes nothing and shows no secret, but it tells who talks to whom: keep it on loopback.
@@ -21,6 +22,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_tls::MeshTls;
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use self::prometheus::Exporter;
@@ -60,6 +62,19 @@ impl Admin {
         self.exporter.render()
     }
 
+    /// Nothing secret: what a peer sees of a certificate, and counts.
+    fn certs(&self) -> String {
+        let of = |(name, identity): &(String, MeshTls)| {
+            let shown = json!({
+                "status": identity.status(),
+                "stats": identity.stats(),
+                "plaintext": identity.plaintext_sources(),
+            });
+            (name.clone(), shown)
+        };
+        serde_json::Value::Object(self.identities.iter().map(of).collect()).to_string()
+    }
+
     fn meshes(&self) -> Vec<Mesh> {
         let mut all = self.routes.all();
         all.extend(self.local.clone());
@@ -87,13 +102,14 @@ impl Admin {
             "/clusters" => response(ok, TEXT, clusters::text(&self.meshes())),
             "/config" => {
                 let texts = self.meshes().iter().map(Mesh::describe).collect::<Vec<_>>();
-                response(ok, TEXT, texts.join("\n"))
+                response(ok, TEXT, self.routes.describe() + &texts.join("\n"))
             }
+            "/certs" => response(ok, "application/json", self.certs()),
             "/metrics" => response(ok, "text/plain; version=0.0.4", self.metrics()),
             _ => response(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "there are /, /ready, /clusters, /clusters?format=json, /config and /metrics\n",
+                "there are /, /ready, /clusters, /clusters?format=json, /config, /certs and /metrics\n",
             ),
         }
     }

@@ -65,7 +65,15 @@ pub(super) fn publish(identity: &str, stats: &Stats) {
         ("not_authorized", stats.refused_not_authorized),
         ("timeout", stats.refused_timeout),
         ("not_ready", stats.refused_not_ready),
+        ("crowded_out", stats.refused_crowded_out),
         ("other", stats.refused_other),
+    ];
+    let drained = [
+        ("untrusted", stats.drained_untrusted),
+        ("not_authorized", stats.drained_not_authorized),
+        ("no_proof", stats.drained_no_proof),
+        ("age", stats.drained_age),
+        ("expired", stats.drained_expired),
     ];
     let connects = [
         ("ok", stats.connected),
@@ -81,6 +89,10 @@ pub(super) fn publish(identity: &str, stats: &Stats) {
     }
     for (reason, value) in refused {
         counter!("mesh_tls_refused_total", "identity" => identity.to_owned(), "reason" => reason)
+            .absolute(value);
+    }
+    for (reason, value) in drained {
+        counter!("mesh_tls_drained_total", "identity" => identity.to_owned(), "reason" => reason)
             .absolute(value);
     }
     for (result, value) in connects {

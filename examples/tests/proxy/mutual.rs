@@ -66,6 +66,11 @@ async fn two_proxies_prove_to_one_another_who_they_are() {
         "the application need not know HTTP/2: {}",
         answer.body
     );
+    let (status, certs) = pay.admin("/certs").await;
+    let shown = ["\"id\":\"spiffe://shop.example/sa/pay\"", "\"accepted\":1", "\"plaintext\":[]"];
+    assert_eq!(status, 200);
+    assert!(shown.iter().all(|part| certs.contains(part)), "{certs}");
+    assert!(!certs.contains("PRIVATE"), "{certs}");
     let (_, metrics) = pay.admin("/metrics").await;
     assert!(
         metrics.contains("mesh_tls_accepted_total{identity=\"proxy\",kind=\"mtls\"} 1"),

@@ -166,6 +166,15 @@ async fn every_kind_of_rule_is_carried_out() {
     }
     let (_, config) = proxy.admin("/config").await;
     assert!(config.contains("upstream beta"), "{config}");
+    for line in [
+        "  testers   beta 100%\n",
+        "redirects, 308",
+        "answers 200",
+        "web 75%, beta 25%",
+        "copies to beta 100%",
+    ] {
+        assert!(config.contains(line), "{line:?} is not in\n{config}");
+    }
 }
 
 #[tokio::test]

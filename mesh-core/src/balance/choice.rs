@@ -112,6 +112,7 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
         u128::from(idle + 1) * u128::from(busy_share) <= u128::from(busy) * u128::from(idle_share)
     }
 
+    #[inline(always)]
     fn estimate(&self, index: usize, default_rtt: u64) -> Cost {
         let load = self.candidates[index].load();
         let (at_stamp, stamp) = load.estimate_at_stamp(default_rtt, self.now);
@@ -119,6 +120,7 @@ impl<C: Candidate, A: Fn(&C) -> bool> Search<'_, C, A> {
     }
 
     /// What the requests in flight make of the estimate.
+    #[inline(always)]
     fn crowd(&self, index: usize, other: usize) -> f64 {
         let relief = if self.candidates.is_weighted() {
             let share = self.candidates.share(index);

@@ -15,12 +15,13 @@ impl Breaker {
     /// waits for a reset, was forced open, or waits for the answers of its probes.
     ///
     /// ```
-    /// use mesh_core::{Outcome, SplitMix64, Timestamp, breaker::{Breaker, Config}};
+    /// use mesh_core::{Outcome, Ratio, SplitMix64, Timestamp, breaker::{Breaker, Config}};
     /// use std::time::Duration;
     ///
     /// let config = Config::builder()
     ///     .with_consecutive_failures(Some(1))
     ///     .with_open_for(Duration::from_secs(5))
+    ///     .with_jitter(Ratio::ZERO)
     ///     .build()?;
     /// let (now, mut rng) = (Timestamp::ZERO, SplitMix64::new(1));
     /// let breaker = Breaker::new(config, now);

@@ -68,8 +68,7 @@ pub(crate) struct Ending {
     pub(crate) at_expiry: bool,
 }
 
-/// As long as Envoy waits between GOAWAY and close where nothing is set (`drain_timeout` is 5 s there, for all
-/// connections; here twice that, for a request of the usual length to end).
+/// Twice what Envoy gives (`drain_timeout` of its HTTP connection manager, 5 s): a request of the usual length ends.
 const GRACE: Duration = Duration::from_secs(10);
 
 // === impl Live ===

@@ -40,6 +40,10 @@ mod generation;
 pub(crate) mod metrics;
 mod plaintext;
 mod stats;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+pub(crate) mod testing;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
 
 use std::{
     fmt,
@@ -165,6 +169,9 @@ impl MeshTls {
     /// It follows rotations: each handshake verifies against, and presents, what is current then. Session
     /// resumption is off and must stay off, or a session would outlive the trust that it was made under. The host
     /// name of the URL plays no part; `policy` decides.
+    ///
+    /// What reqwest keeps in its pool is out of reach here: such a connection is not judged again when trust changes on
+    /// this side. Servers drain it on theirs; else `pool_idle_timeout` is the bound.
     ///
     /// Build the client with `https_only(true)`. To an `http://` URL, also one that a server redirects to, reqwest
     /// speaks plaintext, and this configuration is never asked.

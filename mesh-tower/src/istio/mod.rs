@@ -131,6 +131,7 @@ mod host;
 mod http_action;
 mod http_match;
 mod http_route;
+mod http_route_filter;
 mod http_route_match;
 mod locality;
 mod mesh_config;

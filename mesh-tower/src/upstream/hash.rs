@@ -9,8 +9,13 @@ use mesh_core::balance::hash::{Config, Head, Policy};
 ///
 /// A request without a key goes to an endpoint of the table by chance. Who is ejected, or refused by its breaker, is stepped
 /// over, always to the same substitute; and so is who was tried before, if the retry policy avoids it. The key stays
-/// the same over all attempts. The table is built when the endpoints, their weights or this setting change, by whoever
-/// changes them: see [`Table`](mesh_core::balance::hash::Table) for what that costs.
+/// the same over all attempts.
+///
+/// The first table is built with the upstream, or with this setting. When endpoints or their weights change, the next one is
+/// built at once, by whoever changes them, if none was in the last 100 ms
+/// ([`Rebuild`](mesh_core::balance::hash::Rebuild)); else by the driver at the end of that time, once for all changes: see
+/// [`Table`](mesh_core::balance::hash::Table) for what that costs. Until then requests read the last one: the keys of an
+/// endpoint that is gone go to its substitutes, a new one waits for its keys. No request waits.
 ///
 /// A cookie with a time to live is set on the response to a caller that has none.
 ///

@@ -70,13 +70,23 @@
 //! | localities | weights, given shares, zones ([`Policy::with_locality`]) | the part of the group |
 //! | panic | [`Policy::with_panic_threshold`] | that it is ignored who is well, or that requests are refused |
 //! | keys | [`Policy::with_hash`] | the group and the endpoint, in place of chance |
+//! | labels | [`Policy::with_label_subsets`], and a request's [`Criteria`] | among which endpoints all of this is decided |
 //!
 //! The picture of this is renewed when an endpoint is ejected or comes back, and when a check finds out that it has become
 //! well or unwell: by the driver, or by the first request that comes upon the change. A request never misses an endpoint
 //! that is well: where it was sent to those that are gone, or whose breakers refuse, it goes to the rest of the group, and
 //! then to the other groups in their order.
 //!
+//! Before all of this [`Config::with_subsetting`] says which of the listed endpoints this client uses at all.
+//!
 //! Keys and localities: the table of a group has the localities' weights in it; by zones a key is not routed, as in Envoy.
+//!
+//! # What becomes of an endpoint
+//!
+//! It is idle, connecting or ready; for a time unwell or ejected; and when it is listed no longer it drains, and is gone
+//! with the last of its attempts. [`Life`] is the table. [`Upstream::status`] tells of each where it stands, the driver
+//! counts them and tells of changes (events of level DEBUG, `mesh_endpoints_by_life`,
+//! `mesh_endpoint_life_changes_total`).
 //!
 //! # Without an endpoint
 //!
@@ -85,6 +95,8 @@
 //! There is no fall-back to other subsets, as in Istio.
 
 mod builder;
+#[cfg(test)]
+mod burst;
 mod config;
 mod criteria;
 mod discovery;

@@ -38,13 +38,13 @@ pub(super) fn pick<S: Clone>(
         let avoid = |member: &Member<S>| avoids && tried.contains(member.state.id);
         let Some(index) = subset.balancer.pick(now, rng, members, avoid) else { break };
         let Member { state, service, .. } = &members[index];
-        match acquire(subset, state, rng, now) {
-            Ok(permit) => {
-                tried.on_attempt(state.id, 0);
-                flight.start(now, roster, index, permit);
-                return Ok(service.clone());
-            }
-            Err(refusal) => rejected = Some(refusal),
+        let start = |permit| {
+            tried.on_attempt(state.id, 0);
+            flight.start(now, roster, index, permit);
+        };
+        match with_permit(subset, state, (now, rng), start) {
+            None => return Ok(service.clone()),
+            refusal => rejected = refusal,
         }
     }
     let states = || members.iter().map(|member| &*member.state);
@@ -82,41 +82,46 @@ fn pick_by_place<S: Clone>(
             },
         };
         let Member { state, service, .. } = &members[picked.member];
-        match acquire(subset, state, rng, now) {
-            Ok(permit) => {
-                if picked.in_panic {
-                    subset.observer.panic();
-                }
-                key.on_attempt(picked.priority);
-                tried.on_attempt(state.id, u32::try_from(picked.priority).unwrap_or(u32::MAX));
-                flight.start(now, roster, picked.member, permit);
-                return Ok(service.clone());
+        let start = |permit| {
+            if picked.in_panic {
+                subset.observer.panic();
             }
-            Err(refusal) => rejected = Some(refusal),
+            key.on_attempt(picked.priority);
+            tried.on_attempt(state.id, u32::try_from(picked.priority).unwrap_or(u32::MAX));
+            flight.start(now, roster, picked.member, permit);
+        };
+        match with_permit(subset, state, (now, rng), start) {
+            None => return Ok(service.clone()),
+            refusal => rejected = refusal,
         }
     }
     Err(rejected.map_or_else(|| MeshError::new(Reason::NoEndpoint), refused))
 }
 
-/// Takes the permit of the endpoint's breaker, if it has one.
+/// Takes the permit of the endpoint's breaker, if it has one, and starts with it; or hands the refusal back. The permit is
+/// not handed back: to move it about costs more than to take it.
 #[inline(always)]
-fn acquire(
+fn with_permit(
     subset: &Subset,
     state: &EndpointState,
-    rng: &mut impl Rng,
-    now: Timestamp,
-) -> Result<Option<breaker::Permit>, Rejected> {
-    let Some(breaker) = &state.breaker else { return Ok(None) };
-    match breaker.try_acquire(now, rng) {
-        Ok(permit) => {
-            subset.observer.breaker(&state.address, permit.transition());
-            Ok(Some(permit))
-        }
-        Err(refusal) => {
-            subset.observer.breaker(&state.address, refusal.transition);
-            Err(refusal)
-        }
-    }
+    (now, rng): (Timestamp, &mut impl Rng),
+    start: impl FnOnce(Option<breaker::Permit>),
+) -> Option<Rejected> {
+    let permit = match &state.breaker {
+        None => None,
+        Some(breaker) => match breaker.try_acquire(now, rng) {
+            Ok(permit) => {
+                subset.observer.breaker(&state.address, permit.transition());
+                Some(permit)
+            }
+            Err(refusal) => {
+                subset.observer.breaker(&state.address, refusal.transition);
+                return Some(refusal);
+            }
+        },
+    };
+    start(permit);
+    None
 }
 
 /// An endpoint was picked, and its breaker was faster.

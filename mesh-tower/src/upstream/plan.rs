@@ -32,6 +32,8 @@ pub(super) struct Plan<S> {
     /// How many endpoints are listed; those that are used are the members of the first subset.
     pub(super) listed: usize,
     pub(super) split: Split<usize>,
+    /// When tables of keys are to be built for endpoints that have changed since.
+    pub(super) tables_due: Option<Timestamp>,
     /// Those that a change did not touch are the same as in the plan before.
     pub(super) subsets: Vec<Arc<Cluster<S>>>,
 }
@@ -189,6 +191,11 @@ where
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn with_writer(&self, change: impl FnOnce(&mut Writer<M::Service>)) {
+        change(&mut self.lock());
+    }
+
     fn publish(&self, plan: Plan<M::Service>) {
         self.plan.store(Arc::new(plan));
         self.changed.notify_one();
@@ -230,9 +237,10 @@ impl<S> Plan<S> {
         detections.filter_map(|detection| detection.poll_timeout()).chain(self.stale_at()).min()
     }
 
-    /// When an order by which endpoints are picked should be written down anew.
+    /// When an order by which endpoints are picked should be written down anew, or a table of keys.
     fn stale_at(&self) -> Option<Timestamp> {
-        self.subsets.iter().filter_map(|cluster| cluster.members.stale_at()).min()
+        let orders = self.subsets.iter().filter_map(|cluster| cluster.members.stale_at());
+        orders.chain(self.tables_due).min()
     }
 
     /// Makes new pictures of where attempts go, where the condition of an endpoint has changed. Idempotent.

@@ -82,7 +82,7 @@ impl Policy {
         self
     }
 
-    /// How an endpoint is chosen for an attempt.
+    /// How an endpoint is chosen for an attempt. Default: [`balance::Config::default`].
     ///
     /// With [slow start](balance::SlowStart), an endpoint came when it was listed in the subset, or when the driver let it
     /// back after an ejection. For [weights by reports](balance::Strategy::Reported) the endpoint's service puts a

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_core::{
     Endpoint, InvalidConfig, Labels, Rng, Timestamp,
-    balance::{Weighted, locality::Caller},
+    balance::{Weighted, hash::Rebuild, locality::Caller},
     health::Transition,
     route::Split,
 };
@@ -37,6 +37,8 @@ pub(super) struct Writer<S> {
     chance: Chance,
     /// Who is listed no longer.
     pub(super) leaving: Leaving,
+    /// When tables of keys are built.
+    tables: Rebuild,
     /// Whether the members follow the endpoints. Not after a panic in a user's `make`.
     is_settled: bool,
 }
@@ -95,6 +97,7 @@ impl<S: Clone> Writer<S> {
             chance: chance.clone(),
             leaving,
             is_settled: true,
+            tables: Rebuild::default(),
         }
     }
 
@@ -106,6 +109,12 @@ impl<S: Clone> Writer<S> {
         self.vantage = Arc::new(Vantage { caller, ..*self.vantage });
         self.subsets.iter_mut().for_each(|members| members.has_changed = true);
         true
+    }
+
+    /// Builds tables of keys at most so often.
+    #[cfg(test)]
+    pub(super) fn set_tables_interval(&mut self, interval: std::time::Duration) {
+        self.tables = Rebuild::new(interval);
     }
 
     /// The endpoints as they are listed.
@@ -241,13 +250,18 @@ impl<S: Clone> Writer<S> {
             }
         };
         self.plans += 1;
-        let Self { vantage, chance, .. } = &*self;
-        let (vantage, chance) = (vantage.clone(), chance.clone());
-        let subsets = self.subsets.iter_mut();
-        let subsets = subsets.map(|members| members.cluster(&vantage, &chance, now)).collect();
+        if self.subsets.iter().any(Members::may_age_a_table) {
+            self.tables.on_change(now);
+        }
+        let builds_tables = self.tables.on_timeout(now);
+        let Self { vantage, chance, subsets, .. } = self;
+        let subsets = subsets.iter_mut();
+        let subsets = subsets.map(|members| members.cluster(vantage, chance, builds_tables, now));
+        let subsets = subsets.collect();
         Ok(Plan {
             number: self.plans,
             config: self.config.clone(),
+            tables_due: self.tables.poll_timeout(),
             listed: self.listed.all().len(),
             split: Split::new(destinations)?,
             subsets,
@@ -344,11 +358,17 @@ impl<S> Members<S> {
         }
     }
 
+    /// Whether a table of keys is older than what is to be published.
+    fn may_age_a_table(&self) -> bool {
+        self.has_changed && self.cluster.is_some() && self.subset.policy.hash().is_some()
+    }
+
     /// The endpoints as requests read them: those of the last time, if they are the same.
     fn cluster(
         &mut self,
         vantage: &Arc<Vantage>,
         chance: &Chance,
+        builds_tables: bool,
         now: Timestamp,
     ) -> Arc<Cluster<S>>
     where
@@ -357,6 +377,7 @@ impl<S> Members<S> {
         if let Some(cluster) = &self.cluster
             && !self.has_changed
             && cluster.members.stale_at().is_none_or(|stale_at| now < stale_at)
+            && !(builds_tables && cluster.places.as_ref().is_some_and(|of| of.have_aged()))
         {
             return cluster.clone();
         }
@@ -371,6 +392,7 @@ impl<S> Members<S> {
             before: before.map(|before| &*before.roster.subset),
             vantage,
             chance,
+            builds_tables,
             now,
         };
         let known = before.and_then(|before| before.places.as_deref());

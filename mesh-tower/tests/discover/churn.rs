@@ -134,7 +134,9 @@ async fn run(changes: usize, fault: Fault) -> Outcome {
             if fault == Fault::Flaps {
                 let endpoints = list.endpoints();
                 list.set([]);
-                ticks.tick().await;
+                // Both steps at once would be one change: the mesh is to see the first.
+                let before = failed.load(SeqCst);
+                until(|| failed.load(SeqCst) > before).await;
                 list.set(endpoints);
             }
         }

@@ -55,8 +55,8 @@ async fn the_most_exact_match_counts_whatever_the_order() {
     for (uri, to) in [
         ("http://shop.sales/", "web:8080"),
         ("http://shop.sales.svc.cluster.local/apis", "web:8080"),
-        ("http://shop.sales/api", "api:80"),
-        ("http://shop.sales/api/cart", "api:80"),
+        ("http://shop.sales/api", "api.other:80"),
+        ("http://shop.sales/api/cart", "api.other:80"),
         ("http://shop.sales/old", "302 Found"),
         ("http://shop.sales/nowhere", "500 Internal Server Error"),
         ("http://shop.sales/v12/x", "b:80"),
@@ -85,7 +85,7 @@ async fn a_request_is_changed_as_the_filters_say() {
     let request = Request::get("http://shop.sales/api/cart?a=b").header("cookie", "c").body(());
     let (to, head, response) = send(&documents, &Client::default(), request.unwrap()).await;
     let head = head.unwrap();
-    assert_eq!(to, "api:80");
+    assert_eq!(to, "api.other:80");
     assert_eq!(head.uri, "http://api.inner/v2/cart?a=b");
     assert_eq!(
         (&head.headers["x-to"], &head.headers["x-also"]),
@@ -305,8 +305,8 @@ spec: {{host: api, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 7}}
         }
         mesh_core::route::Action::Redirect(_) | mesh_core::route::Action::Respond(_) => None,
     });
-    let to = to.into_iter().find(|to| to.host() == "api").unwrap();
+    let to = to.into_iter().find(|to| to.host() == "api.other").unwrap();
     assert_eq!(to.full_host(), "api.other.svc.cluster.local");
     let config = documents.destination(to).unwrap();
-    assert_eq!((config.name(), config.policy().limits().max_connections()), ("api:80", 7));
+    assert_eq!((config.name(), config.policy().limits().max_connections()), ("api.other:80", 7));
 }

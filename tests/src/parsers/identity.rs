@@ -2,8 +2,11 @@
 
 use mesh_tls::{
     Material, MaterialErrorKind, SpiffeId, TrustDomain,
+    bundle_map::BundleMap,
     pki_types::{CertificateDer, pem::PemObject},
+    workload_api::{Choice, InvalidMessage, Response},
 };
+use serde_json::Value;
 
 /// The parser and the grammar agree on what is an ID and on its two parts; each way to build it builds the same.
 pub(super) fn spiffe_id(data: &[u8]) -> Result<(), String> {
@@ -101,6 +104,76 @@ pub(super) fn material(data: &[u8]) -> Result<(), String> {
             Err(format!("refused for another reason: {error:?}"))
         }
     }
+}
+
+/// A bundle map. A reader that knows nothing of it finds the same trust domains, with as many keys as are for us; with a
+/// letter behind it, or without its end, it is refused.
+pub(super) fn bundle_map(data: &[u8]) -> Result<(), String> {
+    let map = match BundleMap::parse(data) {
+        Ok(map) => map,
+        Err(error) if error.to_string().is_empty() => return Err("refused for nothing".to_owned()),
+        Err(_) => return Ok(()),
+    };
+    let naive: Value = match serde_json::from_slice(data) {
+        Ok(naive) => naive,
+        // A number that nobody asks for may be of any size.
+        Err(error) if error.to_string().contains("number out of range") => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let Some(domains) = naive["trust_domains"].as_object() else {
+        return Err("read without trust domains".to_owned());
+    };
+    let is_ours = |key: &&Value| {
+        key["use"] == "x509-svid" && ["RSA", "EC", "OKP"].map(Value::from).contains(&key["kty"])
+    };
+    let count =
+        |bundle: &Value| bundle["keys"].as_array().into_iter().flatten().filter(is_ours).count();
+    let expected: Vec<_> = domains.iter().map(|(name, b)| (name.clone(), count(b))).collect();
+    let mut found: Vec<_> = map
+        .clone()
+        .into_iter()
+        .map(|(domain, roots)| (domain.as_str().to_owned(), roots.len()))
+        .collect();
+    found.sort();
+    let mut expected = expected;
+    expected.sort();
+    if found != expected {
+        return Err(format!("read as {found:?}, it is {expected:?}"));
+    }
+    let end = data.iter().rposition(|byte| !byte.is_ascii_whitespace()).unwrap_or_default();
+    if BundleMap::parse(&[data, b"x"].concat()).is_ok() || BundleMap::parse(&data[..end]).is_ok() {
+        return Err("taken with a letter behind it, or without its end".to_owned());
+    }
+    Ok(())
+}
+
+/// A message of the Workload API. Each ID that is read stands in it in so many letters; a field of a later version
+/// behind it changes nothing, and half a field does.
+pub(super) fn workload_message(data: &[u8]) -> Result<(), String> {
+    let ids = |data: &[u8]| -> Result<Vec<(String, Option<String>)>, InvalidMessage> {
+        let response = Response::decode(data)?;
+        let owned =
+            |(id, hint): (&SpiffeId, Option<&str>)| (id.to_string(), hint.map(str::to_owned));
+        let ids = response.ids().map(owned).collect();
+        Ok(ids)
+    };
+    let found = match ids(data) {
+        Ok(found) => found,
+        Err(error) if error.to_string().is_empty() => return Err("refused for nothing".to_owned()),
+        Err(_) => return Ok(()),
+    };
+    let is_written = |text: &str| data.windows(text.len()).any(|part| part == text.as_bytes());
+    if found.is_empty() || !found.iter().all(|(id, _)| is_written(id)) {
+        return Err(format!("IDs that are not in it: {found:?}"));
+    }
+    if ids(&[data, &[0x78, 0x01]].concat()).as_ref() != Ok(&found) {
+        return Err("another with a field of a later version".to_owned());
+    }
+    if ids(&[data, &[0x0A, 0x7F]].concat()).is_ok() {
+        return Err("taken with half a field behind it".to_owned());
+    }
+    let first = Response::decode(data).ok().and_then(|all| all.into_material(&Choice::First));
+    first.map(drop).ok_or_else(|| "without a first one".to_owned())
 }
 
 /// What is decoded later stays what it is: this is the form of a key, and none.

@@ -4,6 +4,7 @@
 //! [machines](crate::reference). "It did not panic" is never all: what was read is written and read again, or each
 //! complaint must point into the text.
 
+mod connection;
 mod identity;
 
 use std::{fmt::Display, str::FromStr, time::Duration};
@@ -40,6 +41,10 @@ pub const PARSERS: &[Parser] = &[
     Parser { name: "spiffe_id", check: identity::spiffe_id },
     Parser { name: "certificate", check: identity::certificate },
     Parser { name: "material", check: identity::material },
+    Parser { name: "first_bytes", check: connection::first_bytes },
+    Parser { name: "drained", check: connection::drained },
+    Parser { name: "bundle_map", check: identity::bundle_map },
+    Parser { name: "workload_message", check: identity::workload_message },
 ];
 
 /// What was read can be asked for each host.

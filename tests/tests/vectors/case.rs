@@ -19,6 +19,12 @@ pub(crate) struct File {
     pub(crate) cases: Vec<Case>,
 }
 
+impl File {
+    pub(crate) fn of(cases: Vec<Case>) -> Self {
+        Self { _source: String::new(), _what: String::new(), defaults: Value::Null, cases }
+    }
+}
+
 /// Facts of a run: `steps` drive the machine made of `config`, `expect` is what must come of it.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Case {
@@ -36,6 +42,12 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// A case without steps, of a file in another form.
+    pub(crate) fn new(name: String, config: Value, expect: Value) -> Self {
+        let (steps, others) = (Vec::new(), Map::new());
+        Self { name, _from: String::new(), config, steps, expect, others, defaults: Value::Null }
+    }
+
     pub(crate) fn with_defaults(mut self, defaults: &Value) -> Self {
         self.defaults = defaults.clone();
         self

@@ -17,6 +17,7 @@
 
 mod case;
 mod deviations;
+mod foreign;
 
 use std::{
     env, fs,
@@ -66,9 +67,11 @@ adapters! {
     resilience4j_circuit_breaker
     retry_budget_tokens
     ring_hash
+    spiffe_ids
     subsetting
     subset_lb
     timeouts_deadline
+    x509_svid_rules
     xxhash64
     weighted_cluster
 }
@@ -164,9 +167,7 @@ fn run_file(name: &str, path: &Path, deviations: &mut Deviations, is_ours: bool)
         return tally;
     };
     let text = fs::read_to_string(path).map_err(|error| error.to_string());
-    let file: File = match text
-        .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()))
-    {
+    let file: File = match text.and_then(|text| read(&text)) {
         Ok(file) => file,
         Err(error) => {
             tally.failures.push(format!("{}: {error}", path.display()));
@@ -199,6 +200,14 @@ fn run_file(name: &str, path: &Path, deviations: &mut Deviations, is_ours: bool)
         }
     }
     tally
+}
+
+fn read(text: &str) -> Result<File, String> {
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if value.get("cases").is_none() {
+        return foreign::cases(&value).map(File::of);
+    }
+    serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
 /// A machine that panics has failed the case, not the run.

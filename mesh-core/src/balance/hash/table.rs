@@ -131,18 +131,54 @@ impl Table {
         in_flight: impl FnOnce() -> u64,
         avoid: impl Fn(&C) -> bool,
     ) -> Option<usize> {
-        let is_available = |index: usize| match candidates.get(index) {
-            Some(candidate) => candidate.is_available(now),
-            None => false,
-        };
-        let is_wanted = |index: usize| is_available(index) && !avoid(&candidates[index]);
+        self.pick_by(now, hash, |index| candidates.get(index), in_flight, avoid)
+    }
+
+    /// [`Table::pick`] where the candidates do not stand in the order of the table any more: `candidate` finds the one of a
+    /// position, as long as it is there. Who is gone is stepped over, as who is not available.
+    ///
+    /// ```
+    /// use mesh_core::{Timestamp, Weight};
+    /// use mesh_core::balance::{Candidate, Load, hash::{Config, Host, Table}};
+    ///
+    /// #[derive(Default)]
+    /// struct Cache(Load);
+    ///
+    /// impl Candidate for Cache {
+    ///     fn load(&self) -> &Load { &self.0 }
+    ///     fn weight(&self) -> Weight { Weight::ONE }
+    ///     fn is_available(&self, _now: Timestamp) -> bool { true }
+    /// }
+    ///
+    /// let hosts = ["10.0.0.1:80", "10.0.0.2:80"].map(|key| Host::new(key, Weight::ONE));
+    /// let table = Table::new(&Config::maglev(), &hosts);
+    /// // The first is gone, and the next table is not built yet.
+    /// let left = Cache::default();
+    /// let find = |position: usize| (position == 1).then_some(&left);
+    /// for key in 0..10 {
+    ///     assert_eq!(table.pick_by(Timestamp::ZERO, key, find, || 0, |_| false), Some(1));
+    /// }
+    /// ```
+    pub fn pick_by<'a, C: Candidate + 'a>(
+        &self,
+        now: Timestamp,
+        hash: u64,
+        candidate: impl Fn(usize) -> Option<&'a C>,
+        in_flight: impl FnOnce() -> u64,
+        avoid: impl Fn(&C) -> bool,
+    ) -> Option<usize> {
+        let available = |index: usize| candidate(index).filter(|found| found.is_available(now));
+        let is_available = |index: usize| available(index).is_some();
+        let is_wanted = |index: usize| available(index).is_some_and(|found| !avoid(found));
         let Some(first) = self.walk(hash, is_wanted) else {
             return self.walk(hash, is_available);
         };
         let Some(factor) = self.balance_factor else { return Some(first) };
         let bound = Bound::new(in_flight(), factor);
-        let fullness =
-            |index: usize| bound.fullness(candidates[index].load().active(), self.shares[index]);
+        let fullness = |index: usize| {
+            let active = candidate(index).map_or(0, |found| found.load().active());
+            bound.fullness(active, self.shares[index])
+        };
         Some(self.with_room(hash, first, fullness, is_wanted))
     }
 

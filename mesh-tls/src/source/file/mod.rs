@@ -12,9 +12,11 @@
 //!    different result, and the reading starts over. So a pair never comes from two directories.
 //! 2. New contents must be the same in two readings, 100 ms apart: a file that is being overwritten in place
 //!    looks empty, or whole but short, for a moment.
-//! 3. What is unreadable or missing is an error, and the last good identity stays. A bundle that can be read and
+//! 3. A bundle or list of no bytes at all must be the same at the next poll too: to overwrite a file is to empty it
+//!    first, and an empty bundle revokes.
+//! 4. What is unreadable or missing is an error, and the last good identity stays. A bundle that can be read and
 //!    is empty revokes: it is delivered as it is. So does a bundle map that does not name a trust domain any more.
-//! 4. Where only the own certificate or key is bad, the bundles and revocation lists beside it are told with the
+//! 5. Where only the own certificate or key is bad, the bundles and revocation lists beside it are told with the
 //!    error, and what they do not trust any more is [taken back](crate::mesh).
 //!
 //! Whether the key belongs to the certificate is checked by [`MeshTls`](crate::MeshTls) before it is used. A pair
@@ -27,6 +29,8 @@
 
 mod parse;
 mod read;
+#[cfg(all(test, unix, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
 
 use std::{
     path::{Path, PathBuf},
@@ -64,6 +68,8 @@ pub struct FileSource {
     started: bool,
     /// The last contents told, good or bad.
     told: Option<Contents>,
+    /// New contents with an empty file among them, to be seen once more.
+    doubted: Option<Contents>,
     /// Our own trust domain as of the last good certificate, for a bundle beside a bad one.
     own: Option<TrustDomain>,
 }
@@ -162,6 +168,7 @@ impl FileSource {
             settle: SETTLE,
             started: false,
             told: None,
+            doubted: None,
             own: None,
         }
     }
@@ -195,6 +202,13 @@ impl IdentitySource for FileSource {
                 // Somebody is still writing. The next poll looks again.
                 continue;
             }
+            // At the start there is nothing to lose.
+            let is_doubtful = self.told.is_some() && contents.has_empty_file();
+            if is_doubtful && self.doubted.as_ref() != Some(&contents) {
+                self.doubted = Some(contents);
+                continue;
+            }
+            self.doubted = None;
             let parsed = self.files.parse(&contents, self.own.as_ref());
             // Bad contents are remembered too: they are worth one error, not one at every poll.
             self.told = Some(contents);

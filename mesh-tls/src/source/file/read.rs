@@ -49,6 +49,15 @@ impl Files {
     }
 }
 
+// === impl Contents ===
+
+impl Contents {
+    /// As a file is for a moment while it is overwritten in place.
+    pub(super) fn has_empty_file(&self) -> bool {
+        self.0.iter().flatten().any(|bytes| bytes.is_empty())
+    }
+}
+
 impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Contents(redacted)")

@@ -53,6 +53,8 @@ pub(super) struct Around<'a> {
     pub(super) before: Option<&'a Subset>,
     pub(super) vantage: &'a Arc<Vantage>,
     pub(super) chance: &'a Chance,
+    /// Whether it is the time to build tables of keys for endpoints that have changed.
+    pub(super) builds_tables: bool,
     pub(super) now: Timestamp,
 }
 
@@ -160,6 +162,16 @@ impl Places {
         for set in &self.sets {
             set.refresh(subset, &self.vantage.caller, now);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn tables(&self) -> impl Iterator<Item = &Arc<mesh_core::balance::hash::Table>> {
+        self.sets.iter().flat_map(Set::tables)
+    }
+
+    /// Whether a table of keys is older than its endpoints.
+    pub(super) fn have_aged(&self) -> bool {
+        self.sets.iter().any(Set::has_aged)
     }
 
     /// The sets, by what they are over all changes of the endpoints.

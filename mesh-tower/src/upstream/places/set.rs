@@ -165,6 +165,18 @@ impl Set {
         seat.map(|seat| Picked { member: seat.member as usize, priority, in_panic })
     }
 
+    /// Whether a table of keys is older than its endpoints. Where localities are apart, no keys are.
+    pub(super) fn has_aged(&self) -> bool {
+        self.levels.iter().any(|level| level.all.has_aged())
+    }
+
+    #[cfg(test)]
+    pub(super) fn tables(
+        &self,
+    ) -> impl Iterator<Item = &std::sync::Arc<mesh_core::balance::hash::Table>> {
+        self.levels.iter().filter_map(|level| level.all.table())
+    }
+
     /// See [`Places::priority`](super::Places::priority).
     pub(super) fn priority(&self, member: usize) -> Option<usize> {
         self.layout.priorities().get(member).copied().flatten()

@@ -31,8 +31,14 @@ fn places(policy: &Policy, members: &[Member<()>]) -> (Subset, Option<Box<Places
     let caller = Caller::at(Locality::new("eu", "a", ""));
     let vantage = Arc::new(Vantage { caller, checks: false });
     let chance = Chance::seeded(7);
-    let around =
-        Around { subset: &subset, before: None, vantage: &vantage, chance: &chance, now: NOW };
+    let around = Around {
+        subset: &subset,
+        before: None,
+        vantage: &vantage,
+        chance: &chance,
+        builds_tables: true,
+        now: NOW,
+    };
     let places = Places::of(&around, members, None);
     (subset, places)
 }

@@ -17,6 +17,7 @@ use crate::{backend::default_provider, error::SvidRule as Rule};
 
 mod crl;
 mod dns;
+mod limbo;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 

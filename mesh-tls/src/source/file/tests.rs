@@ -1,0 +1,255 @@
+//! Files under a writer without pause: whatever is put to use is whole.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use super::*;
+use crate::{
+    dev_ca::{DevCa, DevIdentity},
+    material::Material,
+    mesh::testing::Published,
+};
+
+/// The replacements of each layout.
+const ROUNDS: usize = 10_000;
+/// So many identities take turns. More of them would only take longer to make.
+const IDENTITIES: usize = 16;
+
+/// How long a writer of files in place rests, and after how many replacements.
+const BREATH: Duration = Duration::from_millis(80);
+const STRETCH: usize = 500;
+
+/// How one identity takes the place of another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Layout {
+    /// A link to a directory, swapped by a rename, as Kubernetes does it.
+    Swapped,
+    /// Each file renamed into place.
+    Renamed,
+    /// Each file overwritten.
+    Overwritten,
+    /// One file with all of it, renamed into place.
+    Combined,
+}
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir()
+            .join(format!("mesh-tls-torture-{}-{name}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn source(&self, layout: Layout) -> FileSource {
+        let source = match layout {
+            Layout::Combined => {
+                let file = self.0.join("all.pem");
+                FileSource::new(&file, &file, &file)
+            }
+            Layout::Swapped | Layout::Renamed | Layout::Overwritten => {
+                FileSource::in_directory(&self.0)
+            }
+        };
+        // Who overwrites in place needs a writer that stops now and then, and two readings that are not one.
+        let wait = if layout == Layout::Overwritten { BREATH / 8 } else { Duration::ZERO };
+        source.poll_interval(wait).settle(wait)
+    }
+
+    fn write(&self, layout: Layout, round: usize, identity: &DevIdentity) {
+        match layout {
+            Layout::Swapped => {
+                let name = format!("..round_{round}");
+                let fresh = self.0.join(&name);
+                fs::create_dir_all(&fresh).unwrap();
+                for (name, text) in files(identity) {
+                    fs::write(fresh.join(name), text).unwrap();
+                    if round == 0 {
+                        symlink(Path::new("..data").join(name), self.0.join(name)).unwrap();
+                    }
+                }
+                symlink(&name, self.0.join("..data_tmp")).unwrap();
+                fs::rename(self.0.join("..data_tmp"), self.0.join("..data")).unwrap();
+                if let Some(old) = round.checked_sub(1) {
+                    fs::remove_dir_all(self.0.join(format!("..round_{old}"))).unwrap();
+                }
+            }
+            Layout::Renamed => {
+                for (name, text) in files(identity) {
+                    fs::write(self.0.join("new"), text).unwrap();
+                    fs::rename(self.0.join("new"), self.0.join(name)).unwrap();
+                }
+            }
+            Layout::Overwritten => {
+                for (name, text) in files(identity) {
+                    fs::write(self.0.join(name), text).unwrap();
+                }
+            }
+            Layout::Combined => {
+                // One set of roots is all: a file that is the bundle too must hold no leaf, so the chain is apart.
+                let text = [identity.key_pem(), identity.cert_pem()].concat();
+                fs::write(self.0.join("new"), text).unwrap();
+                fs::rename(self.0.join("new"), self.0.join("all.pem")).unwrap();
+            }
+        }
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn files(identity: &DevIdentity) -> [(&'static str, &str); 3] {
+    // The key first, so that the pair is torn for a while wherever it can be.
+    [
+        ("tls.key", identity.key_pem()),
+        ("tls.crt", identity.cert_pem()),
+        ("ca.crt", identity.bundle_pem()),
+    ]
+}
+
+/// The leaf of each identity that there is, with the key and the root that belong to it.
+fn truth(identities: &[DevIdentity]) -> BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)> {
+    let of = |identity: &DevIdentity| {
+        let material = identity.material().unwrap();
+        let root = material.trust.bundles.values().next().unwrap()[0].to_vec();
+        (material.chain[0].to_vec(), (material.key.secret_der().to_vec(), root))
+    };
+    identities.iter().map(of).collect()
+}
+
+/// What became of the deliveries of one layout.
+#[derive(Debug, Default)]
+struct Tally {
+    delivered: usize,
+    published: usize,
+    refused: usize,
+    errors: usize,
+    mismatched: usize,
+    torn_states: usize,
+}
+
+/// Reads until the writer has made all its replacements and the last one is in use.
+async fn torture(layout: Layout, publish: fn(&Published, Material) -> bool) -> Tally {
+    let dir = Arc::new(Dir::new(&format!("{layout:?}")));
+    // Two authorities: a leaf of the one beside the root of the other is a bad state too.
+    let cas = [(); 2].map(|()| DevCa::new("test.local".parse().unwrap()).unwrap());
+    let atomic = matches!(layout, Layout::Swapped | Layout::Combined);
+    let identities: Vec<_> = (0..IDENTITIES)
+        .map(|at| cas[if atomic { at % 2 } else { 0 }].issue("/server").unwrap())
+        .collect();
+    let truth = truth(&identities);
+    let mut source = dir.source(layout);
+    if layout == Layout::Combined {
+        // Both roots beside it, for a leaf of either.
+        let roots = cas.iter().map(DevCa::bundle_pem).collect::<String>();
+        fs::write(dir.0.join("ca.crt"), roots).unwrap();
+        let file = dir.0.join("all.pem");
+        source = FileSource::new(&file, &file, dir.0.join("ca.crt"))
+            .poll_interval(Duration::ZERO)
+            .settle(Duration::ZERO);
+    }
+    dir.write(layout, 0, &identities[0]);
+
+    let (done, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let writer = {
+        let (dir, done, stop) = (Arc::clone(&dir), Arc::clone(&done), Arc::clone(&stop));
+        thread::spawn(move || {
+            for round in 1..=ROUNDS {
+                dir.write(layout, round, &identities[round % IDENTITIES]);
+                if layout == Layout::Overwritten && round % STRETCH == 0 {
+                    thread::park_timeout(BREATH);
+                }
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Release);
+        })
+    };
+    let published = Published::new();
+    let mut tally = Tally::default();
+    loop {
+        let is_over = done.load(Ordering::Acquire);
+        let next = time::timeout(BREATH * 4, source.next()).await;
+        match next {
+            Ok(Ok(SourceEvent::Update(material))) => {
+                tally.delivered += 1;
+                let leaf = material.chain[0].to_vec();
+                let key = material.key.secret_der().to_vec();
+                let roots = material.trust.bundles.values().flatten();
+                let roots: Vec<_> = roots.map(|root| root.to_vec()).collect();
+                let (true_key, true_root) = &truth[&leaf];
+                if !publish(&published, material) {
+                    tally.refused += 1;
+                    continue;
+                }
+                tally.published += 1;
+                tally.mismatched += usize::from(key != *true_key);
+                // One is enough.
+                stop.store(tally.mismatched > 0, Ordering::Relaxed);
+                tally.torn_states += usize::from(!roots.contains(true_root));
+            }
+            Ok(Ok(SourceEvent::Withdrawn)) => panic!("files withdraw nothing"),
+            Ok(Err(_)) => tally.errors += 1,
+            // Nothing new for a while after the last word.
+            Err(_) if is_over => break,
+            Err(_) => {}
+        }
+    }
+    writer.join().unwrap();
+
+    tally
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_replacements_in_each_layout_and_nothing_torn_is_put_to_use() {
+    for layout in [Layout::Swapped, Layout::Renamed, Layout::Overwritten, Layout::Combined] {
+        let tally = torture(layout, Published::publish).await;
+        println!("{layout:?}: {tally:?}");
+        assert!(tally.published > 5, "{layout:?}: a busy reader sees some of it: {tally:?}");
+        assert_eq!((tally.mismatched, tally.torn_states), (0, 0), "{layout:?}: {tally:?}");
+        if matches!(layout, Layout::Swapped | Layout::Combined) {
+            assert_eq!(tally.refused, 0, "{layout:?} is never torn in the first place: {tally:?}");
+        }
+    }
+}
+
+/// The broken twin: who takes whatever is delivered, for two readings that agree.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_twin_that_does_not_compare_key_and_certificate_uses_torn_pairs() {
+    let tally = torture(Layout::Renamed, |_, _| true).await;
+    assert!(
+        tally.mismatched > 0,
+        "the writer must tear pairs, or the test proves nothing: {tally:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_too_large_is_not_read() {
+    let dir = Dir::new("large");
+    let ca = DevCa::new("test.local".parse().unwrap()).unwrap();
+    dir.write(Layout::Renamed, 1, &ca.issue("/server").unwrap());
+    let large = fs::File::create(dir.0.join("ca.crt")).unwrap();
+    large.set_len(17 * 1024 * 1024).unwrap();
+    let error = dir.source(Layout::Renamed).next().await.unwrap_err();
+    assert_eq!(error.kind(), &crate::error::MaterialErrorKind::Unreadable);
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("large"), "{cause}");
+}
