@@ -8,7 +8,9 @@
 //! Parts, in the order in which an identity passes through them:
 //!
 //! * a [source](IdentitySource) delivers [`Material`]: from [files](FileSource), from [memory](StaticSource), from
-//!   the SPIFFE Workload API (feature `workload-api`);
+//!   the SPIFFE Workload API (feature `workload-api`). Several trust domains come as
+//!   [files](FileSource::federated_bundle) or as a SPIFFE bundle map (feature `bundle-map`), and are never merged;
+//!   [`Revocation`] says what revocation lists decide;
 //! * [`MeshTls`] checks it and publishes it as a generation; a bad update never replaces a good one;
 //! * [`MtlsConnector`] connects: a `Service<Uri>` for hyper-util and tonic; `reqwest` takes
 //!   [`MeshTls::reqwest_config`];

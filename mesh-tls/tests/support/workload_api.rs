@@ -1,6 +1,7 @@
 //! An agent that serves the SPIFFE Workload API on a Unix domain socket and says what it is told to.
 
 #![allow(dead_code, reason = "each test uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     path::{Path, PathBuf},

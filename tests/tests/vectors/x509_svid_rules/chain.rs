@@ -56,8 +56,8 @@ pub(super) fn judge(id: &str) -> Judged {
             let of = |issuers| Peer::new(&leaf(), &middle, &vec![&middle; issuers]);
             // Sixteen in all are let through: the rule is a limit, not a dislike.
             both(trust.judge(&of(15)), None)
-                .and(both(trust.judge(&of(16)), Some(&Untrusted::ChainTooLong)))
-                .and(both(trust.judge(&of(19)), Some(&Untrusted::ChainTooLong)))
+                .and_then(|_| both(trust.judge(&of(16)), Some(&Untrusted::ChainTooLong)))
+                .and_then(|_| both(trust.judge(&of(19)), Some(&Untrusted::ChainTooLong)))
         }
         "chain.pathlen" => {
             let constrained = |ca: &mut CertificateParams| {
@@ -118,7 +118,7 @@ pub(super) fn judge(id: &str) -> Judged {
                     .judge(&peer)
             };
             both(with(Revocation::new()), Some(&Untrusted::RevocationUnknown))
-                .and(both(with(Revocation::new().allow_unknown(true)), None))
+                .and_then(|_| both(with(Revocation::new().allow_unknown(true)), None))
                 .map(|_| Outcome::OurChoice)
         }
         "crl.expired" => {
@@ -129,7 +129,7 @@ pub(super) fn judge(id: &str) -> Judged {
                 Trust { lists: vec![old.clone()], revocation, ..Trust::of(&[&top]) }.judge(&peer)
             };
             both(with(Revocation::new()), Some(&Untrusted::RevocationOutdated))
-                .and(both(with(Revocation::new().allow_outdated(true)), None))
+                .and_then(|_| both(with(Revocation::new().allow_outdated(true)), None))
                 .map(|_| Outcome::OurChoice)
         }
         _ => return None,

@@ -41,9 +41,9 @@ pub(super) fn judge(id: &str) -> Judged {
         "leaf.uri.none" => refused(SvidRule::HasUri, |leaf| {
             leaf.subject_alt_names = vec![dns("workload.test")];
         })
-        .and(refused(SvidRule::HasUri, |leaf| leaf.subject_alt_names.clear())),
+        .and_then(|_| refused(SvidRule::HasUri, |leaf| leaf.subject_alt_names.clear())),
         "leaf.uri.two_spiffe" => {
-            refused(SvidRule::OneUri, |leaf| leaf.subject_alt_names.push(uri(ID))).and(refused(
+            refused(SvidRule::OneUri, |leaf| leaf.subject_alt_names.push(uri(ID))).and_then(|_| refused(
                 SvidRule::OneUri,
                 |leaf| leaf.subject_alt_names.push(uri("spiffe://td.test/other")),
             ))
@@ -54,7 +54,7 @@ pub(super) fn judge(id: &str) -> Judged {
         "leaf.uri.wrong_scheme" => refused(SvidRule::UriIsSpiffeId, |leaf| {
             leaf.subject_alt_names = vec![uri("https://td.test/workload")];
         })
-        .and(refused(SvidRule::UriIsSpiffeId, |leaf| {
+        .and_then(|_| refused(SvidRule::UriIsSpiffeId, |leaf| {
             leaf.subject_alt_names = vec![uri("sparfe://td.test/workload")];
         })),
         "leaf.uri.bad_id" => refused(SvidRule::UriIsSpiffeId, |leaf| {
@@ -68,16 +68,16 @@ pub(super) fn judge(id: &str) -> Judged {
             let names = raw_uri(leaf, b"spiffe://td.test/work\0load");
             leaf.custom_extensions.push(names);
         })
-        .and(refused_for_its_bytes()),
+        .and_then(|_| refused_for_its_bytes()),
         "leaf.san_email_lookalike" => refused(SvidRule::HasUri, |leaf| {
             leaf.subject_alt_names = vec![email(ID)];
         })
-        .and(refused(SvidRule::HasUri, |leaf| {
+        .and_then(|_| refused(SvidRule::HasUri, |leaf| {
             // In a dNSName, with letters that no DNS name has.
             leaf.subject_alt_names.clear();
             leaf.custom_extensions.push(alternative_name(&[(2, ID.as_bytes())]));
         }))
-        .and(refused(SvidRule::HasUri, |leaf| {
+        .and_then(|_| refused(SvidRule::HasUri, |leaf| {
             leaf.subject_alt_names.clear();
             leaf.distinguished_name.push(DnType::CommonName, ID);
         })),
@@ -91,7 +91,7 @@ pub(super) fn judge(id: &str) -> Judged {
             leaf.is_ca = IsCa::NoCa;
             leaf.custom_extensions.push(extension(19, &[0x04, 0x01, 0x00]));
         })
-        .and(refused(SvidRule::Decodes, |leaf| {
+        .and_then(|_| refused(SvidRule::Decodes, |leaf| {
             leaf.key_usages.clear();
             leaf.custom_extensions.push(extension(15, &[0x30, 0x00]));
         })),

@@ -28,7 +28,7 @@ pub(super) fn judge(id: &str) -> Judged {
                 )
             };
             dated(|leaf| leaf.not_after = rcgen::date_time_ymd(YEAR - 1, 12, 31))
-                .and(dated(|leaf| leaf.not_before = rcgen::date_time_ymd(YEAR, 1, 2)))
+                .and_then(|_| dated(|leaf| leaf.not_before = rcgen::date_time_ymd(YEAR, 1, 2)))
         }
         "own.untrusted" => on_load(
             |trust| trust.material(Peer::new(&leaf(), &root(authority("foreign")), &[])),

@@ -1,7 +1,7 @@
 //! x509-limbo: chains of every kind, against webpki alone and against this verifier.
 //!
-//! The data are third-party and read in place: from the file that `MESH_LIMBO` names, or from
-//! `../shared/limbo/limbo.json` beside the repository. Where there are none, this says so and passes.
+//! The data are third-party and read in place: the file that `MESH_LIMBO` names, or else the x509-limbo data beside the
+//! checkout. Where there are none, this says so and passes.
 //!
 //! Their peers have DNS names, so the policy asks for those. No chain is let in that webpki alone refuses; and wherever
 //! this verifier and the suite disagree, the case is on a reviewed list.
