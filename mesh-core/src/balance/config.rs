@@ -46,17 +46,15 @@ pub enum Peak {
 
 /// A [`Strategy`] and what it needs to know.
 ///
-/// The default is [`Config::peak_ewma`] with a [tolerance](Config::with_tolerance) of 2: of the endpoints that fail, hang or
-/// lag its callers see the least, and those that are well it serves as evenly as least-request does; the
-/// [table](super#which-one) has the figures. Istio's default (`loadBalancer.simple`) is least-request, Envoy's own round robin,
-/// Linkerd's peak-EWMA without a tolerance.
+/// The default is [`Config::least_request`], as in Istio (`loadBalancer.simple`): it needs no tuning, and an endpoint is back as
+/// soon as its ejection ends. Peak-EWMA sees what is slow, and its callers meet fewer failures; why it is not the default
+/// for all stands [beside the figures](super#which-one). Envoy's own default is round robin, Linkerd's peak-EWMA.
 ///
 /// ```
-/// use mesh_core::{Ratio, balance::{Config, Strategy}};
+/// use mesh_core::balance::{Config, Strategy};
 /// use std::time::Duration;
 ///
-/// assert_eq!(Config::default().strategy(), Strategy::PeakEwma);
-/// assert_eq!(Config::default().tolerance(), Ratio::from_percent(200));
+/// assert_eq!(Config::default().strategy(), Strategy::LeastRequest);
 /// let config = Config::peak_ewma().with_decay(Duration::from_secs(5));
 /// assert_eq!(config.decay(), Duration::from_secs(5));
 /// assert_eq!(config.default_rtt(), Duration::from_millis(30));
@@ -306,7 +304,7 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self::peak_ewma().with_tolerance(Ratio::from_percent(200))
+        Self::least_request()
     }
 }
 

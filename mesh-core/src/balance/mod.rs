@@ -92,11 +92,19 @@
 //! | peak-EWMA of 2 | 16, 60, 84 ms | 0.06 % | 36, 108, 135 ms | 0.06 % |
 //! | *the same, tolerance 2* | 15, 56, 78 ms | 0.07 % | 28, 91, 119 ms | 0.06 % |
 //!
-//! So the *default* is peak-EWMA with a tolerance of 2 ([`Config::default`]): as even as least-request, and nearly as quick to
-//! leave what is ill as peak-EWMA. Least-request is the better choice where latency is the request's and not the
-//! endpoint's (a query of a second beside one of a millisecond), and where another proxy's choice is to be matched: a policy
-//! read from Istio's documents keeps Istio's default, least-request. The price of the tolerance: endpoints that are less than twice as
-//! slow as others get as much as those until requests pile up there.
+//! Peak-EWMA with a tolerance of 2 is as even as least-request, and nearly as quick to leave what is ill as peak-EWMA. The
+//! *default* is least-request with ejection all the same ([`Config::default`]), for what the table does not show:
+//!
+//! * A failure counts for 5 s beside answers of milliseconds, and is forgotten by the factor e in 10 s: an endpoint that
+//!   answers in 10 ms is shunned for some 40 s after *one* failure, one that answers in 0.1 ms for 100 s, however short its
+//!   ejection. A machine that is killed and started anew is back with least-request as soon as its ejection ends.
+//! * Where every endpoint fails now and then (one request in ten thousand, say, by a fault that all have), those that
+//!   happened not to fail of late get everything.
+//! * Latency may be the request's and not the endpoint's: a query of a second beside one of a millisecond.
+//!
+//! Take peak-EWMA with a tolerance where endpoints are ill alone and for long, and where the slow one is to be found. The
+//! price of the tolerance: endpoints that are less than twice as slow as others get as much as those until requests pile
+//! up there. Retries hide from callers most of what fails with least-request: the 0.50 % are of attempts.
 //!
 //! The first command writes this table, and a plot of the shares over time; the others, with other numbers of clients and
 //! of requests a second, the other figures:

@@ -26,13 +26,15 @@ pub struct Host {
     history: Mutex<History>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct History {
     ejections: u32,
     reason: Option<Detector>,
     ejected_at: Timestamp,
-    jitter: Duration,
-    unejected_at: Option<Timestamp>,
+    /// Nanoseconds. These words are few, for a fleet has many hosts.
+    jitter: u64,
+    /// [`Timestamp::MAX`] before the first time.
+    unejected_at: Timestamp,
     /// No longer in the set: never to be ejected again, for nobody would count it back.
     removed: bool,
 }
@@ -52,7 +54,7 @@ impl Host {
             until: AtomicU64::new(0),
             multiplier: AtomicU32::new(0),
             tallies: Tallies::new(),
-            history: Mutex::new(History::default()),
+            history: Mutex::new(History::new()),
         }
     }
 
@@ -87,7 +89,7 @@ impl Host {
 
     /// What chance added to its last ejection.
     pub fn jitter(&self) -> Duration {
-        self.history().jitter
+        Duration::from_nanos(self.history().jitter)
     }
 
     pub(super) fn tallies(&self) -> &Tallies {
@@ -180,7 +182,7 @@ impl Host {
         history.ejections = history.ejections.saturating_add(1);
         history.reason = Some(detector);
         history.ejected_at = now;
-        history.jitter = jitter;
+        history.jitter = u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX);
         self.until.store(until.as_nanos(), Release);
         (until, history.ejections)
     }
@@ -190,7 +192,7 @@ impl Host {
         if !self.is_ejected() {
             return None;
         }
-        history.unejected_at = Some(now);
+        history.unejected_at = now;
         self.until.store(0, Release);
         self.runs.store(0, Relaxed);
         self.local_run.store(0, Relaxed);
@@ -203,7 +205,7 @@ impl Host {
             return;
         }
         let history = self.history();
-        let healthy = config.rules().shrinks(now, history.unejected_at, config.interval());
+        let healthy = config.rules().shrinks(now, history.unejected_at(), config.interval());
         let multiplier = self.multiplier();
         if healthy && multiplier > 0 && !self.is_ejected() {
             self.multiplier.store(multiplier - 1, Relaxed);
@@ -219,6 +221,21 @@ impl Host {
 }
 
 impl History {
+    fn new() -> Self {
+        Self {
+            ejections: 0,
+            reason: None,
+            ejected_at: Timestamp::ZERO,
+            jitter: 0,
+            unejected_at: Timestamp::MAX,
+            removed: false,
+        }
+    }
+
+    fn unejected_at(&self) -> Option<Timestamp> {
+        Some(self.unejected_at).filter(|at| *at < Timestamp::MAX)
+    }
+
     pub(super) fn is_removed(&self) -> bool {
         self.removed
     }

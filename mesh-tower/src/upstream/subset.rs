@@ -195,7 +195,7 @@ impl Subset {
 
     /// What an endpoint says of itself.
     pub(super) fn on_report(&self, now: Timestamp, endpoint: &EndpointState, report: &Report) {
-        endpoint.reported.on_report(self.policy.balance().report(), now, report);
+        endpoint.reported().on_report(self.policy.balance().report(), now, report);
     }
 
     #[cold]
@@ -240,7 +240,6 @@ pub(crate) struct EndpointState {
     /// When it came into rotation: it was listed, or was let back after an ejection.
     pub(super) since: Since,
     pub(super) told: Told,
-    reported: Reported,
     written: Written,
 }
 
@@ -251,6 +250,7 @@ struct Written {
     load: Load,
     successes: AtomicU64,
     failures: AtomicU64,
+    reported: Reported,
 }
 
 impl EndpointState {
@@ -267,11 +267,11 @@ impl EndpointState {
             unwell: AtomicBool::new(!is_well),
             since: Since::new(now),
             told: Told::default(),
-            reported: Reported::new(),
             written: Written {
                 load: Load::new(),
                 successes: AtomicU64::new(0),
                 failures: AtomicU64::new(0),
+                reported: Reported::new(),
             },
         }
     }
@@ -299,7 +299,7 @@ impl EndpointState {
 
     /// What it says of itself.
     pub(super) fn reported(&self) -> &Reported {
-        &self.reported
+        &self.written.reported
     }
 
     pub(super) fn set_well(&self, well: bool) {
@@ -344,6 +344,6 @@ impl<S> Candidate for Member<S> {
     }
 
     fn reported(&self) -> Option<&Reported> {
-        Some(&self.state.reported)
+        Some(self.state.reported())
     }
 }

@@ -2,9 +2,10 @@
 
 use std::{
     env, fs, io,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -23,6 +24,20 @@ struct Dnsmasq {
     child: Option<Child>,
 }
 
+/// Below the ports that the system hands out: it would give one that is free for a moment to a client of the test beside.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = std::iter::repeat_with(|| {
+        let nth = std::process::id().wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Relaxed));
+        20_000 + u16::try_from(nth % 10_000).expect("less")
+    });
+    let is_free = |port: &u16| {
+        let address = ("127.0.0.1", *port);
+        UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok()
+    };
+    ports.by_ref().take(10_000).find(is_free).expect("a free port")
+}
+
 impl Dnsmasq {
     /// `None` if it is not installed.
     fn install(test: &str, ttl: u32) -> Option<Self> {
@@ -33,8 +48,7 @@ impl Dnsmasq {
             eprintln!("{test}: skipped, for dnsmasq is not installed (Debian: dnsmasq-base)");
             return None;
         };
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        let port = socket.local_addr().expect("bound").port();
+        let port = free_port();
         let directory = env::temp_dir().join(format!("mesh-dns-{}-{port}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory for the hosts");
         let hosts = directory.join("hosts");
