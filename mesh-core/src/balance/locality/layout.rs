@@ -136,15 +136,38 @@ impl Layout {
                 levels.push(Level { groups });
             }
         }
-        let mut priorities = vec![None; count];
-        for (priority, level) in levels.iter().enumerate() {
-            for &endpoint in level.groups.iter().flat_map(|group| &group.endpoints) {
-                priorities[endpoint] = Some(priority);
-            }
-        }
+        let priorities = priorities(&levels, count);
         let is_weighted = config.is_enabled() && config.has_weighted_localities(can_fail_over);
         let zone_routing = config.zone_routing().filter(|_| config.is_enabled()).copied();
         Self { levels, priorities, is_weighted, zone_routing }
+    }
+
+    /// Sorts `endpoints` by their own [priority](Endpoint::with_priority) alone, for who does not look at localities: those of a
+    /// priority are one group, and their localities are not read, which takes most of the time that [`Layout::new`] takes.
+    ///
+    /// ```
+    /// use mesh_core::{Endpoint, balance::locality::Layout};
+    ///
+    /// let endpoints = [("a:80", 1), ("b:80", 0), ("c:80", 1)];
+    /// let endpoints = endpoints.map(|(address, of)| Endpoint::new(address).with_priority(of));
+    /// let layout = Layout::by_priority(&endpoints);
+    /// assert_eq!(layout.priorities(), [Some(1), Some(0), Some(1)]);
+    /// assert_eq!(layout.levels()[1].groups()[0].endpoints(), [0, 2]);
+    /// ```
+    pub fn by_priority<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Self {
+        let mut sorted: BTreeMap<u32, Group> = BTreeMap::new();
+        let mut count = 0;
+        for (index, endpoint) in endpoints.into_iter().enumerate() {
+            let group = sorted.entry(endpoint.priority());
+            let group = group.or_insert_with(|| Group::empty(&Locality::default()));
+            group.weight = group.weight.saturating_add(endpoint.weight().get());
+            group.endpoints.push(index);
+            count = index + 1;
+        }
+        let levels: Vec<_> =
+            sorted.into_values().map(|group| Level { groups: vec![group] }).collect();
+        let priorities = priorities(&levels, count);
+        Self { levels, priorities, is_weighted: false, zone_routing: None }
     }
 
     /// The priorities, from 0 on; each has an endpoint.
@@ -167,6 +190,17 @@ impl Layout {
     pub fn zone_routing(&self) -> Option<&ZoneRouting> {
         self.zone_routing.as_ref()
     }
+}
+
+/// Of each of `count` endpoints.
+fn priorities(levels: &[Level], count: usize) -> Vec<Option<usize>> {
+    let mut priorities = vec![None; count];
+    for (priority, level) in levels.iter().enumerate() {
+        for &endpoint in level.groups.iter().flat_map(|group| &group.endpoints) {
+            priorities[endpoint] = Some(priority);
+        }
+    }
+    priorities
 }
 
 impl Level {

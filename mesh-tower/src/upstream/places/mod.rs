@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use mesh_core::{
     Endpoint, Ratio, Rng, Timestamp,
     balance::{
-        locality::{self, Caller, Layout},
+        locality::{Caller, Layout},
         priority::Attempted,
         subset::{self, Id, Metadata, Subsets},
     },
@@ -190,9 +190,11 @@ impl Around<'_> {
     /// The priorities and localities of some endpoints. Within a subset by labels localities weigh nothing, as in Envoy.
     fn layout<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>, is_whole: bool) -> Layout {
         let policy = &self.subset.policy;
-        let locality = policy.locality().cloned();
-        let mut locality =
-            locality.unwrap_or_else(|| locality::Config::failover().with_enabled(false));
+        let Some(mut locality) =
+            policy.locality().filter(|locality| locality.is_enabled()).cloned()
+        else {
+            return Layout::by_priority(endpoints);
+        };
         if !is_whole {
             locality = locality.with_weighted_localities(false);
         }
