@@ -209,7 +209,7 @@ fn a_pick_costs_the_same_however_many_there_are() {
 #[test]
 fn the_config_can_be_replaced() {
     let balancer = Balancer::default();
-    assert_eq!(balancer.config().strategy(), Strategy::PeakEwma);
+    assert_eq!(balancer.config().strategy(), Strategy::LeastRequest);
     for config in ALL {
         let config = config().with_decay(Duration::from_secs(3));
         balancer.set_config(&config);

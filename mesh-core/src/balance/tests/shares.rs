@@ -140,7 +140,7 @@ fn the_check_catches_weights_that_only_scale_the_load() {
 }
 
 fn tolerant() -> Config {
-    Config::peak_ewma().with_tolerance(crate::Ratio::from_percent(200))
+    Config::peak_ewma().with_tolerance(Ratio::from_percent(200))
 }
 
 #[test]
