@@ -32,15 +32,14 @@ pub(crate) fn clean_response(version: Version, headers: &mut HeaderMap) {
 }
 
 fn clean(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(CONNECTION) {
-        for name in connection.to_str().unwrap_or_default().split(',') {
-            // A name that is none cannot be the name of a header here.
-            if let Ok(name) = HeaderName::try_from(name.trim()) {
-                headers.remove(name);
-            }
-        }
+    let lines = headers.get_all(CONNECTION).iter().map(|line| line.to_str().unwrap_or_default());
+    let names = lines.flat_map(|line| line.split(','));
+    // A name that is none cannot be the name of a header here.
+    let names: Vec<_> = names.filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect();
+    for name in names {
+        headers.remove(name);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
 }

@@ -88,11 +88,11 @@ impl Stack {
     }
 
     /// The service of one connection. Who may not is told so before he costs anything.
-    pub(crate) fn serve(&self, connected: &Connected) -> Authorize<Server<Application>, Known> {
+    pub(crate) fn serve(&self, connected: &Connected) -> Cleaned {
         let known = Known { connected: connected.clone(), port: self.port };
         let target = self.target.clone();
         let application = Application { target, caller: caller(connected) };
-        self.policies.with_caller(known).layer(self.server.layer(application))
+        Cleaned(self.policies.with_caller(known).layer(self.server.layer(application)))
     }
 }
 
@@ -148,6 +148,26 @@ pub(crate) fn server_mode(mode: MtlsMode) -> ServerMode {
     }
 }
 
+/// Takes off what belongs to the connection, before anybody judges the request: a caller names headers there, and what was
+/// judged by a header must not go on without it.
+#[derive(Clone)]
+pub(crate) struct Cleaned(Authorize<Server<Application>, Known>);
+
+impl Service<Request<Incoming>> for Cleaned {
+    type Response = <Authorize<Server<Application>, Known> as Service<Request<Incoming>>>::Response;
+    type Error = <Authorize<Server<Application>, Known> as Service<Request<Incoming>>>::Error;
+    type Future = <Authorize<Server<Application>, Known> as Service<Request<Incoming>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<Request<Incoming>>::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        clean_request(request.version(), request.headers_mut());
+        self.0.call(request)
+    }
+}
+
 /// The service of one inbound connection.
 #[derive(Clone)]
 pub(crate) struct Application {
@@ -170,7 +190,6 @@ impl Service<Request<Incoming>> for Application {
             Some(caller) => drop(request.headers_mut().insert(CLIENT_CERT, caller.clone())),
             None => drop(request.headers_mut().remove(CLIENT_CERT)),
         }
-        clean_request(request.version(), request.headers_mut());
         Forward::new(&mut self.target, request.map(ReplayBody::once))
     }
 }

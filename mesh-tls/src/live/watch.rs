@@ -295,7 +295,7 @@ impl Watch {
 /// Nine to eleven tenths of `age`: connections that came in one moment do not all come back in one.
 fn jittered(age: Duration, chance: u16) -> Duration {
     let tenth = age / 10;
-    age - tenth + tenth.mul_f64(2.0 * f64::from(chance) / f64::from(u16::MAX))
+    (age - tenth).saturating_add(tenth.mul_f64(2.0 * f64::from(chance) / f64::from(u16::MAX)))
 }
 
 /// The standard library's seed of hash maps: good enough to spread connections, and no dependency.

@@ -108,6 +108,8 @@ async fn run(
                 shared.counters.add(super::Counter::SourceErrors);
                 shared.report(&error);
                 if let Some(trust) = error.trust() {
+                    // What waits for its time may trust more than this.
+                    early = None;
                     shared.narrow(trust);
                 }
                 drop(shared);

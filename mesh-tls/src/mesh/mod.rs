@@ -263,7 +263,12 @@ impl Shared {
             let error = origin.into_iter().fold(error, |error, origin| origin.blame(error));
             self.counters.add(Counter::UpdatesRefused);
             self.report(&error);
-            if error.kind().is_about_the_own_certificate() {
+            // The bundle of another trust domain, beside a certificate of another one, takes nothing from ours.
+            let is_ours = |known: &Arc<Generation>| {
+                trust.bundles.contains_key(&known.own.id().trust_domain())
+            };
+            if error.kind().is_about_the_own_certificate() && previous.as_ref().is_some_and(is_ours)
+            {
                 self.narrow(&trust);
             }
             error

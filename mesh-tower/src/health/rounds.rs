@@ -52,6 +52,8 @@ pub(crate) struct Ended {
     pub(crate) address: Arc<str>,
     pub(crate) report: Report,
     pub(crate) transition: Option<Transition>,
+    /// What follows from all checks so far.
+    pub(crate) is_well: bool,
 }
 
 impl Rounds {
@@ -136,7 +138,8 @@ impl Rounds {
             let (config, verdict) = (&self.settings.config, report.verdict());
             let transition = checked.checker.on_verdict(config, clock(), rng, check, verdict);
             self.due.insert((checked.checker.poll_timeout(), address.clone()));
-            return Poll::Ready(Ended { address, report, transition });
+            let is_well = checked.checker.is_available(config);
+            return Poll::Ready(Ended { address, report, transition, is_well });
         }
     }
 }

@@ -9,7 +9,6 @@ use std::{
 use mesh_core::{
     Endpoint, InvalidConfig, Labels, Rng, Timestamp,
     balance::{Weighted, hash::Rebuild, locality::Caller},
-    health::Transition,
     route::Split,
 };
 use tokio::sync::Notify;
@@ -129,15 +128,14 @@ impl<S: Clone> Writer<S> {
 
     /// An active check of an endpoint has ended.
     pub(super) fn on_check(&mut self, ended: &Ended, now: Timestamp) {
-        let Ended { address, transition, .. } = ended;
-        let is_well = transition.map(|transition| transition == Transition::BecameHealthy);
-        if let Some(is_well) = is_well {
-            self.health.checked.insert(address.clone(), is_well);
-        }
+        let Ended { address, is_well, .. } = ended;
+        let is_well = *is_well;
+        self.health.checked.insert(address.clone(), is_well);
         for Members { subset, members, .. } in &self.subsets {
             let Some(Member { state, .. }) = members.get(address) else { continue };
-            if let Some(is_well) = is_well {
-                if is_well && !state.is_well() {
+            // Not by the check's transition: one that was listed anew in between does not know of the last.
+            if is_well != state.is_well() {
+                if is_well {
                     state.since.on_available(now);
                 }
                 state.set_well(is_well);

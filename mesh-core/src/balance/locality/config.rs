@@ -218,7 +218,10 @@ impl Config {
                 (of_labels(labels), 0)
             }
             Kind::Failover(regions, labels) => {
-                let by_locality = if own.region() != its.region() {
+                let by_locality = if *own == Locality::default() {
+                    // Of who does not know where he is, nobody is near: all are as far.
+                    0
+                } else if own.region() != its.region() {
                     3 + usize::from(
                         fails_over_to(regions, own).is_some_and(|to| to != its.region()),
                     )

@@ -35,7 +35,13 @@ impl Lists {
                 .map(CertRevocationList::from)
                 .map_err(|e| MaterialError::bad_crl(index + 1, &e.to_string()))
         };
-        let lists = ders.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
+        let lists: Vec<_> = ders.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
+        // Of several lists of one issuer only the first is ever looked at: who is named in another would pass.
+        for (index, list) in lists.iter().enumerate() {
+            if lists[..index].iter().any(|before| before.issuer() == list.issuer()) {
+                return Err(MaterialError::bad_crl(index + 1, "a second list of one issuer"));
+            }
+        }
         Ok(Self { lists, revocation })
     }
 
