@@ -80,6 +80,15 @@ mod tests {
     }
 
     #[test]
+    fn every_line_that_names_headers_is_heard() {
+        let mut request = headers(&[("x-mine", "1"), ("x-yours", "1"), ("x-ours", "1")]);
+        request.append("connection", HeaderValue::from_static("x-mine"));
+        request.append("connection", HeaderValue::from_static("close, x-yours"));
+        clean_request(Version::HTTP_11, &mut request);
+        assert_eq!(request, headers(&[("x-ours", "1")]));
+    }
+
+    #[test]
     fn another_te_is_not_passed_on() {
         let mut request = headers(&[("te", "gzip")]);
         clean_request(Version::HTTP_11, &mut request);

@@ -15,9 +15,10 @@
 //!
 //! The defaults are Envoy's (`crl` in `CertificateValidationContext`): who has lists for one issuer needs them for all.
 //! With bundles of several trust domains that is often not so, and `allow_unknown` is the setting for it. Roots are
-//! not looked up: a root goes by leaving the bundle.
+//! not looked up: a root goes by leaving the bundle. Two different lists of one issuer are refused when they are loaded, and
+//! the last good state stays: only one of them would ever be asked.
 //!
-//! What it does not do: it does not fetch lists, and knows neither delta lists, nor indirect ones, nor OCSP.
+//! What it does not do: it does not fetch lists, and knows neither delta lists, nor indirect ones, nor lists in parts, nor OCSP.
 //!
 //! ```
 //! use mesh_tls::Revocation;

@@ -17,6 +17,8 @@ use std::{
 
 use mesh_tls::{
     DevCa, DevIdentity, FileSource, IdentitySource, MaterialErrorKind, MeshTls, SourceEvent,
+    clock::{Clock, ManualClock, SystemClock},
+    pki_types::UnixTime,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use support::{Echo, PATIENCE, TempDir, ca, eventually, mesh, only, ping, tcp};
@@ -302,4 +304,28 @@ async fn a_federated_bundle_does_not_take_the_place_of_our_own() {
     let twice = with("other.test").federated_bundle(domain("other.test"), dir.join("ca.crt"));
     let error = { twice }.next().await.unwrap_err();
     assert_eq!(error.kind(), &MaterialErrorKind::TwoBundles(domain("other.test")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_that_was_taken_back_does_not_return_with_a_leaf_whose_time_has_come() {
+    let (stays, goes) = (ca(), ca());
+    let both = format!("{}{}", stays.bundle_pem(), goes.bundle_pem());
+    let (start, dir) = (SystemClock::new().now(), TempDir::new("early"));
+    let clock = Arc::new(ManualClock::new(start));
+    stays.issue("/server").unwrap().with_bundle_pem(both.clone()).write_to(dir.path()).unwrap();
+    let mesh = MeshTls::builder(source(dir.path())).clock(Arc::clone(&clock));
+    let mesh = mesh.spawn().await.unwrap();
+
+    let later = UnixTime::since_unix_epoch(Duration::from_secs(start.as_secs() + 120));
+    let early = stays.issue_for("/server", later, Duration::from_secs(7200)).unwrap();
+    early.with_bundle_pem(both).write_to(dir.path()).unwrap();
+    eventually("it waits for its time", || mesh.stats().updates_refused > 0).await;
+    assert_eq!(mesh.stats().generation, 1);
+    // One root less, beside a leaf that cannot be read.
+    fs::write(dir.join("tls.crt"), "garbage").unwrap();
+    fs::write(dir.join("ca.crt"), stays.bundle_pem()).unwrap();
+    generation(&mesh, 2).await;
+    clock.advance(Duration::from_secs(120));
+    time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(mesh.stats().generation, 2, "the root would be back");
 }

@@ -264,6 +264,26 @@ async fn what_is_listed_again_begins_anew() {
     assert!(world.asked("a:1").len() <= asked + 1, "nobody asks who is gone");
 }
 
+/// The driver has not looked in between: its checks go on as if nothing had been, and say nothing new.
+#[tokio::test(start_paused = true)]
+async fn what_is_listed_again_at_once_learns_of_its_checks() {
+    for trusts in [true, false] {
+        for is_well in [true, false] {
+            let world = World::default();
+            let report = if is_well { Report::passed() } else { Report::unhealthy("no") };
+            world.says("a:1", Some(report));
+            let config = steady().with_trust_until_checked(trusts);
+            let shop = upstream!(world, config, ["a:1"]);
+            sleep(SECOND / 10).await;
+            shop.remove_endpoint("a:1");
+            shop.insert_endpoint(Endpoint::new("a:1"));
+            sleep(2 * SECOND).await;
+            let expected = if is_well { "a:1" } else { "" };
+            assert_eq!(answers!(shop, 1), counts(&[(expected, 1)]), "{trusts}, {is_well}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_verdict_holds_for_every_subset() {
     let world = World::default();

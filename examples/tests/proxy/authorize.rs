@@ -28,6 +28,8 @@ spec:
   rules:
     - from: [{ source: { serviceAccounts: [cart] } }]
       to: [{ operation: { methods: [GET], paths: [/items/*] } }]
+    - to: [{ operation: { paths: [/tenants/*] } }]
+      when: [{ key: 'request.headers[x-tenant]', values: [a] }]
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -99,6 +101,15 @@ async fn curl_is_let_in_and_refused_by_policy() {
         let answer = curl(&https(path), Some(identity), more).await;
         assert_eq!(answer, "403", "{path}");
     }
+    // What was judged by a header does not go on without it, and who has called is never taken away.
+    let dropped = ["--http1.1", "-H", "connection: x-forwarded-client-cert"];
+    let answer = curl(&https("/items/7"), Some(cart), &dropped).await;
+    assert!(answer.contains(caller), "{answer}");
+    let dropped = ["--http1.1", "-H", "x-tenant: a", "-H", "connection: x-tenant"];
+    assert_eq!(curl(&https("/tenants/a"), Some(cart), &dropped).await, "403");
+    let answer = curl(&https("/tenants/a"), Some(cart), &dropped[..3]).await;
+    assert!(answer.ends_with("200"), "the control: {answer}");
+
     // No certificate: the mode allows it, the policy does not.
     let answer = curl(&format!("http://{inbound}/items/7"), None, &forged).await;
     assert_eq!(answer, "403");
@@ -111,9 +122,9 @@ async fn curl_is_let_in_and_refused_by_policy() {
     let series = |result: &str, policy: &str| {
         format!("mesh_authorize_total{{layer=\"inbound\",result=\"{result}\",policy=\"{policy}\"}}")
     };
-    assert_eq!(counted(&series("allowed", "shop/readers")), "2");
+    assert_eq!(counted(&series("allowed", "shop/readers")), "4");
     assert_eq!(counted(&series("denied", "shop/no-secrets")), "3");
-    assert_eq!(counted(&series("denied", "")), "7");
+    assert_eq!(counted(&series("denied", "")), "8");
 }
 
 #[tokio::test]
@@ -137,7 +148,7 @@ async fn policies_change_while_it_runs_and_a_bad_one_changes_nothing() {
     let custom = POLICIES.replace("action: DENY", "action: CUSTOM");
     files.write("policies.yaml", &custom.replace("[cart]", "[\"cart\"]"));
     until("it is rejected", async || proxy.log().contains("rejected").then_some(())).await;
-    assert!(proxy.log().contains("policies.yaml:20:"), "{}", proxy.log());
+    assert!(proxy.log().contains("policies.yaml:22:"), "{}", proxy.log());
     assert_eq!(status("/items/7").await, "403");
 
     files.write("policies.yaml", POLICIES);
@@ -151,7 +162,7 @@ async fn what_cannot_be_carried_out_keeps_the_proxy_from_starting() {
     for (old, new, line, said) in [
         ("serviceAccounts: [cart]", "requestPrincipals: ['*']", 13, "no token is verified here"),
         ("methods: [GET]", "verbs: [GET]", 14, "operation.verbs: is not supported"),
-        ("action: DENY", "action: CUSTOM", 20, "nobody is here to ask"),
+        ("action: DENY", "action: CUSTOM", 22, "nobody is here to ask"),
     ] {
         files.write("policies.yaml", &POLICIES.replace(old, new));
         // Also where other documents may leave out what is not supported.

@@ -315,6 +315,10 @@ mod tests {
         assert_eq!(jittered(hour, 0), Duration::from_secs(3240));
         assert_eq!(jittered(hour, u16::MAX), Duration::from_secs(3960));
         assert_eq!(jittered(Duration::ZERO, 7), Duration::ZERO);
+        assert!(
+            jittered(Duration::MAX, u16::MAX) >= jittered(Duration::MAX, 0),
+            "never, all the same"
+        );
         let ages: std::collections::BTreeSet<_> =
             (0..20).map(|_| jittered(hour, chance())).collect();
         assert!(ages.len() > 10, "connections must not all end in one moment");

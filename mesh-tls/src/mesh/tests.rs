@@ -70,6 +70,18 @@ fn a_root_that_is_gone_is_gone_although_the_leaf_beside_it_is_bad() {
 }
 
 #[test]
+fn a_wrong_certificate_of_another_trust_domain_takes_nothing_from_ours() {
+    let (ours, friend) = (ca("test.local"), ca("friend.test"));
+    let published = Published::new();
+    assert!(published.publish(material(&ours, &[&ours], &friend)));
+    // Files of somebody else, and bad ones: our own bundle is not among them.
+    let (theirs, rogue) = (ca("other.test"), ca("other.test"));
+    assert!(!published.publish(material(&rogue, &[&theirs], &friend)));
+    assert_eq!(trusts(&published, &ours), Ok(()));
+    assert_eq!(published.shared().current().unwrap().number, 1);
+}
+
+#[test]
 fn a_bundle_with_a_bad_root_changes_nothing() {
     let (stays, goes, friend) = (ca("test.local"), ca("test.local"), ca("friend.test"));
     let published = Published::new();

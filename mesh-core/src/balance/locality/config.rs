@@ -212,14 +212,15 @@ impl Config {
     pub(super) fn distance(&self, caller: &Caller, endpoint: &Endpoint) -> (usize, usize) {
         let of_labels = |labels: &ByLabels| labels.distance(caller.labels(), endpoint.labels());
         let (own, its) = (caller.locality(), endpoint.locality());
+        // Of who does not know where he is, nobody is near: all are as far.
+        let is_lost = *own == Locality::default();
         match &self.kind {
             Kind::Distribute(_) => (0, 0),
             Kind::Failover(regions, labels) if !labels.is_empty() && regions.is_empty() => {
                 (of_labels(labels), 0)
             }
             Kind::Failover(regions, labels) => {
-                let by_locality = if *own == Locality::default() {
-                    // Of who does not know where he is, nobody is near: all are as far.
+                let by_locality = if is_lost {
                     0
                 } else if own.region() != its.region() {
                     3 + usize::from(
@@ -233,7 +234,7 @@ impl Config {
                 (of_labels(labels), by_locality)
             }
             Kind::ZoneAware(regions, labels, _) => {
-                let by_region = if own.region() == its.region() {
+                let by_region = if is_lost || own.region() == its.region() {
                     0
                 } else if fails_over_to(regions, own) == Some(its.region()) {
                     1

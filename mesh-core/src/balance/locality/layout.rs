@@ -96,8 +96,9 @@ pub struct Group {
 }
 
 impl Layout {
-    /// Sorts `endpoints`: by their own [priority](Endpoint::with_priority), then by distance. `can_fail_over` is whether anything can find an endpoint to be unwell (Istio wants
-    /// `outlierDetection`), or failover is [forced](super::Effective::is_forced); if not, distance counts for nothing.
+    /// Sorts `endpoints`: by their own [priority](Endpoint::with_priority), then by distance. `can_fail_over` is whether
+    /// anything can find an endpoint to be unwell (Istio wants `outlierDetection`), or failover is
+    /// [forced](super::Effective::is_forced); if not, distance counts for nothing.
     pub fn new<'a>(
         config: &Config,
         caller: &Caller,
@@ -113,8 +114,7 @@ impl Layout {
             let locality = endpoint.locality();
             let groups = sorted.entry((endpoint.priority(), distance)).or_default();
             let group = groups.entry(locality).or_insert_with(|| Group::empty(locality));
-            group.weight = group.weight.saturating_add(endpoint.weight().get());
-            group.endpoints.push(index);
+            group.add(index, endpoint);
             count = index + 1;
         }
         let entry = Some(config).filter(|config| config.is_enabled());
@@ -160,8 +160,7 @@ impl Layout {
         for (index, endpoint) in endpoints.into_iter().enumerate() {
             let group = sorted.entry(endpoint.priority());
             let group = group.or_insert_with(|| Group::empty(&Locality::default()));
-            group.weight = group.weight.saturating_add(endpoint.weight().get());
-            group.endpoints.push(index);
+            group.add(index, endpoint);
             count = index + 1;
         }
         let levels: Vec<_> =
@@ -213,6 +212,11 @@ impl Level {
 impl Group {
     fn empty(locality: &Locality) -> Self {
         Self { locality: locality.clone(), weight: 0, endpoints: Vec::new() }
+    }
+
+    fn add(&mut self, index: usize, endpoint: &Endpoint) {
+        self.weight = self.weight.saturating_add(endpoint.weight().get());
+        self.endpoints.push(index);
     }
 
     /// Where they run.

@@ -354,3 +354,18 @@ fn endpoints_have_priorities_of_their_own() {
     assert_eq!(priorities(&endpoints, true), [Some(2), Some(1), Some(0), Some(3)]);
     assert_eq!(priorities(&endpoints, false), [Some(1), Some(0), Some(0), Some(1)]);
 }
+
+/// A list in which some say where they are must not send everything to the others.
+#[test]
+fn who_does_not_know_where_he_is_is_near_to_nobody() {
+    let mut endpoints = in_zones(&["a", "b"]);
+    endpoints.push(Endpoint::new("nowhere:80"));
+    let routing = Config::zone_aware(ZoneRouting::default());
+    for config in [Config::failover(), routing] {
+        let priorities =
+            |caller: &Caller| Layout::new(&config, caller, true, &endpoints).priorities().to_vec();
+        assert_eq!(priorities(&Caller::default()), [Some(0); 3], "{config:?}");
+        // The twin: of who knows, some are near.
+        assert!(priorities(&Caller::at(at("eu", "a"))).contains(&Some(1)), "{config:?}");
+    }
+}

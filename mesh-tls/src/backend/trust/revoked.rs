@@ -38,7 +38,10 @@ impl Lists {
         let lists: Vec<_> = ders.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
         // Of several lists of one issuer only the first is ever looked at: who is named in another would pass.
         for (index, list) in lists.iter().enumerate() {
-            if lists[..index].iter().any(|before| before.issuer() == list.issuer()) {
+            let is_another = |before: usize| {
+                lists[before].issuer() == list.issuer() && ders[before] != ders[index]
+            };
+            if (0..index).any(is_another) {
                 return Err(MaterialError::bad_crl(index + 1, "a second list of one issuer"));
             }
         }

@@ -150,3 +150,20 @@ fn what_is_no_list_is_refused_when_it_is_loaded() {
     let error = TrustStore::new(&trust, Revocation::new()).unwrap_err();
     assert!(error.to_string().contains("revocation list 2"), "{error}");
 }
+
+/// webpki asks the first list that bears the issuer's name: who is named in the second only would pass.
+#[test]
+fn a_second_list_of_one_issuer_is_refused_when_it_is_loaded() {
+    let chain = Chain::new(signing_lists("top"));
+    let (old, new) = (list(&chain.middle, 99, 2031), list(&chain.middle, LEAF, 2031));
+    let load = |crls: [&CertificateRevocationListDer<'static>; 2]| {
+        let crls = crls.map(Clone::clone).to_vec();
+        TrustStore::new(&Trust { bundles: BTreeMap::new(), crls }, Revocation::new())
+    };
+    for both in [[&old, &new], [&new, &old]] {
+        let error = load(both).unwrap_err();
+        assert!(error.to_string().contains("revocation list 2"), "{error}");
+    }
+    assert!(load([&new, &new]).is_ok(), "the same once more says nothing else");
+    assert!(load([&new, &list(&chain.top, 99, 2031)]).is_ok(), "of another issuer");
+}
