@@ -318,7 +318,7 @@ async fn each_mistake_with_files_is_told_with_its_cure() {
     }
     let dir = TempDir::new("forbidden");
     good.write_to(dir.path()).unwrap();
-    let nobody = std::os::unix::fs::PermissionsExt::from_mode(0);
+    let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o000);
     fs::set_permissions(dir.join("tls.key"), nobody).unwrap();
     if fs::File::open(dir.join("tls.key")).is_ok() {
         return eprintln!("skipped: whoever runs this may read everything");
