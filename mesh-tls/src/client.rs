@@ -33,7 +33,7 @@ use tower_service::Service;
 pub use hyper_util::client::legacy::connect::HttpConnector;
 
 use crate::{
-    backend::{self, ClientSettings, capture, classify, tls_info},
+    backend::{self, ClientSettings, capture, classify, proved, tls_info},
     error::{BoxError, ConnectError, ConnectErrorKind},
     info::ConnInfo,
     live::{Ending, Judge, Watch},
@@ -41,7 +41,6 @@ use crate::{
     policy::PeerPolicy,
     prefixed::Prefixed,
     stream::MeshStream,
-    svid,
 };
 
 /// A handshake is two round trips and a millisecond of work; five seconds is a lost packet or two.
@@ -377,11 +376,12 @@ impl Handshake {
         let name =
             name.unwrap_or_else(|| ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4]))));
         let connect = TlsConnector::from(config).connect(name, Prefixed::new(io));
-        let (result, refusal) = capture(connect).await;
-        let io = result.map_err(|e| ConnectError::from_failure(classify(e, refusal)))?;
+        let (result, verdict) = capture(connect).await;
+        let (io, peer) = match result {
+            Ok(io) => (io, proved(verdict)),
+            Err(error) => return Err(ConnectError::from_failure(classify(error, verdict))),
+        };
         let state = io.get_ref().1;
-        let leaf = state.peer_certificates().and_then(|chain| chain.first());
-        let peer = leaf.and_then(|leaf| svid::check_peer(leaf, &self.policy).ok());
         let addresses = (
             addresses.as_ref().map(HttpInfo::remote_addr),
             addresses.as_ref().map(HttpInfo::local_addr),
@@ -389,7 +389,7 @@ impl Handshake {
         let live = shared.live.register();
         let judge = Judge::client(shared, &generation, self.policy.clone());
         let (of_live, number) = (Arc::clone(&live), generation.number);
-        let tls = tls_info(state, self.settings.server_name());
+        let tls = tls_info(state).asked_for(self.settings.server_name());
         let info = ConnInfo::tls_of(addresses, peer, tls, number, of_live);
         let watch = Watch::client(live, judge, self.drain_grace, state.alpn_protocol());
         Ok(MeshStream::client(io.into(), info, watch, Arc::clone(shared)))

@@ -35,6 +35,8 @@ pub(crate) struct Generation {
 pub(crate) struct Demands {
     pub(super) expected: Option<SpiffeId>,
     pub(super) revocation: Revocation,
+    /// Whether a certificate must have a key usage.
+    pub(super) key_usage: bool,
 }
 
 impl Generation {
@@ -45,7 +47,7 @@ impl Generation {
         demands: &Demands,
         previous: Option<&Self>,
     ) -> Result<Self, MaterialError> {
-        let Demands { expected, revocation } = demands;
+        let Demands { expected, revocation, key_usage } = demands;
         let Material { chain, key, trust: trusted, origin: _ } = material;
         let leaf = chain
             .first()
@@ -56,7 +58,7 @@ impl Generation {
             let (expected, found) = (expected.clone(), own.id().clone());
             return Err(MaterialError::new(MaterialErrorKind::UnexpectedId { expected, found }));
         }
-        let trust = TrustStore::new(&trusted, *revocation)?;
+        let trust = TrustStore::new(&trusted, *revocation)?.requiring_key_usage(*key_usage);
         let only_the_bundle_changed = previous.is_some_and(|previous| previous.leaf == leaf);
         if !only_the_bundle_changed {
             check_own(&chain, &own, &trust, provider)?;
@@ -78,7 +80,8 @@ impl Generation {
         if trusted == self.trusted {
             return Ok(None);
         }
-        let trust = Arc::new(TrustStore::new(&trusted, demands.revocation)?);
+        let trust = TrustStore::new(&trusted, demands.revocation)?;
+        let trust = Arc::new(trust.requiring_key_usage(demands.key_usage));
         Ok(Some(Self {
             number,
             own: self.own.clone(),
