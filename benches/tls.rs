@@ -5,7 +5,7 @@
 //! policy and registers the connection.
 //!
 //! Instructions are the gate: callgrind counts the same on a busy machine. They need valgrind; without it only time is
-//! judged, with more room. In time the cases take turns, each is first in every other round, and the median of the
+//! judged, with room for noise. In time the cases take turns, each is first in every other round, and the median of the
 //! rounds' own ratios counts.
 
 #![expect(clippy::print_stdout, reason = "a report")]
@@ -39,10 +39,14 @@ const CALL: usize = 200;
 /// So many of each are counted: a signature takes more or fewer instructions by chance, by a thousandth over all.
 const COUNTED_HANDSHAKES: u32 = 40;
 const COUNTED_CALLS: u32 = 500;
-/// The bar, and where instructions fail.
+/// The bar, in time, for both.
 const BAR: f64 = 1.05;
-/// Where time fails: the median of ratios of a loaded machine was seen to lie 0.04 beside the true one, either way.
+/// Where time fails: on a busy machine medians were seen 0.04 beside the one of a quiet run, either way.
 const TIME_LIMIT: f64 = 1.10;
+/// Where the instructions of a handshake and of a call fail. A handshake's are those of cryptography, which are many and
+/// quick, the more so under valgrind, whose processor has no instructions for SHA and long multiplication; what mesh-tls
+/// adds is reading, whose instructions take three times as long. 1.030 was 1.09 in time, and 1.010 is 1.035.
+const LIMITS: [f64; 2] = [1.015, 1.06];
 
 /// Both sides of one kind.
 struct Bare {
@@ -71,12 +75,14 @@ fn main() -> ExitCode {
     }
     let counted = instructions();
     let in_time = runtime.block_on(times());
-    let over = |ratios: [f64; 2], limit: f64| ratios.into_iter().any(|ratio| ratio > limit);
-    let failed = counted.is_some_and(|ratios| over(ratios, BAR)) || over(in_time, TIME_LIMIT);
-    println!(
-        "\nBar: {BAR} in instructions, {TIME_LIMIT} in time: {}",
-        if failed { "**over**" } else { "met" }
-    );
+    let over = |ratios: [f64; 2], limits: [f64; 2]| {
+        ratios.into_iter().zip(limits).any(|(ratio, limit)| ratio > limit)
+    };
+    let many = counted.is_some_and(|ratios| over(ratios, LIMITS));
+    let failed = many || over(in_time, [TIME_LIMIT; 2]);
+    let met = in_time.map(|ratio| if ratio > BAR { ", **over**" } else { "" });
+    println!("\nBar: {BAR} in time: {:.3}{}, {:.3}{}", in_time[0], met[0], in_time[1], met[1]);
+    println!("It fails over {LIMITS:?} in instructions, and over {TIME_LIMIT} in time.");
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
@@ -109,7 +115,7 @@ fn instructions() -> Option<[f64; 2]> {
     let call = row("call", each(6, COUNTED_CALLS), each(7, COUNTED_CALLS));
     let twin = each(3, COUNTED_HANDSHAKES)[0] / bare[0];
     println!("\nThe broken twin, a chain verified once more: {twin:.3}\n");
-    assert!(twin > BAR, "the bar does not see a chain that is verified twice");
+    assert!(twin > LIMITS[0], "a chain that is verified twice must be seen");
     Some([handshake, call])
 }
 

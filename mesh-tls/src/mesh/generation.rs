@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rustls::{ClientConfig, Error, ServerConfig};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::{
-    backend::{OwnKey, PeerVerifier, Provider, Role, TrustStore},
+    backend::{self, ClientSettings, Configs, OwnKey, PeerVerifier, Provider, Role, TrustStore},
     error::{MaterialError, MaterialErrorKind, Untrusted},
     id::SpiffeId,
     info::PeerIdentity,
@@ -28,7 +29,11 @@ pub(crate) struct Generation {
     trusted: Trust,
     leaf: CertificateDer<'static>,
     provider: Provider,
+    clients: Configs<(PeerPolicy, Arc<ClientSettings>), ClientConfig>,
+    servers: Configs<(Arc<PeerPolicy>, Alpn, bool), ServerConfig>,
 }
+
+type Alpn = Arc<[Vec<u8>]>;
 
 /// What is asked of every generation.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +71,8 @@ impl Generation {
         warn_of_expired_roots(&trusted.bundles, provider.clock.now());
         let own_key = OwnKey::new(chain, key, provider)?;
         let (trust, provider) = (Arc::new(trust), provider.clone());
-        Ok(Self { number, own, own_key, trust, trusted, leaf, provider })
+        let (clients, servers) = (Configs::default(), Configs::default());
+        Ok(Self { number, own, own_key, trust, trusted, leaf, provider, clients, servers })
     }
 
     /// The same identity, trusting only whom `trust` trusts too; `None` when that is what it does already.
@@ -90,7 +96,35 @@ impl Generation {
             trusted,
             leaf: self.leaf.clone(),
             provider: self.provider.clone(),
+            clients: Configs::default(),
+            servers: Configs::default(),
         }))
+    }
+
+    /// What a client of this generation shakes hands with.
+    pub(crate) fn client_config(
+        &self,
+        policy: &PeerPolicy,
+        settings: &Arc<ClientSettings>,
+    ) -> Result<Arc<ClientConfig>, Error> {
+        self.clients.get((policy.clone(), Arc::clone(settings)), |(policy, settings)| {
+            let verifier = self.verifier(policy, true);
+            backend::client(&self.provider, &self.own_key, verifier, settings)
+        })
+    }
+
+    /// What a server of this generation shakes hands with. `mandatory`: whether a client must have a certificate.
+    pub(crate) fn server_config(
+        &self,
+        policy: &Arc<PeerPolicy>,
+        alpn: &Alpn,
+        mandatory: bool,
+    ) -> Result<Arc<ServerConfig>, Error> {
+        let key = (Arc::clone(policy), Arc::clone(alpn), mandatory);
+        self.servers.get(key, |(policy, alpn, mandatory)| {
+            let verifier = self.verifier(policy, *mandatory);
+            backend::server(&self.provider, &self.own_key, verifier, alpn)
+        })
     }
 
     pub(crate) fn verifier(&self, policy: &PeerPolicy, mandatory: bool) -> PeerVerifier {
