@@ -206,6 +206,27 @@ async fn an_expired_own_identity_fails_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn a_server_whose_certificate_has_expired_leaves_the_judgement_to_its_clients() {
+    let ours = ca();
+    let now = SystemClock::new().now();
+    let clock = Arc::new(ManualClock::new(now));
+    let (source, _handle) = StaticSource::new(material(&ours, "/server"));
+    let builder = MeshTls::builder(source).clock(Arc::clone(&clock));
+    let server = builder.spawn().await.unwrap();
+    let echo = Echo::start(&server.acceptor(only("/client"))).await;
+    clock.advance(Duration::from_secs(3601));
+    let long = ours.issue_for("/client", now, Duration::from_secs(10_000)).unwrap();
+    // To this client's clock it has not: the two differ by an hour, and either may be right.
+    let client = mesh_of(long.material().unwrap()).await.0;
+    let mut stream = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+    ping(&mut stream).await.unwrap();
+    let (source, _handle) = StaticSource::new(long.material().unwrap());
+    let client = MeshTls::builder(source).clock(clock).spawn().await.unwrap();
+    let error = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap_err();
+    assert_eq!(error.kind(), &ConnectErrorKind::PeerUntrusted(Untrusted::Expired));
+}
+
+#[tokio::test]
 async fn without_an_identity_both_sides_fail_closed() {
     let ours = ca();
     let (source, handle) = StaticSource::new(material(&ours, "/server"));
