@@ -324,7 +324,7 @@ async fn a_rejection_reaches_the_first_request_however_the_server_closes() {
     let ours = ca();
     let identity = ours.issue("/caller").unwrap();
     let both = format!("{}{bundle}", identity.bundle_pem());
-    let caller = support::mesh_of(identity.with_bundle_pem(both).material().unwrap()).await.0;
+    let caller = mesh_of(identity.with_bundle_pem(both).material().unwrap()).await.0;
     for alpn in ["h2", "http/1.1"] {
         for attempt in 0..25 {
             let client = client_of(caller.connector(only("/server")).with_alpn([alpn]));
