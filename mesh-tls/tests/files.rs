@@ -330,6 +330,22 @@ async fn each_mistake_with_files_is_told_with_its_cure() {
 }
 
 #[tokio::test]
+async fn a_key_that_everybody_may_read_is_a_warning_and_is_taken() {
+    let dir = TempDir::new("open");
+    ca().issue("/a").unwrap().write_to(dir.path()).unwrap();
+    for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(dir.join("tls.key"), mode).unwrap();
+        let said = support::Said::default();
+        let listening = said.listen();
+        let mut source = source(dir.path());
+        assert!(matches!(source.next().await, Ok(SourceEvent::Update(_))));
+        drop(listening);
+        assert_eq!(said.text().contains("may read or replace the private key"), warned);
+    }
+}
+
+#[tokio::test]
 async fn one_file_may_hold_both_certificate_and_key() {
     let ours = ca();
     let dir = TempDir::new("one");

@@ -195,3 +195,43 @@ fn ten_thousand_rotations_leave_one_generation_and_no_memory_behind() {
         .collect();
     assert_eq!(alive(&generations), held.len());
 }
+
+#[tokio::test]
+async fn what_handshakes_hold_of_a_generation_goes_with_their_last_connection() {
+    let (ours, friend) = (ca("test.local"), ca("friend.test"));
+    let kept = [material(&ours, &[&ours], &friend), material(&ours, &[&ours], &friend)];
+    let [server, client] = [(); 2].map(|()| Published::new());
+    let handle = |of: &Published| MeshTls { shared: Arc::clone(of.shared()) };
+    // They keep the configuration of their last handshake.
+    let acceptor = handle(&server).acceptor(PeerPolicy::any_authenticated());
+    let connector = handle(&client).connector(PeerPolicy::any_authenticated());
+    let (mut stores, mut connections) = (Vec::new(), Vec::new());
+    for round in 0..100 {
+        for side in [&server, &client] {
+            assert!(side.publish(kept[round % 2].duplicate()));
+            stores.push(Arc::downgrade(&side.shared().current().unwrap().trust));
+        }
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let (connected, accepted) = tokio::join!(connector.connect(near), acceptor.accept_io(far));
+        let ends = (connected.unwrap(), accepted.unwrap());
+        if round % 10 == 0 {
+            connections.push(ends);
+        }
+    }
+    let alive = || stores.iter().filter(|store| store.strong_count() > 0).count();
+    let held = alive();
+    assert!(held <= 2 * connections.len() + 2, "{held} for {} connections", connections.len());
+    drop(connections);
+    assert_eq!(alive(), 2, "the one in use, of each side");
+    // The broken twin: a list of all configurations that there ever were, as a cache by generation would be.
+    let hoard: Vec<_> = (0..5)
+        .map(|round| {
+            assert!(server.publish(kept[round % 2].duplicate()));
+            let current = server.shared().current().unwrap();
+            stores.push(Arc::downgrade(&current.trust));
+            current.verifier(&PeerPolicy::any_authenticated(), true)
+        })
+        .collect();
+    let alive = stores.iter().filter(|store| store.strong_count() > 0).count();
+    assert!(alive > hoard.len(), "{alive}");
+}

@@ -27,7 +27,7 @@
 //! Until its first byte a connection has no TLS state. Measured with both ends in one process, and without what the
 //! system's kernel holds: 2.4 KiB for a silent connection, 15 KiB for one in the middle of an ordinary hello, 62 KiB for one
 //! whose hello is about as long as rustls reads (64 KiB) and does not end. So a listener whose 1,024 places are all held by
-//! the worst costs 62 MiB, and never more.
+//! the worst costs 62 MiB.
 //!
 //! # Modes and ports
 //!

@@ -23,6 +23,9 @@
 //! written one after the other is refused until the second file is there too. To never be refused, write one file that
 //! holds both and rename it into place, or swap directories as Kubernetes does.
 //!
+//! A key file that others than its owner and group may read or write is a warning at the start, and no more: Kubernetes mounts
+//! secrets so unless told otherwise (`defaultMode`).
+//!
 //! Every buffer that held a file is wiped when it is dropped, for one of them is the key.
 //!
 //! What it does not see: a Kubernetes `subPath` mount never changes. Mount the whole directory.
@@ -209,6 +212,10 @@ impl IdentitySource for FileSource {
                 continue;
             }
             self.doubted = None;
+            #[cfg(unix)]
+            if self.told.is_none() {
+                self.files.warn_of_an_open_key();
+            }
             let parsed = self.files.parse(&contents, self.own.as_ref());
             // Bad contents are remembered too: they are worth one error, not one at every poll.
             self.told = Some(contents);

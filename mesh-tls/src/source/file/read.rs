@@ -44,6 +44,19 @@ impl Files {
         Err(MaterialError::new(MaterialErrorKind::Unsettled).in_file(&self.cert))
     }
 
+    #[cfg(unix)]
+    pub(super) fn warn_of_an_open_key(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        /// Of everybody who is neither the owner nor of the group.
+        const OTHERS: u32 = 0o006;
+        let Ok(metadata) = self.key.metadata() else { return };
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & OTHERS != 0 {
+            let (file, mode) = (self.key.display(), format_args!("{mode:03o}").to_string());
+            tracing::warn!(%file, mode, "everybody on this machine may read or replace the private key; chmod 640 it");
+        }
+    }
+
     fn resolve(&self) -> Vec<Result<PathBuf, io::ErrorKind>> {
         self.paths().map(|path| path.canonicalize().map_err(|error| error.kind())).collect()
     }
