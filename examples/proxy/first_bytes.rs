@@ -102,3 +102,80 @@ impl<I: Write + Unpin> Write for FirstBytes<I> {
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use hyper::{body::Incoming, service::service_fn};
+    use hyper_util::{
+        rt::{TokioExecutor, TokioIo, TokioTimer},
+        server::conn::auto,
+    };
+    use tokio::{
+        io::{AsyncWriteExt, DuplexStream, duplex},
+        time::timeout,
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    /// Whether the connection ends by itself, with hyper's own limits in force.
+    async fn ends<I>(io: I) -> bool
+    where
+        I: Read + Write + Unpin + Send + 'static,
+    {
+        let hello = async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(String::new()));
+        let mut protocol = auto::Builder::new(TokioExecutor::new());
+        protocol.http1().timer(TokioTimer::new()).header_read_timeout(LIMIT);
+        let connection = protocol.serve_connection(io, service_fn(hello));
+        timeout(LIMIT * 5, connection).await.is_ok()
+    }
+
+    async fn after(first: &[u8]) -> (DuplexStream, TokioIo<DuplexStream>) {
+        let (mut near, far) = duplex(1_024);
+        near.write_all(first).await.unwrap();
+        (near, TokioIo::new(far))
+    }
+
+    #[tokio::test]
+    async fn who_never_says_which_http_he_speaks_is_let_go() {
+        for first in [&b""[..], b"P", &PREFACE[..23]] {
+            let (_near, io) = after(first).await;
+            assert!(ends(FirstBytes::new(io, LIMIT)).await, "{first:?}");
+            let (_near, io) = after(first).await;
+            assert!(!ends(io).await, "the broken twin, hyper alone: {first:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_rest_is_read_as_it_comes() {
+        for first in [&PREFACE[..], b"GET / HTTP/1.0\r\n", b"PRI * HTTP/1.1\r\n"] {
+            let (mut near, io) = after(first).await;
+            let mut io = FirstBytes::new(io, LIMIT);
+            let mut read = Vec::new();
+            for more in [&b""[..], b" and more, far more than the preface has"] {
+                near.write_all(more).await.unwrap();
+                while read.len() < first.len() + more.len() {
+                    let mut bytes = [0; 7];
+                    let mut buf = ReadBuf::new(&mut bytes);
+                    let poll =
+                        |cx: &mut Context<'_>| Pin::new(&mut io).poll_read(cx, buf.unfilled());
+                    std::future::poll_fn(poll).await.unwrap();
+                    read.extend_from_slice(buf.filled());
+                }
+            }
+            assert!(read.starts_with(first) && read.ends_with(b"preface has"));
+            // Nothing is left of the limit.
+            sleep(LIMIT * 2).await;
+            near.write_all(b"x").await.unwrap();
+            let mut bytes = [0; 7];
+            let mut buf = ReadBuf::new(&mut bytes);
+            let poll = |cx: &mut Context<'_>| Pin::new(&mut io).poll_read(cx, buf.unfilled());
+            std::future::poll_fn(poll).await.unwrap();
+            assert_eq!(buf.filled(), b"x");
+        }
+    }
+}
