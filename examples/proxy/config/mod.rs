@@ -7,6 +7,7 @@ mod endpoints;
 mod error;
 mod files;
 pub(crate) mod peers;
+mod place;
 mod policies;
 mod proxy;
 mod routing;
@@ -17,7 +18,7 @@ use std::path::Path;
 pub(crate) use endpoints::{Listed, Protocol, Transport};
 pub(crate) use error::ConfigError;
 pub(crate) use files::Files;
-use mesh_core::{Endpoint, authorize::Authorizer, route::Client};
+use mesh_core::{Endpoint, authorize::Authorizer, balance::locality::Caller, route::Client};
 use mesh_tower::{istio::MtlsMode, upstream};
 pub(crate) use policies::Policies;
 pub(crate) use proxy::{Identity, Inbound, Proxy};
@@ -61,7 +62,8 @@ impl Settings {
         let mut warnings = policies.warnings();
         let client =
             Client::default().with_namespace(&proxy.namespace).with_labels(proxy.labels.clone());
-        let routing = problems.take(Routing::new(&policies, listed, client));
+        let caller = Caller::at(proxy.locality.clone()).with_labels(proxy.labels.clone());
+        let routing = problems.take(Routing::new(&policies, listed, client, caller));
         let mode = problems.take(mode(&proxy, &policies));
         let authorizer = problems.take(policies.authorizer(&proxy.namespace, &proxy.labels));
         let (Some(mode), Some((routing, more)), Some(authorizer)) = (mode, routing, authorizer)
