@@ -62,13 +62,16 @@ impl PeerVerifier {
         now: UnixTime,
         role: Role,
     ) -> Result<(), Error> {
-        self.judge(end_entity, intermediates, now, role).map_err(|refusal| {
-            let alert = alert_for(&refusal);
-            // Outside our own handshakes (a configuration lent to another client) nobody listens.
-            let _unheard = REFUSAL.try_with(|slot| slot.replace(Some(refusal)));
-            Error::InvalidCertificate(alert)
-        })
+        self.judge(end_entity, intermediates, now, role).map_err(refuse)
     }
+}
+
+/// Keeps the reason for whoever runs the handshake.
+pub(super) fn refuse(refusal: Refusal) -> Error {
+    let alert = alert_for(&refusal);
+    // Outside our own handshakes (a configuration lent to another client) nobody listens.
+    let _unheard = REFUSAL.try_with(|slot| slot.replace(Some(refusal)));
+    Error::InvalidCertificate(alert)
 }
 
 impl ServerCertVerifier for PeerVerifier {
@@ -165,6 +168,7 @@ fn alert_for(refusal: &Refusal) -> CertificateError {
                 CertificateError::UnknownIssuer
             }
             Untrusted::WrongPurpose => CertificateError::InvalidPurpose,
+            Untrusted::OtherNames { .. } => CertificateError::NotValidForName,
             Untrusted::BadSignature => CertificateError::BadSignature,
             Untrusted::Revoked => CertificateError::Revoked,
             Untrusted::RevocationUnknown | Untrusted::RevocationForged => {
