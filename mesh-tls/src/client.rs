@@ -22,7 +22,7 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::ClientConfig;
-use rustls_pki_types::{InvalidDnsNameError, IpAddr, Ipv4Addr, ServerName};
+use rustls_pki_types::{DnsName, InvalidDnsNameError, IpAddr, Ipv4Addr, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time,
@@ -178,9 +178,9 @@ impl<C> MtlsConnector<C> {
     ///
     /// # Errors
     ///
-    /// When `name` is not a DNS name.
+    /// When `name` is not a DNS name; an address is none.
     pub fn with_sni(self, name: &str) -> Result<Self, InvalidDnsNameError> {
-        let name = ServerName::try_from(name)?.to_owned();
+        let name = ServerName::DnsName(DnsName::try_from(name.to_ascii_lowercase())?);
         Ok(self.with_settings(|settings| settings.sni = Some(name)))
     }
 
@@ -399,7 +399,8 @@ impl Handshake {
         let live = shared.live.register();
         let judge = Judge::client(shared, &generation, self.policy.clone());
         let (of_live, number) = (Arc::clone(&live), generation.number);
-        let info = ConnInfo::tls_of(addresses, peer, tls_info(state), number, of_live);
+        let tls = tls_info(state, self.settings.server_name());
+        let info = ConnInfo::tls_of(addresses, peer, tls, number, of_live);
         let watch = Watch::client(live, judge, self.drain_grace, state.alpn_protocol());
         Ok(MeshStream::client(io.into(), info, watch, Arc::clone(shared)))
     }

@@ -14,8 +14,8 @@ use std::{
 };
 
 use mesh_tls::{
-    DevIdentity, FileSource, Material, MeshTls, PeerPolicy, StaticSource, WorkloadApiSource,
-    bundle_map::BundleMap, workload_api::Response,
+    DevCaSource, DevIdentity, FileSource, Material, MeshTls, PeerPolicy, StaticSource,
+    WorkloadApiSource, bundle_map::BundleMap, workload_api::Response,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use support::{TempDir, ca, eventually, mesh_of};
@@ -43,6 +43,20 @@ impl<'a> MakeWriter<'a> for Said {
     fn make_writer(&'a self) -> Self {
         self.clone()
     }
+}
+
+/// What crates say that do not know tracing; rustls is one.
+impl log::Log for Said {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = format!("{} {}: {}\n", record.level(), record.target(), record.args());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(text.bytes());
+    }
+
+    fn flush(&self) {}
 }
 
 impl Said {
@@ -115,7 +129,10 @@ async fn no_byte_of_a_key_is_ever_said() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(said.clone())
         .finish();
-    let _listening = tracing::subscriber::set_default(subscriber);
+    // Of every thread: files are read on others.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    log::set_boxed_logger(Box::new(said.clone())).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
     let ours = ca();
     let identity = ours.issue("/server").unwrap();
     let key = identity.key_pem();
@@ -129,6 +146,10 @@ async fn no_byte_of_a_key_is_ever_said() {
     said.note(&(&mesh, mesh.status(), mesh.connector(PeerPolicy::nobody())));
     said.note(&mesh.acceptor(PeerPolicy::nobody()));
     said.note(&mesh.reqwest_config(&PeerPolicy::any_authenticated()).unwrap());
+
+    let development = DevCaSource::new(&Arc::new(ca()), "/server").unwrap();
+    said.note(&development);
+    said.note(&MeshTls::builder(development).spawn().await.unwrap());
 
     // Handshakes, good and bad.
     let (client, _hand) = mesh_of(ours.issue("/client").unwrap().material().unwrap()).await;
@@ -163,6 +184,12 @@ async fn no_byte_of_a_key_is_ever_said() {
             Err(error) => said.error(&error),
         }
     }
+    let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap().secret_der().to_vec();
+    let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
+    for key in [&der[..], encrypted.as_bytes(), &der[..der.len() / 2]] {
+        said.error(&Material::from_pem(cert.as_bytes(), key, b"").unwrap_err());
+        said.error(&Material::from_pem(key, key, key).unwrap_err());
+    }
     if let Err(error) = BundleMap::parse(key.as_bytes()) {
         said.error(&error);
     }
@@ -179,7 +206,7 @@ async fn no_byte_of_a_key_is_ever_said() {
     let files = MeshTls::builder(source).spawn().await.unwrap();
     for name in ["tls.crt", "tls.key", "ca.crt"] {
         let good = fs::read(dir.join(name)).unwrap();
-        for bad in [stranger.key_pem(), cut] {
+        for bad in [stranger.key_pem().as_bytes(), cut.as_bytes(), &der[..], encrypted.as_bytes()] {
             fs::write(dir.join(name), bad).unwrap();
             eventually("told", || files.status().last_error.is_some()).await;
             said.note(&files.status());
@@ -209,6 +236,8 @@ async fn no_byte_of_a_key_is_ever_said() {
 
     let text = said.text();
     assert!(text.len() > 10_000, "it must have said something: {} bytes", text.len());
+    // At the lowest level, and of the libraries below too.
+    assert_eq!(found(&text, &[("frames".into(), b"TRACE client_handshake".to_vec())]).len(), 1);
     assert!(found(&text, &[("an ID".into(), b"test.local/server".to_vec())]).len() == 1);
     for identity in [&identity, &stranger] {
         assert_eq!(found(&text, &secrets_of(identity)), Vec::<String>::new());
@@ -222,6 +251,5 @@ async fn no_byte_of_a_key_is_ever_said() {
         assert_eq!(found(&leak, &secrets_of(&identity)), [form]);
     }
     assert_eq!(found(key.replace('\n', "").as_bytes(), &secrets_of(&identity)), ["base64"]);
-    let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap().secret_der().to_vec();
     assert_eq!(found(format!("{der:?}").as_bytes(), &secrets_of(&identity)), ["a list"]);
 }

@@ -11,8 +11,10 @@ mod support;
 use std::{convert::Infallible, rc::Rc};
 
 use http::{Extensions, Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use mesh_tower::authorize::{
-    Authorize, AuthorizeLayer, FORWARDED_CLIENT_CERT, Mode,
+    Authorize, AuthorizeLayer, Caller, FORWARDED_CLIENT_CERT, Mode,
     policy::{Attribute, Authorizer, Config, Connection, Match, Normalization, Policy, Rule},
 };
 use support::{Script, Strict};
@@ -56,12 +58,17 @@ fn get(path: &str, peer: Option<Peer>) -> Request<()> {
     request
 }
 
-async fn ask<C>(service: &Authorize<Strict<Echo>, C>, request: Request<()>) -> Response<String>
-where
-    Authorize<Strict<Echo>, C>:
-        Service<Request<()>, Response = Response<String>, Error = Infallible> + Clone,
-{
-    service.clone().oneshot(request).await.unwrap()
+async fn ask<C: Caller + Clone>(
+    service: &Authorize<Strict<Echo>, C>,
+    request: Request<()>,
+) -> Response<String> {
+    let response = service.clone().oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let size = body.size_hint().exact();
+    assert_eq!(body.is_end_stream(), size == Some(0), "known before it is read");
+    let bytes = body.collect().await.unwrap().to_bytes();
+    assert_eq!(size, Some(bytes.len() as u64));
+    Response::from_parts(head, String::from_utf8(bytes.into()).unwrap())
 }
 
 #[tokio::test]
@@ -76,8 +83,9 @@ async fn what_no_policy_allows_is_refused_without_a_word_of_why() {
         let response = ask(&service, request).await;
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
         assert_eq!(response.headers()["x-mesh-flag"], "RBAC");
-        assert_eq!(response.headers().len(), 1, "{:?}", response.headers());
-        assert_eq!(response.body(), "");
+        assert_eq!(response.headers()["content-type"], "text/plain");
+        assert_eq!(response.headers().len(), 2, "{:?}", response.headers());
+        assert_eq!(response.body(), "RBAC: access denied");
     }
 }
 
@@ -91,6 +99,7 @@ async fn a_call_of_grpc_gets_its_status_in_the_head() {
     assert_eq!(response.headers()["grpc-status"], "7");
     assert_eq!(response.headers()["grpc-message"], "access is denied");
     assert_eq!(response.headers()["content-type"], "application/grpc");
+    assert_eq!(response.body(), "", "the head is the trailers");
 }
 
 #[tokio::test]
@@ -110,6 +119,7 @@ async fn what_is_judged_is_what_is_handed_on() {
         (bad.status(), &bad.headers()["x-mesh-flag"]),
         (StatusCode::BAD_REQUEST, &"DPE".parse().unwrap())
     );
+    assert_eq!(bad.body(), "", "nobody was refused by a policy");
 
     // The broken twin: judged in one form and handed on in another.
     let raw = Config::istio().with_normalization(Normalization::None);
@@ -171,8 +181,10 @@ async fn policies_are_replaced_and_watched_while_it_runs() {
     assert_eq!(status("/items").await, 200, "still watched");
     handle.set_mode(Mode::Enforce);
     assert_eq!([status("/items").await, status("/admin").await], [403, 403]);
+    assert_eq!(handle.refused(), 3, "what passed was not refused");
     handle.replace(Authorizer::default());
     assert_eq!(status("/admin").await, 200, "no policy refuses nothing");
+    assert_eq!(handle.refused(), 3, "over all policies that there were");
 }
 
 #[tokio::test]

@@ -64,6 +64,16 @@ impl fmt::Debug for OwnKey {
     }
 }
 
+// === impl ClientSettings ===
+
+impl ClientSettings {
+    /// The name that is sent in clear text.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        let ServerName::DnsName(name) = self.sni.as_ref()? else { return None };
+        Some(name.as_ref())
+    }
+}
+
 // === configurations ===
 
 /// A server's configuration: fresh for each generation and each verifier.

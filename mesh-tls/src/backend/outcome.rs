@@ -1,6 +1,6 @@
 //! What a handshake came to: our own reason where we refused, the peer's alert where it did.
 
-use std::{cell::RefCell, io};
+use std::{borrow::Cow, cell::RefCell, fmt, io};
 
 use rustls::{AlertDescription, CommonState, Error, InvalidMessage};
 
@@ -61,14 +61,20 @@ pub(crate) fn alert_in(error: &io::Error) -> Option<Alert> {
     Some(name(*alert))
 }
 
-pub(crate) fn tls_info(state: &CommonState) -> TlsInfo {
-    let suite = state.negotiated_cipher_suite();
-    let group = state.negotiated_key_exchange_group();
+pub(crate) fn tls_info(state: &CommonState, server_name: Option<&str>) -> TlsInfo {
+    let suite = state.negotiated_cipher_suite().map(|suite| suite.suite());
+    let group = state.negotiated_key_exchange_group().map(|group| group.name());
     TlsInfo {
-        suite: suite.map(|s| format!("{:?}", s.suite())).unwrap_or_default(),
-        group: group.map(|g| format!("{:?}", g.name())).unwrap_or_default(),
+        suite: suite.map(|suite| known(suite.as_str(), suite)).unwrap_or_default(),
+        group: group.map(|group| known(group.as_str(), group)).unwrap_or_default(),
         alpn: state.alpn_protocol().map(<[u8]>::to_vec),
+        server_name: server_name.map(Into::into),
     }
+}
+
+/// A provider of the user's own may do what rustls has no name for.
+fn known(name: Option<&'static str>, number: impl fmt::Debug) -> Cow<'static, str> {
+    name.map_or_else(|| Cow::Owned(format!("{number:?}")), Cow::Borrowed)
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the interesting alerts are about certificates")]

@@ -353,6 +353,8 @@ impl Shared {
     /// Stops using the identity: every handshake that starts from now on fails.
     pub(crate) fn withdraw(&self) {
         self.current.store(None);
+        #[cfg(feature = "metrics")]
+        self.counters.withdrawn();
         self.report(&MaterialError::new(MaterialErrorKind::Withdrawn));
     }
 

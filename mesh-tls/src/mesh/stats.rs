@@ -127,6 +127,12 @@ impl Counters {
         self.label.published(generation);
     }
 
+    /// There is none any more.
+    #[cfg(feature = "metrics")]
+    pub(super) fn withdrawn(&self) {
+        self.label.withdrawn();
+    }
+
     pub(crate) fn snapshot(&self, current: Option<&Generation>) -> Stats {
         use Counter as C;
         let of = |counter: C| {

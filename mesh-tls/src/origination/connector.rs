@@ -163,8 +163,12 @@ impl Handshake {
         let (shared, number) = (&inner.shared, generation.number);
         let live = shared.live.register();
         let outside = Outside { inner: Arc::downgrade(&inner), name, judged_by: number };
+        // An address is not sent.
+        let sent =
+            if let ServerName::DnsName(name) = &outside.name { Some(name.as_ref()) } else { None };
+        let tls = tls_info(state, sent);
         let judge = Judge::outside(shared, outside);
-        let info = ConnInfo::tls_of(addresses, None, tls_info(state), number, Arc::clone(&live));
+        let info = ConnInfo::tls_of(addresses, None, tls, number, Arc::clone(&live));
         let watch = Watch::client(live, judge, inner.config.drain_grace, state.alpn_protocol());
         shared.counters.add(Counter::Connected);
         Ok(MeshStream::client(io.into(), info, watch, Arc::clone(shared)))

@@ -156,7 +156,8 @@ where
     let (handle, mode) = (acceptor.policy.clone(), acceptor.mode.clone());
     let judge = Judge::server(shared, generation.number, policy, handle, mode);
     let (number, of_live) = (generation.number, Arc::clone(&live));
-    let info = ConnInfo::tls_of(addresses, peer, tls_info(state), number, of_live);
+    let info =
+        ConnInfo::tls_of(addresses, peer, tls_info(state, state.server_name()), number, of_live);
     let watch = Watch::server(live, judge, acceptor.ending, left.map(Duration::from_secs));
     Ok(MeshStream::server(Transport::Tls(Box::new(io.into())), info, watch))
 }
