@@ -8,7 +8,11 @@ use mesh_tower::{
     route::{MirrorLimits, Mirroring},
 };
 
-use super::{ConfigError, Policies, Protocol, Transport, UpstreamSettings, endpoints::Listed};
+use super::{
+    ConfigError, Policies, UpstreamSettings,
+    client_tls::{Carried, Local},
+    endpoints::Listed,
+};
 
 /// Everything that a request to another service needs.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +32,7 @@ impl Routing {
         policies: &Policies,
         listed: BTreeMap<String, Listed>,
         client: Client,
+        local: Local<'_>,
     ) -> Result<(Self, Vec<String>), ConfigError> {
         let mut problems = ConfigError::default();
         let mut warnings = Vec::new();
@@ -70,14 +75,17 @@ impl Routing {
                 continue;
             }
             // Of several destinations of a rule one may have no endpoints: what it is sent is refused.
-            let listed = known.get(to.full_host()).cloned().unwrap_or(Listed {
-                protocol: Protocol::Auto,
-                transport: Transport::Plain,
-                endpoints: Vec::new(),
-            });
-            if let Some(config) = problems.take(policies.destination(to)) {
-                let Listed { protocol, transport, endpoints } = listed;
-                let settings = UpstreamSettings { config, transport, protocol, endpoints };
+            let listed = known.get(to.full_host());
+            let carried = match listed {
+                Some(listed) => problems.take(local.transport(policies, to, listed)),
+                None => Some(Carried::default()),
+            };
+            let config = problems.take(policies.destination(to));
+            if let (Some(carried), Some(config)) = (carried, config) {
+                let Carried { transport, rule, warning } = carried;
+                warnings.extend(warning);
+                let Listed { protocol, endpoints, .. } = listed.cloned().unwrap_or_default();
+                let settings = UpstreamSettings { config, transport, rule, protocol, endpoints };
                 upstreams.insert(to.clone(), settings);
             }
         }
@@ -166,22 +174,23 @@ fn aliases(name: &str, namespace: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use mesh_tower::istio::Unsupported;
 
-    use super::*;
+    use super::{super::Tls, *};
+
+    fn nowhere() -> Local<'static> {
+        Local { directory: Path::new("/nowhere"), has_identity: false }
+    }
 
     fn routing(names: &[&str], documents: &str) -> Routing {
         let listed = |name: &&str| {
-            let plain = Listed {
-                protocol: Protocol::Auto,
-                transport: Transport::Plain,
-                endpoints: Vec::new(),
-            };
-            ((*name).to_owned(), plain)
+            ((*name).to_owned(), Listed { tls: Some(Tls::Plaintext), ..Listed::default() })
         };
         let policies = Policies::read([("x.yaml", documents)], Unsupported::Error).unwrap();
         let client = Client::default().with_namespace("sales");
-        Routing::new(&policies, names.iter().map(listed).collect(), client).unwrap().0
+        Routing::new(&policies, names.iter().map(listed).collect(), client, nowhere()).unwrap().0
     }
 
     /// The destinations of a host.
@@ -257,7 +266,7 @@ spec:
 ";
         let policies = Policies::read([("x.yaml", rule)], Unsupported::Error).unwrap();
         let (routing, warnings) =
-            Routing::new(&policies, BTreeMap::new(), Client::default()).unwrap();
+            Routing::new(&policies, BTreeMap::new(), Client::default(), nowhere()).unwrap();
         assert!(routing.hosts.is_empty() && routing.upstreams.is_empty());
         let said = "nowhere has policies but no endpoints in endpoints.yaml: they have no effect";
         assert_eq!(warnings, [said]);

@@ -7,7 +7,10 @@ use std::{fmt, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
 };
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
@@ -165,8 +168,8 @@ impl ServerCertVerifier for OutsideVerifier {
     }
 }
 
-/// A client's configuration, with a store of sessions of its own: a session that resumes is not verified again, so it
-/// must not be found by a configuration of other roots or another certificate.
+/// A client's configuration. Resumption is off as inside the mesh, and for the same reason: a session that resumes is not
+/// verified again, so it would outlive the roots, or the certificate that it was made by.
 pub(crate) fn outside_client(
     provider: &Provider,
     own: Option<&OwnKey>,
@@ -183,6 +186,7 @@ pub(crate) fn outside_client(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.to_vec();
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 

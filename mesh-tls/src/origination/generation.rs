@@ -14,7 +14,7 @@ use crate::{
     svid,
 };
 
-/// Immutable: other roots or another certificate of our own are another one, with a session store of its own.
+/// Immutable: other roots or another certificate of our own are another one.
 #[derive(Debug)]
 pub(super) struct Generation {
     pub(super) number: u64,

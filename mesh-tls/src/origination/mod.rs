@@ -26,9 +26,9 @@
 //!
 //! They are read as a [`FileSource`](crate::FileSource) reads them: whole, settled, by content. Roots and certificate are
 //! taken each for itself: where one of them is bad the last good one stays, [`Origination::status`] names the file, and the
-//! other is in use. What is new is a generation: new handshakes only, with a session store of its own, so that no session
-//! outlives its roots. Connections that exist are judged again, and those whose server the new roots do not cover are
-//! [drained](crate::stream); a new certificate of our own ends none.
+//! other is in use. What is new is a generation, for new handshakes. Connections that exist are judged again, and those
+//! whose server the new roots do not cover are [drained](crate::stream); a new certificate of our own ends none. Sessions
+//! are never resumed, so that none outlives what it was made under.
 //!
 //! An error in the roots does not take trust back, as Envoy does not; a file without a certificate is one.
 //!

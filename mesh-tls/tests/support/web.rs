@@ -63,6 +63,10 @@ impl Web {
         self.0.pem()
     }
 
+    pub(crate) fn der(&self) -> &CertificateDer<'static> {
+        self.0.der()
+    }
+
     pub(crate) fn site(&self, names: &[&str]) -> Site {
         self.faulty(names, Fault::None)
     }

@@ -9,7 +9,9 @@ use super::{
 
 /// How connections to a host are secured (`trafficPolicy.tls`): for whoever makes them. An upstream of this crate has its
 /// connections from a transport that its caller brings, so it cannot do this by itself: see
-/// [`Documents::with_client_tls`].
+/// [`Documents::with_client_tls`]. With mesh-tls as the transport it is an `origination::Config` for `SIMPLE` and `MUTUAL`, and
+/// a `PeerPolicy` for `ISTIO_MUTUAL`; the example `origination` is one page of it, and the proxy does all of it
+/// (`examples/proxy/config/client_tls.rs`).
 ///
 /// | mode | connections | server's names, one of which its certificate must have | server name in the handshake | own certificate |
 /// | --- | --- | --- | --- | --- |
@@ -19,7 +21,7 @@ use super::{
 /// | `ISTIO_MUTUAL` | TLS of the mesh | `subjectAltNames`, else the SPIFFE IDs of the host's service accounts | `sni`, else [`mesh_server_name`](Self::mesh_server_name) | the mesh's |
 ///
 /// `caCertificates` are the roots of the server's certificate; without, those of the system; of `ISTIO_MUTUAL` always the
-/// mesh's. Names are compared exactly.
+/// mesh's. Names are compared exactly, but that a certificate for `*.bank.example` is for `api.bank.example` too.
 ///
 /// Differences from Istio: with `sni` and no `subjectAltNames` Istio compares no name at all, so that any certificate of the
 /// roots will do; here it is the `sni`. `insecureSkipVerify: true`, `credentialName` and `caCrl` are refused: the first proves
