@@ -23,6 +23,7 @@ mod reload;
 mod routes;
 mod run;
 mod serve;
+mod told;
 mod transport;
 
 use std::process::ExitCode;

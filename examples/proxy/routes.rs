@@ -105,9 +105,8 @@ impl Entry {
         identity: Option<&MeshTls>,
         caller: &Caller,
     ) -> Result<Self, ConfigError> {
-        let UpstreamSettings { config, transport, protocol, endpoints } = settings;
-        let make = Endpoints::new(&transport, identity)
-            .ok_or_else(|| ConfigError::new("mutual TLS needs an identity of our own"))?;
+        let UpstreamSettings { config, transport, rule, protocol, endpoints } = settings;
+        let make = Endpoints::new(&transport, rule.as_ref(), identity)?;
         let mesh = Upstream::from_config(config)
             .endpoints(endpoints.clone())
             .caller(caller.clone())
@@ -125,7 +124,7 @@ impl Entry {
 /// An upstream that stays. In between, the endpoints of before and after are there, so that no subset is ever without
 /// its own.
 fn follow(known: &Entry, settings: UpstreamSettings) -> Result<Entry, ConfigError> {
-    let UpstreamSettings { config, transport, protocol, endpoints } = settings;
+    let UpstreamSettings { config, transport, rule: _, protocol, endpoints } = settings;
     let mesh = known.target.mesh.clone();
     if mesh.config() != config {
         mesh.set_endpoints(known.endpoints.iter().chain(&endpoints).cloned());

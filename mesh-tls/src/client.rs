@@ -64,7 +64,7 @@ enum PolicyFor {
     Each(Arc<dyn Fn(&Uri) -> PeerPolicy + Send + Sync>),
 }
 
-/// The future of [`MtlsConnector`].
+/// The future of a connector.
 ///
 /// It is boxed: connecting is not on the path of a request.
 pub struct Connecting<IO> {
@@ -239,6 +239,16 @@ impl<C: fmt::Debug> fmt::Debug for MtlsConnector<C> {
 }
 
 // === impl Connecting ===
+
+#[cfg(feature = "origination")]
+impl<IO> Connecting<IO> {
+    pub(crate) fn new<F>(connecting: F) -> Self
+    where
+        F: Future<Output = Result<MeshStream<IO>, ConnectError>> + Send + 'static,
+    {
+        Self { inner: Box::pin(connecting) }
+    }
+}
 
 impl<IO> Future for Connecting<IO> {
     type Output = Result<MeshStream<IO>, ConnectError>;

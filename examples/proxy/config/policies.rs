@@ -6,7 +6,7 @@ use mesh_core::{
     route::{Client, VirtualHost},
 };
 use mesh_tower::{
-    istio::{self, Destination, Documents, MtlsMode, Unsupported, Workload},
+    istio::{self, ClientTls, Destination, Documents, MtlsMode, Unsupported, Workload},
     upstream,
 };
 
@@ -30,7 +30,8 @@ impl Policies {
                 all = all.and(documents);
             }
         }
-        problems.into_result(Self(all))
+        // How they are connected to is carried out: see `client_tls`.
+        problems.into_result(Self(all.with_client_tls()))
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
@@ -57,6 +58,11 @@ impl Policies {
             .with_answers(upstream::Answers::All)
             .build()
             .map_err(|error| ConfigError::new(format_args!("{to}: {error}")))
+    }
+
+    /// How a document wants a destination to be connected to, if one says.
+    pub(super) fn client_tls(&self, to: &Destination) -> Result<Option<ClientTls>, ConfigError> {
+        self.0.client_tls_of(to).map_err(ConfigError::new)
     }
 
     /// Whether a document names this upstream, or may mean it by a wildcard.

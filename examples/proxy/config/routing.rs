@@ -11,7 +11,11 @@ use mesh_tower::{
     route::{MirrorLimits, Mirroring},
 };
 
-use super::{ConfigError, Policies, Protocol, Transport, UpstreamSettings, endpoints::Listed};
+use super::{
+    ConfigError, Policies, UpstreamSettings,
+    client_tls::{Carried, Local},
+    endpoints::Listed,
+};
 
 /// Everything that a request to another service needs.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +36,8 @@ impl Routing {
     pub(crate) fn new(
         policies: &Policies,
         listed: BTreeMap<String, Listed>,
-        client: Client,
-        caller: Caller,
+        (client, caller): (Client, Caller),
+        local: Local<'_>,
     ) -> Result<(Self, Vec<String>), ConfigError> {
         let mut problems = ConfigError::default();
         let mut warnings = Vec::new();
@@ -86,14 +90,17 @@ impl Routing {
                 continue;
             }
             // Of several destinations of a rule one may have no endpoints: what it is sent is refused.
-            let listed = known.get(to.full_host()).cloned().unwrap_or(Listed {
-                protocol: Protocol::Auto,
-                transport: Transport::Plain,
-                endpoints: Vec::new(),
-            });
-            if let Some(config) = problems.take(policies.destination(to)) {
-                let Listed { protocol, transport, endpoints } = listed;
-                let settings = UpstreamSettings { config, transport, protocol, endpoints };
+            let listed = known.get(to.full_host());
+            let carried = match listed {
+                Some(listed) => problems.take(local.transport(policies, to, listed)),
+                None => Some(Carried::default()),
+            };
+            let config = problems.take(policies.destination(to));
+            if let (Some(carried), Some(config)) = (carried, config) {
+                let Carried { transport, rule, warning } = carried;
+                warnings.extend(warning);
+                let Listed { protocol, endpoints, .. } = listed.cloned().unwrap_or_default();
+                let settings = UpstreamSettings { config, transport, rule, protocol, endpoints };
                 upstreams.insert(to.clone(), settings);
             }
         }
@@ -182,23 +189,24 @@ fn aliases(name: &str, namespace: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use mesh_tower::istio::Unsupported;
 
-    use super::*;
+    use super::{super::Tls, *};
+
+    fn nowhere() -> Local<'static> {
+        Local { directory: Path::new("/nowhere"), has_identity: false }
+    }
 
     fn routing(names: &[&str], documents: &str) -> Routing {
         let listed = |name: &&str| {
-            let plain = Listed {
-                protocol: Protocol::Auto,
-                transport: Transport::Plain,
-                endpoints: Vec::new(),
-            };
-            ((*name).to_owned(), plain)
+            ((*name).to_owned(), Listed { tls: Some(Tls::Plaintext), ..Listed::default() })
         };
         let policies = Policies::read([("x.yaml", documents)], Unsupported::Error).unwrap();
         let client = Client::default().with_namespace("sales");
-        let listed = names.iter().map(listed).collect();
-        Routing::new(&policies, listed, client, Caller::default()).unwrap().0
+        let (listed, who) = (names.iter().map(listed).collect(), (client, Caller::default()));
+        Routing::new(&policies, listed, who, nowhere()).unwrap().0
     }
 
     /// The destinations of a host.
@@ -289,12 +297,12 @@ spec: { host: cart.shop.example }
         assert_eq!(found(&routing, "pay.shop.example"), to("nowhere"));
         assert_eq!(found(&routing, "other.shop.example"), to("web"));
         assert_eq!(found(&routing, "cart.shop.example"), to("web"), "a rule makes no host");
-        let nowhere = routing.upstreams.iter().find(|(to, _)| to.host() == "nowhere");
-        assert!(nowhere.unwrap().1.endpoints.is_empty());
+        let gone = routing.upstreams.iter().find(|(to, _)| to.host() == "nowhere");
+        assert!(gone.unwrap().1.endpoints.is_empty());
 
         let policies = Policies::read([("x.yaml", rule)], Unsupported::Error).unwrap();
-        let (client, caller) = (Client::default(), Caller::default());
-        let (_, warnings) = Routing::new(&policies, BTreeMap::new(), client, caller).unwrap();
+        let who = (Client::default(), Caller::default());
+        let (_, warnings) = Routing::new(&policies, BTreeMap::new(), who, nowhere()).unwrap();
         let said = |host: &str, so: &str| {
             format!("{host} has policies but no endpoints in endpoints.yaml: {so}")
         };

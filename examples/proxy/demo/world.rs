@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -18,7 +19,7 @@ use tower_layer::Layer;
 use super::backend::Backend;
 use crate::{
     config::{
-        ConfigError, Inbound, Listed, Policies, Protocol, Proxy, Routing, Settings, Transport,
+        ConfigError, Inbound, Listed, Local, Policies, Protocol, Proxy, Routing, Settings, Tls,
         peers,
     },
     ending::Ending,
@@ -133,7 +134,8 @@ impl World {
         };
         let allowed: Vec<String> = names.iter().map(|(_, name)| id(name)).collect();
         let upstream = Listed {
-            transport: Transport::Mutual(peers::parse(&allowed).map_err(failed)?),
+            tls: Some(Tls::Mutual),
+            peers: Some(peers::parse(&allowed).map_err(failed)?),
             protocol: Protocol::Auto,
             endpoints: names.iter().map(endpoint).collect(),
         };
@@ -141,7 +143,9 @@ impl World {
         proxy.namespace = NAMESPACE.to_owned();
         let client = Client::default().with_namespace(NAMESPACE);
         let listed = [(SERVICE.to_owned(), upstream)].into();
-        let (routing, _) = Routing::new(&policies, listed, client, Caller::default())?;
+        let local = Local { directory: Path::new("."), has_identity: true };
+        let who = (client, Caller::default());
+        let (routing, _) = Routing::new(&policies, listed, who, local)?;
         let authorizer = Authorizer::default();
         let settings = Settings { proxy, routing, mode, authorizer, warnings: Vec::new() };
         let outbound = listen_or_free("outbound", OUTBOUND, &mut notes).await?;

@@ -50,6 +50,14 @@ impl OwnKey {
     }
 }
 
+#[cfg(feature = "origination")]
+impl OwnKey {
+    /// Shows it to every server that asks.
+    pub(super) fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
+        Arc::new(SingleCertAndKey::from(Arc::clone(&self.0)))
+    }
+}
+
 impl fmt::Debug for OwnKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OwnKey(redacted)")

@@ -3,6 +3,8 @@
 mod config;
 mod configs;
 mod outcome;
+#[cfg(feature = "origination")]
+mod outside;
 mod provider;
 mod trust;
 mod verify;
@@ -10,6 +12,8 @@ mod verify;
 pub(crate) use config::{ClientSettings, LiveConfig, OwnKey, client, server};
 pub(crate) use configs::Configs;
 pub(crate) use outcome::{Failure, alert_in, capture, classify, proved, tls_info};
+#[cfg(feature = "origination")]
+pub(crate) use outside::{Anchors, OutsideVerifier, outside_client};
 pub(crate) use provider::{Provider, default_provider};
 pub(crate) use trust::{Role, TrustStore, list_issuer};
 pub(crate) use verify::PeerVerifier;

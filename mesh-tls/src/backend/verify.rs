@@ -178,6 +178,7 @@ fn alert_for(refusal: &Refusal) -> CertificateError {
                 CertificateError::UnknownIssuer
             }
             Untrusted::WrongPurpose => CertificateError::InvalidPurpose,
+            Untrusted::OtherNames { .. } => CertificateError::NotValidForName,
             Untrusted::BadSignature => CertificateError::BadSignature,
             Untrusted::Revoked => CertificateError::Revoked,
             Untrusted::RevocationUnknown | Untrusted::RevocationForged => {

@@ -4,6 +4,8 @@ use std::sync::{Arc, Weak};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+#[cfg(feature = "origination")]
+use crate::origination::Outside;
 use crate::{
     backend::Role,
     error::{Refusal, Untrusted},
@@ -40,7 +42,13 @@ pub(crate) struct Judge {
 #[derive(Debug)]
 enum Rules {
     Client,
-    Server { mode: ModeHandle, policy: PolicyHandle },
+    /// Of a server outside the mesh.
+    #[cfg(feature = "origination")]
+    Outside(Outside),
+    Server {
+        mode: ModeHandle,
+        policy: PolicyHandle,
+    },
 }
 
 // === impl Judge ===
@@ -56,6 +64,17 @@ impl Judge {
             rules: Rules::Client,
             generation: generation.number,
             policy: Arc::new(policy),
+            since: shared.provider.clock.now(),
+        }
+    }
+
+    #[cfg(feature = "origination")]
+    pub(crate) fn outside(shared: &Arc<Shared>, outside: Outside) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+            rules: Rules::Outside(outside),
+            generation: 0,
+            policy: Arc::default(),
             since: shared.provider.clock.now(),
         }
     }
@@ -82,12 +101,17 @@ impl Judge {
         let Some((leaf, intermediates)) = chain.and_then(<[_]>::split_first) else {
             return self.judge_nobody();
         };
-        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-        let Some(generation) = shared.current() else { return Ok(()) };
-        let (policy, role) = match &self.rules {
+        let (policy, role) = match &mut self.rules {
+            #[cfg(feature = "origination")]
+            Rules::Outside(outside) => {
+                let verdict = outside.judge(leaf, intermediates, self.since);
+                return verdict.map_err(Why::NotTrusted);
+            }
             Rules::Client => (Arc::clone(&self.policy), Role::Server),
             Rules::Server { policy, .. } => (policy.load(), Role::Client),
         };
+        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
+        let Some(generation) = shared.current() else { return Ok(()) };
         if self.generation == generation.number && Arc::ptr_eq(&self.policy, &policy) {
             return Ok(());
         }
@@ -106,6 +130,9 @@ impl Judge {
         match &self.rules {
             Rules::Server { mode, .. } if mode.get() == ServerMode::Strict => Err(Why::NoProof),
             Rules::Server { .. } | Rules::Client => Ok(()),
+            // Never: TLS knows no server without a certificate.
+            #[cfg(feature = "origination")]
+            Rules::Outside(_) => Err(Why::NoProof),
         }
     }
 

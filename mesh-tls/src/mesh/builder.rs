@@ -1,21 +1,16 @@
 //! What can be chosen before the first identity is loaded.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
 use rustls::crypto::CryptoProvider;
-use tokio::{sync::watch, time};
+use tokio::time;
 
-use super::{Counters, Demands, Driver, MeshTls, PAUSE, Plaintext, Shared};
+use super::{Demands, Driver, MeshTls, PAUSE, Shared};
 use crate::{
     backend::{Provider, default_provider},
     clock::{Clock, SystemClock},
     error::{MaterialError, MaterialErrorKind},
     id::SpiffeId,
-    live::Registry,
     revocation::Revocation,
     source::{IdentitySource, SourceEvent},
 };
@@ -175,15 +170,7 @@ impl<S: IdentitySource> MeshTlsBuilder<S> {
         if !crypto.cipher_suites.iter().any(|suite| suite.tls13().is_some()) {
             return Err(unusable("it has no TLS 1.3 cipher suite"));
         }
-        Ok(Arc::new(Shared {
-            provider: Provider { crypto, clock: Arc::clone(&self.clock) },
-            counters: Counters::default(),
-            live: Registry::default(),
-            plaintext: Plaintext::default(),
-            demands: self.demands.clone(),
-            current: ArcSwapOption::empty(),
-            published: watch::Sender::new(0),
-            last_error: Mutex::new(None),
-        }))
+        let provider = Provider { crypto, clock: Arc::clone(&self.clock) };
+        Ok(Shared::new(provider, self.demands.clone()))
     }
 }

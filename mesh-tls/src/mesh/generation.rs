@@ -27,6 +27,8 @@ pub(crate) struct Generation {
     pub(crate) trust: Arc<TrustStore>,
     /// What `trust` was made of.
     trusted: Trust,
+    /// The number of the generation with which this trust began; a new certificate of our own does not change it.
+    pub(crate) trusted_since: u64,
     leaf: CertificateDer<'static>,
     provider: Provider,
     clients: Configs<(PeerPolicy, Arc<ClientSettings>), ClientConfig>,
@@ -64,6 +66,8 @@ impl Generation {
             return Err(MaterialError::new(MaterialErrorKind::UnexpectedId { expected, found }));
         }
         let trust = TrustStore::new(&trusted, *revocation)?.requiring_key_usage(*key_usage);
+        let same_trust = previous.filter(|previous| previous.trusted == trusted);
+        let trusted_since = same_trust.map_or(number, |previous| previous.trusted_since);
         let only_the_bundle_changed = previous.is_some_and(|previous| previous.leaf == leaf);
         if !only_the_bundle_changed {
             check_own(&chain, &own, &trust, provider)?;
@@ -72,7 +76,18 @@ impl Generation {
         let own_key = OwnKey::new(chain, key, provider)?;
         let (trust, provider) = (Arc::new(trust), provider.clone());
         let (clients, servers) = (Configs::default(), Configs::default());
-        Ok(Self { number, own, own_key, trust, trusted, leaf, provider, clients, servers })
+        Ok(Self {
+            number,
+            own,
+            own_key,
+            trust,
+            trusted,
+            trusted_since,
+            leaf,
+            provider,
+            clients,
+            servers,
+        })
     }
 
     /// The same identity, trusting only whom `trust` trusts too; `None` when that is what it does already.
@@ -94,6 +109,7 @@ impl Generation {
             own_key: self.own_key.clone(),
             trust,
             trusted,
+            trusted_since: number,
             leaf: self.leaf.clone(),
             provider: self.provider.clone(),
             clients: Configs::default(),

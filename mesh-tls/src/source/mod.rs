@@ -9,6 +9,8 @@ mod fixed;
 use std::future::Future;
 
 pub use file::FileSource;
+#[cfg(feature = "origination")]
+pub(crate) use file::{Bytes, Watched, text};
 pub use fixed::{MaterialHandle, StaticSource};
 
 use crate::{error::MaterialError, material::Material};

@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// No honest chain is longer, and path building is paid for by us.
-const MAX_CHAIN: usize = 16;
-const MAX_CHAIN_BYTES: usize = 64 * 1024;
+pub(super) const MAX_CHAIN: usize = 16;
+pub(super) const MAX_CHAIN_BYTES: usize = 64 * 1024;
 
 /// Which end of the connection the certificate belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +214,7 @@ fn is_stranger(why: &Untrusted) -> bool {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "webpki's list of errors grows in patches")]
-fn untrusted(error: &webpki::Error) -> Untrusted {
+pub(super) fn untrusted(error: &webpki::Error) -> Untrusted {
     use webpki::Error as E;
     match error {
         E::CertExpired { .. } | E::InvalidCertValidity => Untrusted::Expired,
