@@ -1,4 +1,5 @@
 //! The SPIFFE Workload API, from an agent on a Unix domain socket that does whatever an agent may do.
+#![allow(clippy::disallowed_methods, reason = "time is what is measured")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(all(feature = "dev-ca", feature = "workload-api", unix))]
 
