@@ -356,7 +356,7 @@ impl Handshake {
         let connect = TlsConnector::from(config).connect(name, Prefixed::new(io));
         let (result, verdict) = capture(connect).await;
         let (io, peer) = match result {
-            Ok(io) => (io, proved(verdict)),
+            Ok(io) => (io, proved(verdict).map_err(ConnectError::from_failure)?),
             Err(error) => return Err(ConnectError::from_failure(classify(error, verdict))),
         };
         let state = io.get_ref().1;
@@ -368,7 +368,7 @@ impl Handshake {
         let judge = Judge::client(shared, &generation, self.policy.clone());
         let (of_live, number) = (Arc::clone(&live), generation.number);
         let tls = tls_info(state).asked_for(self.settings.server_name());
-        let info = ConnInfo::tls_of(addresses, peer, tls, number, of_live);
+        let info = ConnInfo::tls_of(addresses, Some(peer), tls, number, of_live);
         let watch = Watch::client(live, judge, self.drain_grace, state.alpn_protocol());
         Ok(MeshStream::client(io.into(), info, watch, Arc::clone(shared)))
     }

@@ -136,7 +136,7 @@ where
     let generation = acceptor.current()?;
     let policy = acceptor.policy.load();
     let config = acceptor.config(&generation, &policy, mode)?;
-    let (io, peer) = match handshake(config, io).await {
+    let (io, peer) = match handshake(config, io, mode).await {
         Ok(proved) => proved,
         Err((error, mut io)) => {
             linger(&mut io).await;
@@ -163,6 +163,7 @@ type Proved<IO> = (TlsStream<Prefixed<IO>>, Option<PeerIdentity>);
 async fn handshake<IO>(
     config: Arc<ServerConfig>,
     io: Prefixed<IO>,
+    mode: ServerMode,
 ) -> Result<Proved<IO>, (AcceptError, Prefixed<IO>)>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -170,7 +171,11 @@ where
     let accept = TlsAcceptor::from(config).accept(io).into_fallible();
     let (result, verdict) = capture(accept).await;
     match result {
-        Ok(io) => Ok((io, proved(verdict))),
+        Ok(io) if verdict.is_none() && mode == ServerMode::Permissive => Ok((io, None)),
+        Ok(io) => match proved(verdict) {
+            Ok(peer) => Ok((io, Some(peer))),
+            Err(refused) => Err((AcceptError::from_failure(refused), io.into_inner().0)),
+        },
         Err((error, io)) => Err((AcceptError::from_failure(classify(error, verdict)), io)),
     }
 }
