@@ -12,6 +12,7 @@ mod args;
 mod config;
 mod demo;
 mod ending;
+mod first_bytes;
 mod forward;
 mod headers;
 mod identity;

@@ -233,6 +233,10 @@ impl fmt::Debug for ConnInfo {
 // === impl TlsInfo ===
 
 impl TlsInfo {
+    pub(crate) fn asked_for(self, server_name: Option<&str>) -> Self {
+        Self { server_name: server_name.map(Into::into), ..self }
+    }
+
     /// The cipher suite, by its IANA name.
     #[must_use]
     pub fn cipher_suite(&self) -> &str {

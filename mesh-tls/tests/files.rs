@@ -294,7 +294,11 @@ async fn each_mistake_with_files_is_told_with_its_cure() {
         ("tls.key", bytes(&old_style), ["is encrypted", "openssl pkey"]),
         ("tls.key", bytes(elsewhere.key_pem()), ["does not belong", "swap them in together"]),
         ("tls.crt", bytes(expired.cert_pem()), ["peers would refuse", "has expired"]),
-        ("ca.crt", bytes(elsewhere.bundle_pem()), ["peers would refuse", "no root of its trust"]),
+        (
+            "ca.crt",
+            bytes(elsewhere.bundle_pem()),
+            ["peers would refuse", "no root that is trusted"],
+        ),
         ("ca.crt", bytes(cert), ["certificate 1 of the bundle cannot be a root", "authority"]),
     ];
     for (name, contents, words) in table {
@@ -327,6 +331,22 @@ async fn each_mistake_with_files_is_told_with_its_cure() {
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(error.file(), Some(&*dir.join("tls.key")));
     assert!(error.to_string().contains("permissions") && cause.contains("permission denied"));
+}
+
+#[tokio::test]
+async fn a_key_that_everybody_may_read_is_a_warning_and_is_taken() {
+    let dir = TempDir::new("open");
+    ca().issue("/a").unwrap().write_to(dir.path()).unwrap();
+    for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(dir.join("tls.key"), mode).unwrap();
+        let said = support::Said::default();
+        let listening = said.listen();
+        let mut source = source(dir.path());
+        assert!(matches!(source.next().await, Ok(SourceEvent::Update(_))));
+        drop(listening);
+        assert_eq!(said.text().contains("may read or replace the private key"), warned);
+    }
 }
 
 #[tokio::test]

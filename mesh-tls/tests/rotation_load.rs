@@ -446,6 +446,26 @@ async fn control_closing_instead_of_draining_fails_requests() {
     assert!(!report.failures.is_empty(), "the check must see what a careless server does");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_connections_end_for_their_age() {
+    let world = World::new().await;
+    let grace = Duration::from_secs(10);
+    let acceptor = world.acceptor(grace).with_max_connection_age(Duration::from_millis(400));
+    let (axum, tonic) = (serve_axum(&acceptor, WORK).await, serve_tonic(&acceptor, WORK).await);
+    let clients = Clients::new(&world, Servers { axum, tonic }, grace).await;
+    let mut requests = JoinSet::new();
+    let mut tick = time::interval(TICK);
+    for number in 0..600 {
+        tick.tick().await;
+        requests.spawn(clients.clone().send(number));
+    }
+    let failed = requests.join_all().await.into_iter().filter(|(_, sent)| sent.is_err());
+    assert_eq!(failed.collect::<Vec<_>>(), []);
+    let stats = world.server.0.stats();
+    eprintln!("{} connections, {} too old", stats.accepted, stats.drained_age);
+    assert!(stats.drained_age >= 20, "of seven pairs, each some six times: {stats:?}");
+}
+
 #[tokio::test]
 async fn a_pooled_connection_of_a_removed_trust_domain_ends() {
     let world = World::new().await;

@@ -96,6 +96,8 @@ fn forms(key: &[u8], pem: &str) -> Vec<(String, Vec<u8>)> {
         ("capital hexadecimal".into(), joined(|b| format!("{b:02X}"), "").into_bytes()),
         ("hexadecimal with colons".into(), joined(|b| format!("{b:02x}"), ":").into_bytes()),
         ("a list".into(), joined(u8::to_string, ", ").into_bytes()),
+        ("a hexadecimal list".into(), joined(|b| format!("{b:02x}"), ", ").into_bytes()),
+        ("a byte string".into(), secret.escape_ascii().to_string().into_bytes()),
         ("base64".into(), base64.into_bytes()),
     ]
 }

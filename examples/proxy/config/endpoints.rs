@@ -6,7 +6,7 @@ use mesh_core::{Endpoint, Locality, Weight};
 use mesh_tls::PeerPolicy;
 use serde::Deserialize;
 
-use super::{ConfigError, Files, peers, yaml};
+use super::{ConfigError, Files, peers, place, yaml};
 
 pub(super) const FILE: &str = "endpoints.yaml";
 
@@ -146,19 +146,18 @@ fn endpoint(at: &str, file: EndpointFile) -> Result<Endpoint, ConfigError> {
     let weight = Weight::new(file.weight.unwrap_or(1))
         .map_err(|error| problems.push(format_args!("{at}.{error}")))
         .unwrap_or_default();
-    let locality = file.locality.as_deref().unwrap_or_default();
-    let mut parts = locality.split('/');
-    let mut part = || parts.next().unwrap_or_default();
-    let locality_parsed = Locality::new(part(), part(), part());
-    if parts.next().is_some() {
-        problems.push(format_args!(
-            "{at}.locality: {locality:?} is not allowed, expected region/zone/sub-zone"
-        ));
-    }
+    let locality = match file.locality.as_deref().map(place::parse) {
+        None => Locality::default(),
+        Some(Ok(locality)) => locality,
+        Some(Err(why)) => {
+            problems.push(format_args!("{at}.locality: {why}"));
+            Locality::default()
+        }
+    };
     let endpoint = Endpoint::new(file.address)
         .with_labels(file.labels.into_iter().collect())
         .with_weight(weight)
-        .with_locality(locality_parsed);
+        .with_locality(locality);
     problems.into_result(endpoint)
 }
 

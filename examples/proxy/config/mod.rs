@@ -8,6 +8,7 @@ mod endpoints;
 mod error;
 mod files;
 pub(crate) mod peers;
+mod place;
 mod policies;
 mod proxy;
 mod routing;
@@ -19,7 +20,7 @@ pub(crate) use client_tls::{Local, Transport};
 pub(crate) use endpoints::{Listed, Protocol, Tls};
 pub(crate) use error::ConfigError;
 pub(crate) use files::Files;
-use mesh_core::{Endpoint, authorize::Authorizer, route::Client};
+use mesh_core::{Endpoint, authorize::Authorizer, balance::locality::Caller, route::Client};
 use mesh_tower::{
     istio::{ClientTls, MtlsMode},
     upstream,
@@ -69,7 +70,8 @@ impl Settings {
         let client =
             Client::default().with_namespace(&proxy.namespace).with_labels(proxy.labels.clone());
         let local = Local { directory, has_identity };
-        let routing = problems.take(Routing::new(&policies, listed, client, local));
+        let caller = Caller::at(proxy.locality.clone()).with_labels(proxy.labels.clone());
+        let routing = problems.take(Routing::new(&policies, listed, client, caller, local));
         let mode = problems.take(mode(&proxy, &policies));
         let authorizer = problems.take(policies.authorizer(&proxy.namespace, &proxy.labels));
         let (Some(mode), Some((routing, more)), Some(authorizer)) = (mode, routing, authorizer)

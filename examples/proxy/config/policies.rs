@@ -75,6 +75,14 @@ impl Policies {
             })
     }
 
+    /// Whether a document says where requests for one of these names go; a rule for a destination does not.
+    pub(super) fn route(&self, names: &[String]) -> bool {
+        let of_services = self.0.virtual_services().iter().flat_map(istio::VirtualService::hosts);
+        let of_routes = self.0.http_routes().iter().flat_map(istio::HttpRoute::hosts);
+        let mut routed = of_services.chain(of_routes);
+        routed.any(|host| names.iter().any(|name| same(host, name)))
+    }
+
     pub(crate) fn mtls_mode(
         &self,
         namespace: &str,
@@ -91,7 +99,7 @@ impl Policies {
         namespace: &str,
         labels: &Labels,
     ) -> Result<Authorizer, ConfigError> {
-        let workload = Workload::new(namespace, labels.clone());
+        let workload = Workload::new(namespace, labels.clone()).with_sni();
         self.0.authorization(&workload).map_err(ConfigError::new)
     }
 

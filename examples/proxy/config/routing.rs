@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::route::{Action, Client, Forward, Hosts, Rule, VirtualHost};
+use mesh_core::{
+    balance::locality::Caller,
+    route::{Action, Client, Forward, Hosts, Rule, VirtualHost},
+};
 use mesh_tower::{
     istio::Destination,
     route::{MirrorLimits, Mirroring},
@@ -23,6 +26,8 @@ pub(crate) struct Routing {
     pub(crate) upstreams: BTreeMap<Destination, UpstreamSettings>,
     /// Who sends the requests.
     pub(crate) client: Client,
+    /// Where it runs, by which it is known how far endpoints are.
+    pub(crate) caller: Caller,
 }
 
 impl Routing {
@@ -32,6 +37,7 @@ impl Routing {
         policies: &Policies,
         listed: BTreeMap<String, Listed>,
         client: Client,
+        caller: Caller,
         local: Local<'_>,
     ) -> Result<(Self, Vec<String>), ConfigError> {
         let mut problems = ConfigError::default();
@@ -52,19 +58,29 @@ impl Routing {
             }
         }
         let hosts = problems.take(policies.routes(&client)).unwrap_or_default();
-        let mut unlisted = BTreeSet::new();
+        let mut unlisted = BTreeMap::new();
         let is_listed = |to: &Destination| known.contains_key(to.full_host());
         let mut hosts: Vec<_> = hosts
             .into_iter()
             .filter(|host| {
                 let all = destinations(host);
-                unlisted
-                    .extend(all.iter().filter(|to| !is_listed(to)).map(|to| to.host().to_owned()));
-                all.is_empty() || all.iter().any(|to| is_listed(to))
+                // A host that is routed answers for itself, by a refusal too: what is for it alone must not become a
+                // wildcard's. One of which only a DestinationRule speaks is no host without endpoints.
+                let is_kept = all.is_empty()
+                    || all.iter().any(|to| is_listed(to))
+                    || policies.route(host.hosts());
+                for to in all.iter().filter(|to| !is_listed(to)) {
+                    *unlisted.entry(to.host().to_owned()).or_insert(false) |= is_kept;
+                }
+                is_kept
             })
             .collect();
-        warnings.extend(unlisted.into_iter().map(|host| {
-            format!("{host} has policies but no endpoints in endpoints.yaml: they have no effect")
+        warnings.extend(unlisted.into_iter().map(|(host, is_asked)| {
+            let so = match is_asked {
+                true => "requests that lead there are refused (503, UH)",
+                false => "they have no effect",
+            };
+            format!("{host} has policies but no endpoints in endpoints.yaml: {so}")
         }));
         if let Some(more) = problems.take(others(&hosts, &names, &client)) {
             hosts.extend(more);
@@ -94,7 +110,7 @@ impl Routing {
         if let Err(error) = tried {
             problems.push(format_args!("the routes of the documents: {error}"));
         }
-        problems.into_result((Self { hosts, upstreams, client }, warnings))
+        problems.into_result((Self { hosts, upstreams, client, caller }, warnings))
     }
 }
 
@@ -180,7 +196,7 @@ mod tests {
 
     use super::{super::Tls, *};
 
-    fn nowhere() -> Local<'static> {
+    fn elsewhere() -> Local<'static> {
         Local { directory: Path::new("/nowhere"), has_identity: false }
     }
 
@@ -190,7 +206,8 @@ mod tests {
         };
         let policies = Policies::read([("x.yaml", documents)], Unsupported::Error).unwrap();
         let client = Client::default().with_namespace("sales");
-        Routing::new(&policies, names.iter().map(listed).collect(), client, nowhere()).unwrap().0
+        let listed = names.iter().map(listed).collect();
+        Routing::new(&policies, listed, client, Caller::default(), elsewhere()).unwrap().0
     }
 
     /// The destinations of a host.
@@ -255,20 +272,44 @@ spec:
     }
 
     #[test]
-    fn a_rule_without_any_endpoints_is_left_out_and_told_of() {
+    fn a_host_without_any_endpoints_answers_for_itself_and_is_told_of() {
         let rule = "\
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: { name: front }
 spec:
-  hosts: [front]
+  hosts: [pay.shop.example]
   http: [{ route: [{ destination: { host: nowhere } }] }]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: rest }
+spec:
+  hosts: ['*.shop.example']
+  http: [{ route: [{ destination: { host: web } }] }]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: { name: cart }
+spec: { host: cart.shop.example }
 ";
+        let routing = routing(&["web"], rule);
+        let to = |name: &str| Some(vec![name.to_owned()]);
+        assert_eq!(found(&routing, "pay.shop.example"), to("nowhere"));
+        assert_eq!(found(&routing, "other.shop.example"), to("web"));
+        assert_eq!(found(&routing, "cart.shop.example"), to("web"), "a rule makes no host");
+        let nowhere = routing.upstreams.iter().find(|(to, _)| to.host() == "nowhere");
+        assert!(nowhere.unwrap().1.endpoints.is_empty());
+
         let policies = Policies::read([("x.yaml", rule)], Unsupported::Error).unwrap();
-        let (routing, warnings) =
-            Routing::new(&policies, BTreeMap::new(), Client::default(), nowhere()).unwrap();
-        assert!(routing.hosts.is_empty() && routing.upstreams.is_empty());
-        let said = "nowhere has policies but no endpoints in endpoints.yaml: they have no effect";
-        assert_eq!(warnings, [said]);
+        let (client, caller) = (Client::default(), Caller::default());
+        let (_, warnings) =
+            Routing::new(&policies, BTreeMap::new(), client, caller, elsewhere()).unwrap();
+        let said = |host: &str, so: &str| {
+            format!("{host} has policies but no endpoints in endpoints.yaml: {so}")
+        };
+        let refused = "requests that lead there are refused (503, UH)";
+        let nothing = said("cart.shop.example", "they have no effect");
+        assert_eq!(warnings, [nothing, said("nowhere", refused), said("web", refused)]);
     }
 }

@@ -28,7 +28,7 @@ use crate::{error::MaterialError, mesh::Shared, policy::PeerPolicy};
 pub(crate) struct OwnKey(Arc<CertifiedKey>);
 
 /// What a client wants of a handshake besides the peer's identity.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientSettings {
     pub(crate) alpn: Vec<Vec<u8>>,
     pub(crate) sni: Option<ServerName<'static>>,

@@ -4,10 +4,10 @@ use std::{borrow::Cow, cell::RefCell, fmt, io};
 
 use rustls::{AlertDescription, CommonState, Error, InvalidMessage};
 
-use super::verify::REFUSAL;
+use super::verify::{VERDICT, Verdict};
 use crate::{
     error::{Alert, Refusal, Untrusted},
-    info::TlsInfo,
+    info::{PeerIdentity, TlsInfo},
 };
 
 /// Why a handshake failed.
@@ -22,19 +22,25 @@ pub(crate) enum Failure {
     Io(io::Error),
 }
 
-/// Runs a handshake and keeps the verifier's reason beside its result.
-pub(crate) async fn capture<F: Future>(handshake: F) -> (F::Output, Option<Refusal>) {
-    REFUSAL
-        .scope(RefCell::new(None), async {
+/// Runs a handshake and keeps beside its result what our verifier came to.
+pub(crate) async fn capture<F: Future>(handshake: F) -> (F::Output, Verdict) {
+    VERDICT
+        .scope(RefCell::default(), async {
             let output = handshake.await;
-            (output, REFUSAL.with(RefCell::take))
+            (output, VERDICT.with(RefCell::take))
         })
         .await
 }
 
+/// Whom the verifier has proved the peer of a handshake to be, which has succeeded. Nothing is read a second time: TLS 1.3
+/// has one certificate for each side of a handshake, and resumption, which asks no verifier, is off.
+pub(crate) fn proved(verdict: Verdict) -> Option<PeerIdentity> {
+    verdict?.ok()
+}
+
 /// Sorts the error of a handshake.
-pub(crate) fn classify(error: io::Error, refusal: Option<Refusal>) -> Failure {
-    if let Some(refusal) = refusal {
+pub(crate) fn classify(error: io::Error, verdict: Verdict) -> Failure {
+    if let Some(Err(refusal)) = verdict {
         return Failure::Refused(refusal);
     }
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
@@ -61,14 +67,14 @@ pub(crate) fn alert_in(error: &io::Error) -> Option<Alert> {
     Some(name(*alert))
 }
 
-pub(crate) fn tls_info(state: &CommonState, server_name: Option<&str>) -> TlsInfo {
+pub(crate) fn tls_info(state: &CommonState) -> TlsInfo {
     let suite = state.negotiated_cipher_suite().map(|suite| suite.suite());
     let group = state.negotiated_key_exchange_group().map(|group| group.name());
     TlsInfo {
         suite: suite.map(|suite| known(suite.as_str(), suite)).unwrap_or_default(),
         group: group.map(|group| known(group.as_str(), group)).unwrap_or_default(),
         alpn: state.alpn_protocol().map(<[u8]>::to_vec),
-        server_name: server_name.map(Into::into),
+        server_name: None,
     }
 }
 

@@ -53,6 +53,25 @@ impl<S: IdentitySource> MeshTlsBuilder<S> {
         self
     }
 
+    /// Refuses certificates without the key usage extension, of peers and, where we have roots of its trust domain, our
+    /// own. Default: off. X509-SVID 4.3 has issuers set it, but does not have verifiers ask for it, and go-spiffe and Envoy
+    /// do not; where it is there, it is obeyed in any case. Turn it on where every issuer is known to set it, as SPIRE,
+    /// Istio and the development CA do: without it, a certificate that was made for something else may pass for an SVID.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mesh_tls::{FileSource, MeshTls};
+    ///
+    /// let source = FileSource::in_directory("/var/run/secrets/mesh");
+    /// let strict = MeshTls::builder(source).require_key_usage(true).spawn().await?;
+    /// # drop(strict); Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn require_key_usage(mut self, require: bool) -> Self {
+        self.demands.key_usage = require;
+        self
+    }
+
     /// Uses this cryptography. Default: aws-lc-rs where that feature is on, else ring; never the process default.
     #[must_use]
     pub fn crypto_provider(self, provider: Arc<CryptoProvider>) -> Self {

@@ -25,6 +25,10 @@
 //! What was refused is counted and shown by [`MeshTls::status`], and the last good generation stays. A certificate from
 //! the future is tried again every 5 s, and counted each time.
 //!
+//! An identity that is not renewed is a warning in the log when 80 % of its life are over, another at 95 %, and an error when
+//! it has expired. From then on a connector fails at once ([`IdentityExpired`](crate::ConnectErrorKind::IdentityExpired)); an
+//! acceptor goes on to show what it has, because its peers decide.
+//!
 //! # Trust is taken back at once
 //!
 //! | of the new state | what becomes of trust |
@@ -35,6 +39,7 @@
 
 mod builder;
 mod driver;
+mod expiry;
 mod generation;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;

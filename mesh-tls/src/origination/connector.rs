@@ -166,7 +166,7 @@ impl Handshake {
         // An address is not sent.
         let sent =
             if let ServerName::DnsName(name) = &outside.name { Some(name.as_ref()) } else { None };
-        let tls = tls_info(state, sent);
+        let tls = tls_info(state).asked_for(sent);
         let judge = Judge::outside(shared, outside);
         let info = ConnInfo::tls_of(addresses, None, tls, number, Arc::clone(&live));
         let watch = Watch::client(live, judge, inner.config.drain_grace, state.alpn_protocol());

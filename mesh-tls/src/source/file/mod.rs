@@ -23,6 +23,9 @@
 //! written one after the other is refused until the second file is there too. To never be refused, write one file that
 //! holds both and rename it into place, or swap directories as Kubernetes does.
 //!
+//! A key file that others than its owner and group may read or write is a warning at the start, and no more: Kubernetes mounts
+//! secrets so unless told otherwise (`defaultMode`).
+//!
 //! Every buffer that held a file is wiped when it is dropped, for one of them is the key.
 //!
 //! What it does not see: a Kubernetes `subPath` mount never changes. Mount the whole directory.
@@ -39,6 +42,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(unix)]
+pub(crate) use self::read::warn_of_an_open_key;
 #[cfg(feature = "origination")]
 pub(crate) use self::read::{Bytes, text};
 pub(crate) use self::watched::Watched;
@@ -170,7 +175,13 @@ impl FileSource {
 
 impl IdentitySource for FileSource {
     async fn next(&mut self) -> Result<SourceEvent, MaterialError> {
+        #[cfg(unix)]
+        let is_first = !self.watched.has_told();
         let contents = self.watched.changed().await?;
+        #[cfg(unix)]
+        if is_first {
+            warn_of_an_open_key(&self.files.key);
+        }
         let (own, material) = self.files.parse(contents, self.own.as_ref())?;
         self.own = Some(own);
         Ok(SourceEvent::Update(material))

@@ -48,6 +48,11 @@ impl Watched {
         self.settle = settle;
     }
 
+    #[cfg(unix)]
+    pub(super) fn has_told(&self) -> bool {
+        self.told.is_some()
+    }
+
     /// What is there at the start, read on this thread. What comes later is told by [`Watched::changed`].
     #[cfg(feature = "origination")]
     pub(crate) fn first(&mut self) -> Result<&Contents, MaterialError> {
