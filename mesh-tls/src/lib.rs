@@ -15,6 +15,10 @@
 //! * [`MtlsConnector`] connects: a `Service<Uri>` for hyper-util and tonic; `reqwest` takes
 //!   [`MeshTls::reqwest_config`];
 //! * [`Renewing`] keeps a client whose pool must not outlive trust, as reqwest's;
+#![cfg_attr(
+    feature = "origination",
+    doc = "* [`Origination`] connects to servers outside the mesh, by their names: another trust, another connector;"
+)]
 //! * [`MtlsAcceptor`] accepts: strict, permissive or disabled, for axum, tonic or by hand;
 //! * [`ConnInfo`] tells the handler who called; [`AuthorizePeerLayer`] refuses those who must not.
 //!

@@ -114,7 +114,7 @@ impl Local<'_> {
         let roots = rule.ca_certificates();
         let roots = roots.map_or_else(Roots::system, |file| Roots::file(self.directory.join(file)));
         let config = origination::Config::new(roots)
-            .with_server_name(rule.sni().unwrap_or(to.full_host()))
+            .with_server_name(rule.sni().unwrap_or_else(|| to.full_host()))
             .map_err(|error| match rule.sni() {
                 Some(_) => wrong("sni", &error),
                 None => wrong("sni", &format_args!("is missing, and the host is none: {error}")),

@@ -69,9 +69,9 @@ impl Settings {
         let mut warnings = policies.warnings();
         let client =
             Client::default().with_namespace(&proxy.namespace).with_labels(proxy.labels.clone());
-        let caller = Caller::at(proxy.locality.clone()).with_labels(proxy.labels.clone());
         let local = Local { directory, has_identity };
-        let routing = problems.take(Routing::new(&policies, listed, (client, caller), local));
+        let caller = Caller::at(proxy.locality.clone()).with_labels(proxy.labels.clone());
+        let routing = problems.take(Routing::new(&policies, listed, client, caller, local));
         let mode = problems.take(mode(&proxy, &policies));
         let authorizer = problems.take(policies.authorizer(&proxy.namespace, &proxy.labels));
         let (Some(mode), Some((routing, more)), Some(authorizer)) = (mode, routing, authorizer)

@@ -36,7 +36,8 @@ impl Routing {
     pub(crate) fn new(
         policies: &Policies,
         listed: BTreeMap<String, Listed>,
-        (client, caller): (Client, Caller),
+        client: Client,
+        caller: Caller,
         local: Local<'_>,
     ) -> Result<(Self, Vec<String>), ConfigError> {
         let mut problems = ConfigError::default();
@@ -195,7 +196,7 @@ mod tests {
 
     use super::{super::Tls, *};
 
-    fn nowhere() -> Local<'static> {
+    fn elsewhere() -> Local<'static> {
         Local { directory: Path::new("/nowhere"), has_identity: false }
     }
 
@@ -205,8 +206,8 @@ mod tests {
         };
         let policies = Policies::read([("x.yaml", documents)], Unsupported::Error).unwrap();
         let client = Client::default().with_namespace("sales");
-        let (listed, who) = (names.iter().map(listed).collect(), (client, Caller::default()));
-        Routing::new(&policies, listed, who, nowhere()).unwrap().0
+        let listed = names.iter().map(listed).collect();
+        Routing::new(&policies, listed, client, Caller::default(), elsewhere()).unwrap().0
     }
 
     /// The destinations of a host.
@@ -301,8 +302,9 @@ spec: { host: cart.shop.example }
         assert!(gone.unwrap().1.endpoints.is_empty());
 
         let policies = Policies::read([("x.yaml", rule)], Unsupported::Error).unwrap();
-        let who = (Client::default(), Caller::default());
-        let (_, warnings) = Routing::new(&policies, BTreeMap::new(), who, nowhere()).unwrap();
+        let (client, caller) = (Client::default(), Caller::default());
+        let (_, warnings) =
+            Routing::new(&policies, BTreeMap::new(), client, caller, elsewhere()).unwrap();
         let said = |host: &str, so: &str| {
             format!("{host} has policies but no endpoints in endpoints.yaml: {so}")
         };

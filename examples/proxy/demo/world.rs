@@ -144,8 +144,7 @@ impl World {
         let client = Client::default().with_namespace(NAMESPACE);
         let listed = [(SERVICE.to_owned(), upstream)].into();
         let local = Local { directory: Path::new("."), has_identity: true };
-        let who = (client, Caller::default());
-        let (routing, _) = Routing::new(&policies, listed, who, local)?;
+        let (routing, _) = Routing::new(&policies, listed, client, Caller::default(), local)?;
         let authorizer = Authorizer::default();
         let settings = Settings { proxy, routing, mode, authorizer, warnings: Vec::new() };
         let outbound = listen_or_free("outbound", OUTBOUND, &mut notes).await?;

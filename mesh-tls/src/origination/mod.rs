@@ -79,6 +79,8 @@ pub(crate) use connector::Outside;
 use generation::Generation;
 pub(crate) use name::SubjectName;
 
+#[cfg(unix)]
+use crate::source::warn_of_an_open_key;
 use crate::{
     backend::{Provider, default_provider},
     clock::SystemClock,
@@ -143,6 +145,8 @@ impl Origination {
         let provider = Provider { crypto, clock: Arc::new(SystemClock::new()) };
         let mut files = Watched::new(config.paths().cloned());
         files.set_poll_interval(config.poll_interval);
+        #[cfg(unix)]
+        config.certificate().into_iter().for_each(|(_, key)| warn_of_an_open_key(key));
         let contents = &files.first()?.0;
         let anchors = Arc::new(generation::anchors(&config, contents)?);
         let own = generation::own(&config, contents, &provider)?;

@@ -42,6 +42,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(unix)]
+pub(crate) use self::read::warn_of_an_open_key;
 #[cfg(feature = "origination")]
 pub(crate) use self::read::{Bytes, text};
 pub(crate) use self::watched::Watched;
@@ -192,10 +194,12 @@ impl Files {
 
 impl IdentitySource for FileSource {
     async fn next(&mut self) -> Result<SourceEvent, MaterialError> {
-        let is_first = self.watched.is_new();
+        #[cfg(unix)]
+        let is_first = !self.watched.has_told();
         let contents = self.watched.changed().await?;
+        #[cfg(unix)]
         if is_first {
-            self.files.warn_of_an_open_key();
+            warn_of_an_open_key(&self.files.key);
         }
         let (own, material) = self.files.parse(contents, self.own.as_ref())?;
         self.own = Some(own);

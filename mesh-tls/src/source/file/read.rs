@@ -48,6 +48,19 @@ pub(crate) fn text<'a>(bytes: &'a Bytes, path: &Path) -> Result<&'a [u8], Materi
     }
 }
 
+#[cfg(unix)]
+pub(crate) fn warn_of_an_open_key(key: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    /// Of everybody who is neither the owner nor of the group.
+    const OTHERS: u32 = 0o006;
+    let Ok(metadata) = key.metadata() else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & OTHERS != 0 {
+        let (file, mode) = (key.display(), format_args!("{mode:03o}").to_string());
+        tracing::warn!(%file, mode, "everybody on this machine may read or replace the private key; chmod 640 it");
+    }
+}
+
 // === impl Contents ===
 
 impl Contents {

@@ -48,9 +48,9 @@ impl Watched {
         self.settle = settle;
     }
 
-    /// Whether nothing has been told yet.
-    pub(super) fn is_new(&self) -> bool {
-        self.told.is_none()
+    #[cfg(unix)]
+    pub(super) fn has_told(&self) -> bool {
+        self.told.is_some()
     }
 
     /// What is there at the start, read on this thread. What comes later is told by [`Watched::changed`].
