@@ -6,11 +6,12 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::{
     backend::Role,
-    error::{Refusal, Untrusted},
+    error::{ConnectErrorKind, Refusal, Untrusted},
     id::SpiffeId,
     mesh::{Counter, Generation, Shared},
     policy::PeerPolicy,
     server::{ModeHandle, PolicyHandle, ServerMode},
+    svid,
 };
 
 /// Why a connection is drained.
@@ -82,21 +83,21 @@ impl Judge {
         let Some((leaf, intermediates)) = chain.and_then(<[_]>::split_first) else {
             return self.judge_nobody();
         };
-        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-        let Some(generation) = shared.current() else { return Ok(()) };
         let (policy, role) = match &self.rules {
             Rules::Client => (Arc::clone(&self.policy), Role::Server),
             Rules::Server { policy, .. } => (policy.load(), Role::Client),
         };
-        if self.generation == generation.number && Arc::ptr_eq(&self.policy, &policy) {
+        let same_policy = Arc::ptr_eq(&self.policy, &policy);
+        let Some(generation) = self.shared.upgrade().and_then(|shared| shared.current()) else {
+            let verdict = if same_policy { Ok(()) } else { admits(&policy, leaf, &self.policy) };
+            // Not remembered: it is judged again when there is trust again.
+            return verdict.map_err(Why::from);
+        };
+        if self.generation == generation.number && same_policy {
             return Ok(());
         }
         let verifier = generation.verifier(&policy, true);
-        let verdict = verifier.judge(leaf, intermediates, self.since, role);
-        verdict.map_err(|refusal| match refusal {
-            Refusal::Untrusted(why) => Why::NotTrusted(why),
-            Refusal::NotAuthorized(id) => Why::NotAuthorized(id),
-        })?;
+        verifier.judge(leaf, intermediates, self.since, role)?;
         self.generation = generation.number;
         self.policy = policy;
         Ok(())
@@ -116,7 +117,44 @@ impl Judge {
     }
 }
 
+/// Without trust: whether a policy admits whom another one has verified. Who is known by a DNS name is who he was: a
+/// name belongs to the trust domain whose bundle has verified it, and a new policy may look for it in another one.
+fn admits(
+    policy: &PeerPolicy,
+    leaf: &CertificateDer<'_>,
+    verified_by: &PeerPolicy,
+) -> Result<(), Refusal> {
+    let peer = svid::check_peer(leaf, verified_by).map_err(Refusal::Untrusted)?;
+    match policy.admits(&peer) {
+        true => Ok(()),
+        false => Err(Refusal::NotAuthorized(peer.id().clone())),
+    }
+}
+
 // === impl Why ===
+
+/// What a client says of its server.
+impl From<Why> for ConnectErrorKind {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::NotTrusted(why) => Self::PeerUntrusted(why),
+            Why::NotAuthorized(id) => Self::PeerNotAuthorized(id),
+            // Servers alone drain for these.
+            Why::NoProof => Self::PeerUntrusted(Untrusted::NoCertificate),
+            Why::Expired => Self::PeerUntrusted(Untrusted::Expired),
+            Why::TooOld => Self::HandshakeTimeout,
+        }
+    }
+}
+
+impl From<Refusal> for Why {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Untrusted(why) => Self::NotTrusted(why),
+            Refusal::NotAuthorized(id) => Self::NotAuthorized(id),
+        }
+    }
+}
 
 impl From<&Why> for Counter {
     fn from(why: &Why) -> Self {
@@ -127,5 +165,26 @@ impl From<&Why> for Counter {
             Why::TooOld => Self::DrainedAge,
             Why::Expired => Self::DrainedExpired,
         }
+    }
+}
+
+#[cfg(all(test, feature = "dev-ca"))]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    #[test]
+    fn without_trust_no_name_moves_to_another_trust_domain() {
+        let name = "web.shop.serviceaccount.identity.linkerd.cluster.local";
+        let named = |domain: &str| PeerPolicy::dns_name(domain.parse().unwrap(), name).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
+        let leaf = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let (ours, theirs) = (named("ours"), named("theirs"));
+        assert_eq!(admits(&theirs.clone().or(&ours), leaf.der(), &ours), Ok(()));
+        let refused = admits(&theirs, leaf.der(), &ours);
+        assert!(matches!(refused, Err(Refusal::NotAuthorized(_))), "{refused:?}");
+        // The broken twin: who he is now, not who was verified.
+        assert_eq!(admits(&theirs, leaf.der(), &theirs), Ok(()));
     }
 }
