@@ -155,9 +155,11 @@ impl Live {
     }
 
     fn wake_both(&self) {
-        let wakers =
-            std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        self.forget_who_waits().into_iter().flatten().for_each(Waker::wake);
+    }
+
+    fn forget_who_waits(&self) -> [Option<Waker>; 2] {
+        std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A mark is never lost, whoever makes it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{future::Future, pin::pin, sync::atomic::AtomicBool, time::Duration};
+use std::{future::Future, pin::pin, sync::atomic::AtomicBool, task::Poll, time::Duration};
 
 use tokio::{
     task::coop::{consume_budget, has_budget_remaining},
@@ -80,4 +80,60 @@ async fn a_limit_is_set_also_by_who_has_used_up_his_share() {
     sleep(2 * SECOND).await;
     assert!(limit.is_over());
     assert!(!careless.is_elapsed(), "nobody has set it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_behind_the_end_of_the_grace() {
+    let (mut watch, _live, _mesh) = plain(aging()).await;
+    let mut cx = Context::from_waker(Waker::noop());
+    sleep(2 * SECOND).await;
+    let state = watch.attend(None);
+    assert_eq!(state, State::Draining);
+    assert!(watch.wait(&mut cx, Side::Write, state), "there is time");
+    // It ends between the look at the state and the wait: nobody would wake who comes too late.
+    sleep(11 * SECOND).await;
+    assert!(!watch.wait(&mut cx, Side::Write, state));
+    let state = watch.attend(None);
+    assert_eq!(state, State::Closed);
+    assert!(!watch.wait(&mut cx, Side::Write, state), "not for a flush either");
+}
+
+/// Notes that it was woken.
+#[derive(Default)]
+struct Task(AtomicBool);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_wakes_at_once_wakes_who_asks() {
+    let (mut watch, _live, _mesh) = plain(aging()).await;
+    sleep(2 * SECOND).await;
+    let state = watch.attend(None);
+    let task = Arc::new(Task::default());
+    let waker = Waker::from(Arc::clone(&task));
+    let polled = watch.poll_out(&mut Context::from_waker(&waker), state, |cx| {
+        cx.waker().wake_by_ref();
+        Poll::<()>::Pending
+    });
+    assert!(polled.is_pending());
+    assert!(task.0.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_connection_keeps_no_task() {
+    let (mut watch, live, _mesh) = plain(Ending::default()).await;
+    let task = Arc::new(Task::default());
+    let gone = Arc::downgrade(&task);
+    let waker = Waker::from(task);
+    assert_eq!(watch.attend(None), State::Well);
+    assert!(watch.wait(&mut Context::from_waker(&waker), Side::Read, State::Well));
+    drop(waker);
+    assert!(gone.upgrade().is_some(), "it waits");
+    drop(watch);
+    assert!(gone.upgrade().is_none());
+    assert_eq!(live.state(), State::Well);
 }

@@ -93,8 +93,9 @@ impl Watch {
         grace: Duration,
         alpn: Option<&[u8]>,
     ) -> Self {
-        let http1 = alpn == Some(b"http/1.1");
-        Self { http1, ..Self::new(live, judge, End::Client, grace) }
+        let mut watch = Self::new(live, judge, End::Client, grace);
+        watch.http1 = alpn == Some(b"http/1.1");
+        watch
     }
 
     fn new(live: Arc<Live>, judge: Judge, end: End, grace: Duration) -> Self {
@@ -351,6 +352,13 @@ impl Watch {
         }
         self.timer = Some(Timer::after(self.grace, &self.both));
         self.live.drain();
+    }
+}
+
+/// What is known of a connection outlives it in requests and responses, and must not keep its tasks.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.live.forget_who_waits();
     }
 }
 

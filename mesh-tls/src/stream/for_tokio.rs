@@ -72,14 +72,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let is_http2 = this.negotiated_h2();
-        if let Some(late) = &mut this.late {
-            late.written(buf, is_http2);
+        if this.late.is_some() {
+            this.write_to_nobody(buf);
             return Poll::Ready(Ok(buf.len()));
         }
         loop {
             let state = this.state();
-            let allowed = ready!(this.poll_before_write(cx, state, buf))?;
+            let allowed = match this.poll_before_write(cx, state, buf) {
+                Poll::Ready(allowed) => allowed?,
+                Poll::Pending if this.watch.wait(cx, Side::Write, state) => return Poll::Pending,
+                Poll::Pending => continue,
+            };
             let buf = buf.get(..allowed).unwrap_or(buf);
             let transport = Pin::new(&mut this.transport);
             match this.watch.poll_out(cx, state, |cx| transport.poll_write(cx, buf)) {

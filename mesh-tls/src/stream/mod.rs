@@ -138,6 +138,15 @@ impl<IO> MeshStream<IO> {
         Ok(())
     }
 
+    /// A write behind an error that is still to be told.
+    #[cold]
+    fn write_to_nobody(&mut self, bytes: &[u8]) {
+        let is_http2 = self.negotiated_h2();
+        if let Some(late) = &mut self.late {
+            late.written(bytes, is_http2);
+        }
+    }
+
     /// Why nothing more can be read or written.
     fn ended(&self) -> io::Error {
         let kind = io::ErrorKind::ConnectionAborted;
@@ -185,11 +194,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MeshStream<IO> {
     {
         loop {
             let state = self.state();
-            if state == State::Draining {
-                ready!(self.poll_say_goaway(cx, Side::Write))?;
-            }
-            let transport = Pin::new(&mut self.transport);
-            match self.watch.poll_out(cx, state, |cx| out(transport, cx)) {
+            match self.poll_out(cx, state, &out) {
                 Poll::Ready(result) => return Poll::Ready(result),
                 Poll::Pending if state == State::Closed && self.watch.is_overdue() => {
                     return Poll::Ready(Err(self.ended()));
@@ -198,6 +203,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MeshStream<IO> {
                 Poll::Pending => {}
             }
         }
+    }
+
+    fn poll_out<F>(&mut self, cx: &mut Context<'_>, state: State, out: &F) -> Poll<io::Result<()>>
+    where
+        F: Fn(Pin<&mut Transport<IO>>, &mut Context<'_>) -> Poll<io::Result<()>>,
+    {
+        if state == State::Draining {
+            ready!(self.poll_say_goaway(cx, Side::Write))?;
+        }
+        let transport = Pin::new(&mut self.transport);
+        self.watch.poll_out(cx, state, |cx| out(transport, cx))
     }
 
     fn poll_say_goaway(&mut self, cx: &mut Context<'_>, side: Side) -> Poll<io::Result<()>> {

@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use mesh_tls::{MeshStream, MeshTls, ServerMode};
+use mesh_tls::{MeshStream, MeshTls, PeerPolicy, ServerMode};
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     time,
 };
 
@@ -163,9 +163,13 @@ async fn a_goaway_from_the_reading_half_leaves_the_writing_half_its_waker() {
         let writing = tokio::spawn(async move {
             if shuts_down { writer.shutdown().await } else { writer.flush().await }
         });
-        let reading = tokio::spawn(async move { reader.read_u8().await });
+        let reading = tokio::spawn(async move { while reader.read_u8().await.is_ok() {} });
         tokio::task::yield_now().await;
         rotate(&server, &hand, material_trusting(&b, "/server", &[&b])).await;
+        time::sleep(Duration::from_secs(1)).await;
+        // The reading half is the last to try, whoever was the first.
+        near.write_u8(0).await.unwrap();
+        near.flush().await.unwrap();
         time::sleep(Duration::from_secs(1)).await;
         let mut seen = vec![0; frames.len()];
         near.read_exact(&mut seen).await.unwrap();
@@ -174,4 +178,166 @@ async fn a_goaway_from_the_reading_half_leaves_the_writing_half_its_waker() {
         flushed.expect("who waits is woken").unwrap().unwrap();
         reading.abort();
     }
+}
+
+/// Xorshift: the same numbers each time, and a failure names its seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+/// Frames of a server, and the places behind which a GOAWAY may stand.
+fn conversation(chance: &mut Chance) -> (Vec<u8>, Vec<usize>) {
+    let (mut bytes, mut places) = (SETTINGS.to_vec(), vec![9]);
+    let frame = |bytes: &mut Vec<u8>, kind: u8, flags: u8, length: usize| {
+        bytes.extend_from_slice(&[0, 0, length as u8, kind, flags, 0, 0, 0, 1]);
+        // Octets that would be frames themselves.
+        bytes.extend(GOAWAY.iter().cycle().take(length));
+    };
+    for _ in 0..1 + chance.below(12) {
+        match chance.below(4) {
+            0 => {
+                frame(&mut bytes, 1, 0, chance.below(40));
+                (0..chance.below(3)).for_each(|_| frame(&mut bytes, 9, 0, 5));
+                frame(&mut bytes, 9, 4, chance.below(40));
+            }
+            1 => frame(&mut bytes, 1, 4, chance.below(100)),
+            2 => frame(&mut bytes, 6, 0, 8),
+            _ => frame(&mut bytes, 0, 0, chance.below(200)),
+        }
+        places.push(bytes.len());
+    }
+    (bytes, places)
+}
+
+/// Where the GOAWAY stands; `None` where there is none, and an error where the frames did not come through.
+fn place_of_goaway(seen: &[u8], frames: &[u8], places: &[usize]) -> Result<Option<usize>, ()> {
+    if seen == frames {
+        return Ok(None);
+    }
+    let fits = |at: &&usize| {
+        seen.len() == frames.len() + GOAWAY.len()
+            && seen[..**at] == frames[..**at]
+            && seen[**at..].starts_with(GOAWAY)
+            && seen[**at + GOAWAY.len()..] == frames[**at..]
+    };
+    places.iter().find(fits).map(|at| Some(*at)).ok_or(())
+}
+
+/// What a client sees of these frames, if its server is told to end somewhere among them.
+async fn seen_of<S>(
+    chance: &mut Chance,
+    frames: &[u8],
+    mut near: S,
+    far: MeshStream<DuplexStream>,
+    tell: impl Fn(),
+) -> Vec<u8>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let told_at = chance.below(frames.len());
+    let mut pauses = Chance(1 + chance.below(1 << 30) as u64);
+    let (mut reader, mut writer) = tokio::io::split(far);
+    let write = async {
+        let mut at = 0;
+        while at < frames.len() {
+            if at >= told_at {
+                tell();
+            }
+            let end = (at + 1 + chance.below(50)).min(frames.len());
+            let middle = at + chance.below(end - at + 1);
+            let pieces = [&frames[at..middle], &frames[middle..end]].map(io::IoSlice::new);
+            match chance.below(3) {
+                0 => tokio::task::yield_now().await,
+                1 => writer.flush().await.unwrap(),
+                _ => {}
+            }
+            at += match chance.below(2) {
+                0 => writer.write_vectored(&pieces).await.unwrap(),
+                _ => writer.write(&frames[at..end]).await.unwrap(),
+            };
+        }
+        writer.shutdown().await.unwrap();
+    };
+    // Each half in a task of its own: who is woken matters.
+    let read = tokio::spawn(async move {
+        let mut scratch = [0; 7];
+        while matches!(reader.read(&mut scratch).await, Ok(1..)) {}
+    });
+    let peer = async {
+        near.write_all(&PREFACE[1..]).await.unwrap();
+        near.flush().await.unwrap();
+        let (mut seen, mut scratch) = (Vec::new(), [0; 40]);
+        loop {
+            let size = 1 + pauses.below(40);
+            match near.read(&mut scratch[..size]).await.unwrap() {
+                0 => break,
+                read => seen.extend_from_slice(&scratch[..read]),
+            }
+            if pauses.below(4) == 0 {
+                // The reading half looks again, while the writing one waits.
+                let _gone = near.write_u8(0).await;
+                let _gone = near.flush().await;
+                time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        drop(near);
+        seen
+    };
+    let all = async {
+        let (seen, ()) = tokio::join!(peer, write);
+        read.await.unwrap();
+        seen
+    };
+    time::timeout(Duration::from_secs(5), all).await.expect("nobody waits for ever")
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_halves_and_pieces_fall_frames_stay_whole() {
+    let ours = ca();
+    let (server, client) = (mesh(&ours, "/server").await, mesh(&ours, "/client").await);
+    let mut said = 0;
+    for seed in 1..=500 {
+        let mut chance = Chance(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let (frames, places) = conversation(&mut chance);
+        // A handshake does not get through fewer than six octets at a time, whoever makes it.
+        let room = if seed % 5 == 0 { 6 } else { 1 };
+        let (mut near, far) = tokio::io::duplex(room + chance.below(60));
+        let acceptor = server.acceptor(only("/client"));
+        let seen = if seed % 5 == 0 {
+            let policy = acceptor.policy_handle();
+            let tell = || policy.set(PeerPolicy::nobody());
+            let (near, far) =
+                tokio::join!(client.connect(near, only("/server")), acceptor.accept_io(far));
+            let mut near = near.unwrap();
+            near.write_all(&PREFACE[..1]).await.unwrap();
+            seen_of(&mut chance, &frames, near, far.unwrap(), tell).await
+        } else {
+            let acceptor = acceptor.with_mode(ServerMode::Permissive);
+            let mode = acceptor.mode_handle();
+            let tell = || mode.set(ServerMode::Strict);
+            let hello = near.write_all(&PREFACE[..1]);
+            let (far, hello) = tokio::join!(acceptor.accept_io(far), hello);
+            hello.unwrap();
+            seen_of(&mut chance, &frames, near, far.unwrap(), tell).await
+        };
+        let place = place_of_goaway(&seen, &frames, &places);
+        let place = place.unwrap_or_else(|()| panic!("seed {seed}: {seen:?}"));
+        said += usize::from(place.is_some());
+        if let Some(at) = place {
+            // The broken twin says it an octet later.
+            let mut late = seen.clone();
+            late.drain(at..at + GOAWAY.len());
+            late.splice(at + 1..at + 1, GOAWAY.iter().copied());
+            let twin = place_of_goaway(&late, &frames, &places);
+            assert!(at == frames.len() || twin != Ok(Some(at)), "seed {seed}");
+        }
+    }
+    assert!(said > 250, "{said}");
 }
