@@ -349,6 +349,30 @@ async fn a_key_that_everybody_may_read_is_a_warning_and_is_taken() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_empty_file_is_believed_when_it_is_seen_empty_twice() {
+    let dir = TempDir::new("emptied");
+    let identity = ca().issue("/a").unwrap();
+    for stays_empty in [false, true] {
+        identity.write_to(dir.path()).unwrap();
+        // Looks at 10 s, at 20 s and so on, a little later each time.
+        let mut source =
+            FileSource::in_directory(dir.path()).poll_interval(Duration::from_secs(10));
+        assert!(matches!(source.next().await, Ok(SourceEvent::Update(_))));
+        let writer = async {
+            time::sleep(Duration::from_secs(5)).await;
+            fs::write(dir.join("ca.crt"), "").unwrap();
+            time::sleep(Duration::from_secs(10)).await;
+            if !stays_empty {
+                fs::write(dir.join("ca.crt"), identity.bundle_pem()).unwrap();
+            }
+        };
+        let told = time::timeout(Duration::from_secs(100), source.next());
+        let (told, ()) = tokio::join!(told, writer);
+        assert_eq!(told.is_ok(), stays_empty, "an empty bundle revokes: {told:?}");
+    }
+}
+
 #[tokio::test]
 async fn one_file_may_hold_both_certificate_and_key() {
     let ours = ca();

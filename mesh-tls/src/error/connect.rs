@@ -101,6 +101,30 @@ impl ConnectError {
         false
     }
 
+    /// Whether a client hands a request back of which nothing was sent, because its connection had just been asked to end.
+    ///
+    /// It may be sent again, whatever its method. hyper-util's client and reqwest do so by themselves; tonic's channel does
+    /// not, so where connections are drained, be it for trust, policy or age, some calls come back like this (gRFC A6 names
+    /// sending them again a transparent retry).
+    ///
+    /// ```
+    /// use mesh_tls::ConnectError;
+    ///
+    /// let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    /// assert!(!ConnectError::is_unsent(&broken), "some of it may have arrived");
+    /// ```
+    #[must_use]
+    pub fn is_unsent(error: &(dyn Error + 'static)) -> bool {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if error.downcast_ref().is_some_and(hyper::Error::is_canceled) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
     pub(crate) fn new(kind: ConnectErrorKind) -> Self {
         Self { kind, cause: None }
     }

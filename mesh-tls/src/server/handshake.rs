@@ -118,7 +118,7 @@ fn plain<IO>(acceptor: &MtlsAcceptor, io: Prefixed<IO>, addresses: Addresses) ->
     let shared = acceptor.mesh.shared();
     let live = shared.live.register();
     let (policy, mode) = (acceptor.policy.clone(), acceptor.mode.clone());
-    let judge = Judge::server(shared, 0, policy.load(), policy, mode);
+    let judge = Judge::server(shared, (0, policy.load()), None, policy, mode);
     let info = ConnInfo::plain(addresses, Arc::clone(&live));
     let watch = Watch::server(live, judge, acceptor.ending, None);
     MeshStream::server(Transport::Plain(io), info, watch)
@@ -149,7 +149,7 @@ where
     let now = shared.provider.clock.now().as_secs();
     let left = peer.as_ref().map(|peer| peer.not_after().as_secs().saturating_sub(now));
     let (handle, mode) = (acceptor.policy.clone(), acceptor.mode.clone());
-    let judge = Judge::server(shared, generation.number, policy, handle, mode);
+    let judge = Judge::server(shared, (generation.number, policy), peer.clone(), handle, mode);
     let (number, of_live) = (generation.number, Arc::clone(&live));
     let tls = tls_info(state).asked_for(state.server_name());
     let info = ConnInfo::tls_of(addresses, peer, tls, number, of_live);

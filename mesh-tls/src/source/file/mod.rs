@@ -173,25 +173,6 @@ impl FileSource {
     }
 }
 
-// === impl Files ===
-
-impl Files {
-    fn warn_of_an_open_key(&self) {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            /// Of everybody who is neither the owner nor of the group.
-            const OTHERS: u32 = 0o006;
-            let Ok(metadata) = self.key.metadata() else { return };
-            let mode = metadata.permissions().mode() & 0o777;
-            if mode & OTHERS != 0 {
-                let (file, mode) = (self.key.display(), format_args!("{mode:03o}").to_string());
-                tracing::warn!(%file, mode, "everybody on this machine may read or replace the private key; chmod 640 it");
-            }
-        }
-    }
-}
-
 impl IdentitySource for FileSource {
     async fn next(&mut self) -> Result<SourceEvent, MaterialError> {
         #[cfg(unix)]

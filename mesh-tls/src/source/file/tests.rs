@@ -28,8 +28,7 @@ const ROUNDS: usize = 10_000;
 /// So many identities take turns. More of them would only take longer to make.
 const IDENTITIES: usize = 16;
 
-/// How long the writer rests, and after how many replacements.
-const BREATH: Duration = Duration::from_millis(80);
+/// After how many replacements the writer rests.
 const STRETCH: usize = 500;
 
 /// How one identity takes the place of another.
@@ -43,6 +42,14 @@ enum Layout {
     Overwritten,
     /// One file with all of it, renamed into place.
     Combined,
+}
+
+impl Layout {
+    /// How long the writer rests. Where it overwrites, three readings fit into a rest, and a writer that is kept from its work
+    /// between emptying a file and filling it is back before three have seen it empty, on a busy machine too.
+    fn rest(self) -> Duration {
+        Duration::from_millis(if self == Self::Overwritten { 240 } else { 80 })
+    }
 }
 
 struct Dir(PathBuf);
@@ -68,7 +75,7 @@ impl Dir {
             }
         };
         // Who overwrites in place needs a writer that stops now and then, and two readings that are not one.
-        let wait = if layout == Layout::Overwritten { BREATH / 8 } else { Duration::ZERO };
+        let wait = if layout == Layout::Overwritten { layout.rest() / 4 } else { Duration::ZERO };
         source.poll_interval(wait).settle(wait)
     }
 
@@ -177,7 +184,7 @@ async fn torture(layout: Layout, publish: fn(&Published, Material) -> bool) -> T
                 dir.write(layout, round, &identities[round % IDENTITIES]);
                 // Left alone for so long, a reader on a busy machine sees some of it.
                 if round % STRETCH == 0 {
-                    thread::park_timeout(BREATH);
+                    thread::park_timeout(layout.rest());
                 }
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -190,7 +197,7 @@ async fn torture(layout: Layout, publish: fn(&Published, Material) -> bool) -> T
     let mut tally = Tally::default();
     loop {
         let is_over = done.load(Ordering::Acquire);
-        let next = time::timeout(BREATH * 4, source.next()).await;
+        let next = time::timeout(layout.rest() * 4, source.next()).await;
         match next {
             Ok(Ok(SourceEvent::Update(material))) => {
                 tally.delivered += 1;
@@ -242,6 +249,51 @@ async fn the_twin_that_does_not_compare_key_and_certificate_uses_torn_pairs() {
         tally.mismatched > 0,
         "the writer must tear pairs, or the test proves nothing: {tally:?}"
     );
+}
+
+/// Two readings that agree would hide it, and a pair that is torn is refused behind them: this is one reading alone.
+#[test]
+fn one_reading_is_never_of_two_directories() {
+    let dir = Arc::new(Dir::new("single"));
+    let ca = DevCa::new("test.local".parse().unwrap()).unwrap();
+    let identities: Vec<_> = (0..IDENTITIES).map(|_| ca.issue("/server").unwrap()).collect();
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let pairs: BTreeMap<_, _> =
+        identities.iter().map(|one| (bytes(one.cert_pem()), bytes(one.key_pem()))).collect();
+    dir.write(Layout::Swapped, 0, &identities[0]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (dir, stop) = (Arc::clone(&dir), Arc::clone(&stop));
+        thread::spawn(move || {
+            let rounds = (1..).take_while(|_| !stop.load(Ordering::Relaxed));
+            rounds.for_each(|round| {
+                dir.write(Layout::Swapped, round, &identities[round % IDENTITIES]);
+            });
+        })
+    };
+    let files = dir.source(Layout::Swapped).files;
+    let (mut whole, mut torn, mut torn_by_path) = (0, 0, 0);
+    // The broken twin reads each file by its own path, as most programs do.
+    let by_path = |name: &str| fs::read(dir.0.join(name)).ok();
+    for _ in 0..1_000_000 {
+        if let Ok(Contents(contents)) = files.read()
+            && let [Ok(cert), Ok(key), ..] = &*contents
+        {
+            let belong = pairs.get(&**cert).is_some_and(|true_key| *true_key == **key);
+            *(if belong { &mut whole } else { &mut torn }) += 1;
+        }
+        if let Some((cert, key)) = by_path("tls.crt").zip(by_path("tls.key")) {
+            torn_by_path += usize::from(pairs.get(&cert) != Some(&key));
+        }
+        if torn > 0 || whole > 1_000 && torn_by_path > 20 {
+            break;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    println!("{whole} whole, {torn} torn; by path {torn_by_path}");
+    assert!(torn == 0 && whole > 1_000, "{torn} of {whole}");
+    assert!(torn_by_path > 20, "the twin must tear, or the test proves nothing");
 }
 
 #[tokio::test]
