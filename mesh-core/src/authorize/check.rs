@@ -241,9 +241,10 @@ impl List {
     /// Whether one of the values is `*`: whatever there is, is one of them.
     fn is_any(&self) -> bool {
         match self {
-            Self::Principals(texts) | Self::Methods(texts) => texts.iter().any(Text::is_any),
+            Self::Principals(texts) | Self::Methods(texts) | Self::Claim(_, texts) => {
+                texts.iter().any(Text::is_any)
+            }
             Self::Header(_, texts) => texts.iter().any(HeaderText::is_any),
-            Self::Claim(_, texts) => texts.iter().any(Text::is_any),
             Self::Hosts(hosts) | Self::Snis(hosts) => hosts.iter().any(HostText::is_any),
             Self::Namespaces(names) => names.iter().any(|name| &**name == "*"),
             Self::Domains(domains) => domains.iter().any(|domain| matches!(domain, Domain::Any)),
