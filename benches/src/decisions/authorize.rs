@@ -13,7 +13,17 @@ pub(super) fn cases() -> Vec<Case> {
     let of = |policies: usize| state(authorizer(policies, &Config::default()), "/items/0/7");
     let istio = state(authorizer(10, &Config::istio()), "/items/0/7");
     let refused = state(authorizer(100, &Config::default()), "/elsewhere");
+    let hosts = refusing(|index| Match::of(Attribute::Host, [format!("admin-{index}.shop")]));
+    let roles = |role: &str| {
+        let (authorizer, head) =
+            refusing(|index| Match::of(Attribute::header("x-role"), [format!("admin-{index}")]));
+        (authorizer, head.with_header("x-role", role))
+    };
+    let (one, list) = (roles("reader"), roles("reader, writer, tester"));
     vec![
+        Case::shared("authorize: none of 10 refusals by host", hosts, allow),
+        Case::shared("authorize: none of 10 refusals by header", one, allow),
+        Case::shared("authorize: none of 10 refusals by header, a list of 3", list, allow),
         Case::shared("authorize: no policy", none, allow),
         Case::shared("authorize: 1 policy", of(1), allow),
         Case::shared("authorize: the last of 10 policies", of(10), allow),
@@ -23,6 +33,16 @@ pub(super) fn cases() -> Vec<Case> {
             each(calls, |_, _| assert!(!decide(authorizer, head)));
         }),
     ]
+}
+
+/// Policies that refuse, none of which matches.
+fn refusing(one: impl Fn(usize) -> Match) -> (Authorizer, PlainHead) {
+    let policy = |index: usize| {
+        let rule = Rule::any().with_operation([one(index)]);
+        Policy::deny(format!("refusal-{index}")).with_rule(rule)
+    };
+    let authorizer = Authorizer::new((0..10).map(policy), &Config::default());
+    state(authorizer.expect("values that can be had"), "/items/0/7")
 }
 
 fn state(authorizer: Authorizer, path: &str) -> (Authorizer, PlainHead) {

@@ -127,7 +127,7 @@ impl Authorizer {
             let verdict = Verdict { reason: Reason::BadPath, rule: None };
             return Decision { verdict, audit: None, trial: None };
         };
-        let request = Request { connection, head, path };
+        let request = Request::new(connection, head, path);
         self.judge(&mut |rule| rule.of_requests.hold(&request), &mut ask)
     }
 
@@ -155,7 +155,7 @@ impl Authorizer {
         connection: &Connection<'_>,
         mut ask: impl FnMut(&str) -> bool,
     ) -> Decision<'s> {
-        let request = Request { connection, head: &Nothing, path: Seen::NONE };
+        let request = Request::new(connection, &Nothing, Seen::NONE);
         let holds = |rule: &CompiledRule| {
             rule.of_connections.as_ref().is_some_and(|checks| checks.hold(&request))
         };

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::{cell::OnceCell, net::IpAddr};
 
 use super::{
     Attribute, Config, Connection, Head, Match,
@@ -27,6 +27,14 @@ pub(super) struct Request<'a, H> {
     pub(super) connection: &'a Connection<'a>,
     pub(super) head: &'a H,
     pub(super) path: Seen<'a>,
+    /// In parts, once a policy asks for it.
+    authority: OnceCell<Authority<'a>>,
+}
+
+impl<'a, H: Head> Request<'a, H> {
+    pub(super) fn new(connection: &'a Connection<'a>, head: &'a H, path: Seen<'a>) -> Self {
+        Self { connection, head, path, authority: OnceCell::new() }
+    }
 }
 
 /// How a request is read that can be read in two ways.
@@ -192,7 +200,7 @@ impl List {
     }
 
     fn matches<H: Head>(&self, request: &Request<'_, H>, sense: Sense) -> bool {
-        let Request { connection, head, path } = request;
+        let Request { connection, head, path, authority } = request;
         let id = connection.principal();
         let any = |texts: &[Text], text: &str| texts.iter().any(|t| t.matches(text.as_bytes()));
         match self {
@@ -211,8 +219,8 @@ impl List {
                 names.iter().any(|wanted| wanted.matches(authority, sense))
             }),
             Self::Hosts(hosts) => {
-                let authority = Authority::new(head.authority());
-                hosts.iter().any(|wanted| wanted.matches(authority, sense))
+                let authority = authority.get_or_init(|| Authority::new(head.authority()));
+                hosts.iter().any(|wanted| wanted.matches(*authority, sense))
             }
             Self::Methods(texts) if sense == Sense::Wide => {
                 texts.iter().any(|text| text.matches_any_case(head.method().as_bytes()))
@@ -241,9 +249,10 @@ impl List {
     /// Whether one of the values is `*`: whatever there is, is one of them.
     fn is_any(&self) -> bool {
         match self {
-            Self::Principals(texts) | Self::Methods(texts) => texts.iter().any(Text::is_any),
+            Self::Principals(texts) | Self::Methods(texts) | Self::Claim(_, texts) => {
+                texts.iter().any(Text::is_any)
+            }
             Self::Header(_, texts) => texts.iter().any(HeaderText::is_any),
-            Self::Claim(_, texts) => texts.iter().any(Text::is_any),
             Self::Hosts(hosts) | Self::Snis(hosts) => hosts.iter().any(HostText::is_any),
             Self::Namespaces(names) => names.iter().any(|name| &**name == "*"),
             Self::Domains(domains) => domains.iter().any(|domain| matches!(domain, Domain::Any)),
@@ -263,7 +272,7 @@ impl List {
 
     /// Whether the request has nothing of the sort.
     fn is_absent<H: Head>(&self, request: &Request<'_, H>) -> bool {
-        let Request { connection, head, path } = request;
+        let Request { connection, head, path, .. } = request;
         match self {
             Self::Principals(_) | Self::Namespaces(_) | Self::Accounts(_) | Self::Domains(_) => {
                 connection.principal().is_none()

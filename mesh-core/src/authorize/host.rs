@@ -63,12 +63,15 @@ impl HostText {
     /// As it was sent; in a wide sense also by name and port, in a narrow one without a user too.
     pub(super) fn matches(&self, authority: Authority<'_>, sense: Sense) -> bool {
         let is_written = |host: &str| self.written.matches_any_case(host.as_bytes());
+        // Most have none, and then there is nothing else to compare.
+        let has_user = authority.host.len() < authority.sent.len();
+        let is_sent = is_written(authority.sent);
         match sense {
-            Sense::AsIs => is_written(authority.sent),
-            Sense::Narrow => is_written(authority.sent) && is_written(authority.host),
+            Sense::AsIs => is_sent,
+            Sense::Narrow => is_sent && (!has_user || is_written(authority.host)),
             Sense::Wide => {
-                is_written(authority.sent)
-                    || is_written(authority.host)
+                is_sent
+                    || (has_user && is_written(authority.host))
                     || (self.name.matches_any_case(authority.name.as_bytes())
                         && self.is_port(authority.port))
             }

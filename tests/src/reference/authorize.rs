@@ -38,6 +38,7 @@ pub(super) const MACHINE: Machine = Machine {
         "blanks in a list are letters",
         "to grant, each line of a header is enough",
         "an exception for everybody is never met by nobody",
+        "whatever Istio grants is granted",
     ],
     check,
 };
@@ -223,14 +224,26 @@ fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
     let policies = few(&mut bytes, 4, policy).unwrap_or_default();
     let config = if istio { Config::istio() } else { Config::default() };
     let compiled = policies.iter().enumerate().map(|(index, policy)| policy.to_policy(index));
-    let authorizer = Authorizer::new(compiled, &config).map_err(|error| error.to_string())?;
+    let authorizer =
+        Authorizer::new(compiled.clone(), &config).map_err(|error| error.to_string())?;
+    let as_istio =
+        Authorizer::new(compiled, &Config::istio()).map_err(|error| error.to_string())?;
     let model = Model { policies: &policies, doubts: !istio, fault };
     for _ in 0..12 {
         let Ok(request) = Request::arbitrary(&mut bytes) else { break };
         let connection = request.connection();
+        let head = request.head();
+        let of = |authorizer: &Authorizer| match request.tcp {
+            true => authorizer.decide_connection(&connection).is_allowed(),
+            false => authorizer.decide(&connection, &head).is_allowed(),
+        };
+        let (ours, theirs) = (of(&authorizer), of(&as_istio));
+        if (ours && !theirs) || (fault == Some(25) && theirs && !ours) {
+            return Err(format!("{request:?} of {policies:?}: {ours}, and Istio {theirs}"));
+        }
         let decision = match request.tcp {
             true => authorizer.decide_connection(&connection),
-            false => authorizer.decide(&connection, &request.head()),
+            false => authorizer.decide(&connection, &head),
         };
         let rule = decision.rule().map(|rule| (rule.policy_index(), rule.rule()));
         let got = (decision.reason(), rule);
