@@ -356,7 +356,7 @@ impl Handshake {
         let connect = TlsConnector::from(config).connect(name, Prefixed::new(io));
         let (result, verdict) = capture(connect).await;
         let (io, peer) = match result {
-            Ok(io) => (io, proved(verdict)),
+            Ok(io) => (io, proved(verdict).map_err(ConnectError::from_failure)?),
             Err(error) => return Err(ConnectError::from_failure(classify(error, verdict))),
         };
         let state = io.get_ref().1;
@@ -365,12 +365,16 @@ impl Handshake {
             addresses.as_ref().map(HttpInfo::local_addr),
         );
         let live = shared.live.register();
-        let judge = Judge::client(shared, &generation, self.policy.clone());
+        let judge = Judge::client(shared, &generation, self.policy.clone(), peer.clone());
         let (of_live, number) = (Arc::clone(&live), generation.number);
         let tls = tls_info(state).asked_for(self.settings.server_name());
-        let info = ConnInfo::tls_of(addresses, peer, tls, number, of_live);
+        let info = ConnInfo::tls_of(addresses, Some(peer), tls, number, of_live);
         let watch = Watch::client(live, judge, self.drain_grace, state.alpn_protocol());
-        Ok(MeshStream::client(io.into(), info, watch, Arc::clone(shared)))
+        let mut stream = MeshStream::client(io.into(), info, watch, Arc::clone(shared));
+        // A server may take its time, and trust may have changed meanwhile, or our own identity be gone.
+        stream.confirm().map_err(|why| ConnectError::new(why.into()))?;
+        self.check()?;
+        Ok(stream)
     }
 
     fn counted<T>(&self, result: Result<T, ConnectError>) -> Result<T, ConnectError> {

@@ -298,8 +298,8 @@ spec: { host: cart.shop.example }
         assert_eq!(found(&routing, "pay.shop.example"), to("nowhere"));
         assert_eq!(found(&routing, "other.shop.example"), to("web"));
         assert_eq!(found(&routing, "cart.shop.example"), to("web"), "a rule makes no host");
-        let nowhere = routing.upstreams.iter().find(|(to, _)| to.host() == "nowhere");
-        assert!(nowhere.unwrap().1.endpoints.is_empty());
+        let gone = routing.upstreams.iter().find(|(to, _)| to.host() == "nowhere");
+        assert!(gone.unwrap().1.endpoints.is_empty());
 
         let policies = Policies::read([("x.yaml", rule)], Unsupported::Error).unwrap();
         let (client, caller) = (Client::default(), Caller::default());

@@ -32,10 +32,11 @@ pub(crate) async fn capture<F: Future>(handshake: F) -> (F::Output, Verdict) {
         .await
 }
 
-/// Whom the verifier has proved the peer of a handshake to be, which has succeeded. Nothing is read a second time: TLS 1.3
-/// has one certificate for each side of a handshake, and resumption, which asks no verifier, is off.
-pub(crate) fn proved(verdict: Verdict) -> Option<PeerIdentity> {
-    verdict?.ok()
+/// Who the peer of a handshake is that has succeeded. The certificate is not read again: TLS 1.3 has one for each side of a
+/// handshake. A session that no verifier was asked about, as a resumed one, would be nobody's, and is refused.
+pub(crate) fn proved(verdict: Verdict) -> Result<PeerIdentity, Failure> {
+    let nobody = Err(Refusal::Untrusted(Untrusted::NoCertificate));
+    verdict.unwrap_or(nobody).map_err(Failure::Refused)
 }
 
 /// Sorts the error of a handshake.
@@ -96,5 +97,59 @@ fn name(alert: AlertDescription) -> Alert {
         | AlertDescription::CertificateUnknown
         | AlertDescription::DecryptError => Alert::BadCertificate,
         other => Alert::Other(u8::from(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls_pki_types::UnixTime;
+    use tokio::task::yield_now;
+
+    use super::{super::verify::tell, *};
+
+    fn peer(path: &str) -> PeerIdentity {
+        let id = format!("spiffe://td{path}").parse().unwrap();
+        let (begin, end) = (UnixTime::now(), UnixTime::now());
+        PeerIdentity::new(id, "01".into(), begin, end)
+    }
+
+    fn path(proved: Result<PeerIdentity, Failure>) -> String {
+        proved.unwrap().id().path().to_owned()
+    }
+
+    /// A handshake whose verifier is asked at its first step, and that takes some more.
+    async fn shake_hands(path: &str, steps: usize, tell: impl Fn(PeerIdentity)) {
+        tell(peer(path));
+        for _ in 0..steps {
+            yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn handshakes_that_take_turns_in_one_task_keep_their_peers_apart() {
+        let of = |path, steps| capture(shake_hands(path, steps, |peer| tell(Ok(peer))));
+        let ((_, first), (_, second), (_, alone)) =
+            tokio::join!(of("/a", 5), of("/b", 1), capture(yield_now()));
+        assert_eq!([first, second].map(|verdict| path(proved(verdict))), ["/a", "/b"]);
+        assert!(alone.is_none(), "nobody was verified");
+
+        // The broken twin: one slot for all.
+        let slot = RefCell::new(None);
+        let of = async |path, steps| {
+            shake_hands(path, steps, |peer| drop(slot.replace(Some(Ok(peer))))).await;
+            slot.take()
+        };
+        let (first, second) = tokio::join!(of("/a", 5), of("/b", 1));
+        assert_eq!(path(proved(second)), "/b");
+        assert!(first.is_none(), "the twin has given it away");
+    }
+
+    #[tokio::test]
+    async fn who_was_not_verified_is_nobody() {
+        tell(Ok(peer("/left/over")));
+        let (_, verdict) = capture(yield_now()).await;
+        let refused = proved(verdict).map(drop).unwrap_err();
+        let nobody = Refusal::Untrusted(Untrusted::NoCertificate);
+        assert!(matches!(refused, Failure::Refused(why) if why == nobody));
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn refuse(refusal: Refusal) -> Error {
     Error::InvalidCertificate(alert)
 }
 
-fn tell(verdict: Result<PeerIdentity, Refusal>) {
+pub(super) fn tell(verdict: Result<PeerIdentity, Refusal>) {
     // Outside our own handshakes (a configuration lent to another client) nobody listens.
     let _unheard = VERDICT.try_with(|slot| slot.replace(Some(verdict)));
 }

@@ -118,7 +118,7 @@ fn plain<IO>(acceptor: &MtlsAcceptor, io: Prefixed<IO>, addresses: Addresses) ->
     let shared = acceptor.mesh.shared();
     let live = shared.live.register();
     let (policy, mode) = (acceptor.policy.clone(), acceptor.mode.clone());
-    let judge = Judge::server(shared, 0, policy.load(), policy, mode);
+    let judge = Judge::server(shared, (0, policy.load()), None, policy, mode);
     let info = ConnInfo::plain(addresses, Arc::clone(&live));
     let watch = Watch::server(live, judge, acceptor.ending, None);
     MeshStream::server(Transport::Plain(io), info, watch)
@@ -136,7 +136,7 @@ where
     let generation = acceptor.current()?;
     let policy = acceptor.policy.load();
     let config = acceptor.config(&generation, &policy, mode)?;
-    let (io, peer) = match handshake(config, io).await {
+    let (io, peer) = match handshake(config, io, mode).await {
         Ok(proved) => proved,
         Err((error, mut io)) => {
             linger(&mut io).await;
@@ -149,7 +149,7 @@ where
     let now = shared.provider.clock.now().as_secs();
     let left = peer.as_ref().map(|peer| peer.not_after().as_secs().saturating_sub(now));
     let (handle, mode) = (acceptor.policy.clone(), acceptor.mode.clone());
-    let judge = Judge::server(shared, generation.number, policy, handle, mode);
+    let judge = Judge::server(shared, (generation.number, policy), peer.clone(), handle, mode);
     let (number, of_live) = (generation.number, Arc::clone(&live));
     let tls = tls_info(state).asked_for(state.server_name());
     let info = ConnInfo::tls_of(addresses, peer, tls, number, of_live);
@@ -163,6 +163,7 @@ type Proved<IO> = (TlsStream<Prefixed<IO>>, Option<PeerIdentity>);
 async fn handshake<IO>(
     config: Arc<ServerConfig>,
     io: Prefixed<IO>,
+    mode: ServerMode,
 ) -> Result<Proved<IO>, (AcceptError, Prefixed<IO>)>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -170,7 +171,11 @@ where
     let accept = TlsAcceptor::from(config).accept(io).into_fallible();
     let (result, verdict) = capture(accept).await;
     match result {
-        Ok(io) => Ok((io, proved(verdict))),
+        Ok(io) if verdict.is_none() && mode == ServerMode::Permissive => Ok((io, None)),
+        Ok(io) => match proved(verdict) {
+            Ok(peer) => Ok((io, Some(peer))),
+            Err(refused) => Err((AcceptError::from_failure(refused), io.into_inner().0)),
+        },
         Err((error, io)) => Err((AcceptError::from_failure(classify(error, verdict)), io)),
     }
 }

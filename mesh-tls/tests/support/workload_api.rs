@@ -191,7 +191,13 @@ where
                     }
                     return false;
                 }
-                Say::HangUp => return true,
+                Say::HangUp => {
+                    // What was said before goes out first.
+                    for _ in 0..32 {
+                        tokio::task::yield_now().await;
+                    }
+                    return true;
+                }
             }
         }
         std::future::pending().await
