@@ -3,12 +3,15 @@
 use std::{
     fmt,
     future::Future,
+    io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
 use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use mesh_tls::{ConnectError, ConnectErrorKind, Untrusted};
 use mesh_tower::istio::{ClientTls, TlsMode};
 use tower_service::Service;
@@ -41,9 +44,9 @@ where
     C: Service<Uri, Error = ConnectError>,
     C::Future: Send + 'static,
 {
-    type Response = C::Response;
+    type Response = Heard<C::Response>;
     type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<C::Response, ConnectError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         self.inner.poll_ready(cx)
@@ -52,7 +55,69 @@ where
     fn call(&mut self, target: Uri) -> Self::Future {
         let endpoint = target.authority().map(ToString::to_string).unwrap_or_default();
         let (connecting, told) = (self.inner.call(target), Arc::clone(&self.told));
-        Box::pin(async move { connecting.await.inspect_err(|error| told.tell(&endpoint, error)) })
+        Box::pin(async move {
+            let stream = connecting.await.inspect_err(|error| told.tell(&endpoint, error))?;
+            Ok(Heard { stream, told, endpoint })
+        })
+    }
+}
+
+/// A connection whose server may still judge our certificate: in TLS 1.3 a client learns of it by its first read.
+pub(crate) struct Heard<S> {
+    stream: S,
+    told: Arc<Last>,
+    endpoint: String,
+}
+
+impl<S: Read + Unpin> Read for Heard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &polled
+            && let Some(error) = ConnectError::find(error)
+        {
+            self.told.tell(&self.endpoint, error);
+        }
+        polled
+    }
+}
+
+impl<S: Write + Unpin> Write for Heard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}
+
+impl<S: Connection> Connection for Heard<S> {
+    fn connected(&self) -> Connected {
+        self.stream.connected()
     }
 }
 

@@ -166,7 +166,7 @@ impl ConnInfo {
         self.0.local
     }
 
-    /// Who the peer has proved to be; `None` on plaintext, and on TLS without a client certificate.
+    /// Who the peer has proved to be; `None` on plaintext, on TLS without a client certificate, and of a server outside the mesh.
     #[must_use]
     pub fn peer(&self) -> Option<&PeerIdentity> {
         self.0.peer.as_ref()

@@ -133,6 +133,9 @@ async fn mutual_shows_a_certificate_that_rotates_while_requests_fly() {
         .with("ca.pem", &bank.pem());
     let proxy = Proxy::start(&simple).await;
     assert_eq!(get(&proxy).await.0, 503, "it wants a certificate");
+    let said = "certificate_required, and none was sent; with MUTUAL it is shown a certificate";
+    told(&proxy, &format!("tls.mode: {}: the server rejected", server.address)).await;
+    told(&proxy, said).await;
     assert_eq!(server.requests(), 0);
 
     // Each request on a connection of its own, so that each shows what there is.

@@ -20,7 +20,7 @@ const DENIED: &str = "mesh_tls_denied_requests_total";
 
 /// Describes every metric of this crate to the installed recorder. Call it once, after installing one.
 ///
-/// | metric | kind | labels besides `identity`, our own SPIFFE ID |
+/// | metric | kind | labels besides `identity`, our own SPIFFE ID; empty for servers outside the mesh |
 /// | --- | --- | --- |
 /// | `mesh_tls_handshakes_total` | counter | `side`: `server`, `client`; `result`: `ok`, `refused` (by us), `failed`; `reason`, empty where it is `ok` |
 /// | `mesh_tls_plaintext_total` | counter | connections let in without TLS |
