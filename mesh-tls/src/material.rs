@@ -159,6 +159,7 @@ impl Origin {
         match error.kind() {
             MaterialErrorKind::KeyMismatch
             | MaterialErrorKind::BadKey(_)
+            | MaterialErrorKind::EncryptedKey
             | MaterialErrorKind::NoKey => error.in_file(self.key),
             // With several files of roots, their numbers do not tell which.
             MaterialErrorKind::BadBundle(..) => match self.bundle {
@@ -170,12 +171,14 @@ impl Origin {
             | MaterialErrorKind::UnexpectedId { .. } => error.in_file(self.cert),
             MaterialErrorKind::Unreadable
             | MaterialErrorKind::Unsettled
+            | MaterialErrorKind::NotPem
             | MaterialErrorKind::TwoBundles(_)
             | MaterialErrorKind::BadCrl(..)
             | MaterialErrorKind::NoCrl
             | MaterialErrorKind::BadBundleMap(_)
             | MaterialErrorKind::DriverEnded
             | MaterialErrorKind::Provider(_)
+            | MaterialErrorKind::NoSystemRoots(_)
             | MaterialErrorKind::Timeout
             | MaterialErrorKind::Withdrawn
             | MaterialErrorKind::Source => error,
@@ -199,12 +202,15 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, M
     match parsed {
         Ok(chain) if !chain.is_empty() => Ok(chain),
         // The parser's own error can quote the text; text next to a key is not quoted.
-        Ok(_) | Err(_) => Err(MaterialError::new(MaterialErrorKind::NoCertificate)),
+        Ok(_) | Err(_) => Err(without(pem, MaterialErrorKind::NoCertificate)),
     }
 }
 
 pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, MaterialError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|_| MaterialError::new(MaterialErrorKind::NoKey))
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| match is_encrypted(pem) {
+        true => MaterialError::new(MaterialErrorKind::EncryptedKey),
+        false => without(pem, MaterialErrorKind::NoKey),
+    })
 }
 
 /// As [`certificates`], but no text at all is an empty bundle.
@@ -219,6 +225,19 @@ pub(crate) fn crls(
     let parsed: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
     match parsed {
         Ok(lists) if !lists.is_empty() => Ok(lists),
-        Ok(_) | Err(_) => Err(MaterialError::new(MaterialErrorKind::NoCrl)),
+        Ok(_) | Err(_) => Err(without(pem, MaterialErrorKind::NoCrl)),
     }
+}
+
+/// Why nothing of this kind is in a text that may be none.
+fn without(text: &[u8], kind: MaterialErrorKind) -> MaterialError {
+    // A sequence of more than 127 bytes, or one that begins with a version, as a short key does.
+    let is_der = matches!(text, [0x30, 0x80..=0xFF, ..] | [0x30, _, 2, 1, ..]);
+    MaterialError::new(if is_der { MaterialErrorKind::NotPem } else { kind })
+}
+
+/// As PKCS#8 says it (RFC 7468, 11), and as OpenSSL used to (RFC 1421, 4.6.1.1).
+fn is_encrypted(pem: &[u8]) -> bool {
+    let holds = |words: &[u8]| pem.windows(words.len()).any(|window| window == words);
+    holds(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || holds(b"\nProc-Type: 4,ENCRYPTED")
 }

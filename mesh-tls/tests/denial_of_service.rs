@@ -1,4 +1,5 @@
-//! A thousand clients that do nothing, and a thousand that stop in the middle of their hello, against one honest one.
+//! A thousand clients that do nothing, a thousand that stop in the middle of their hello, and a thousand whose hello is as
+//! long as TLS allows and never ends, against one honest one.
 //!
 //! What is measured is compared with an idle server of the same process in turn with the other, so that a busy machine
 //! makes both slow.
@@ -22,6 +23,7 @@ const CROWD: usize = 1000;
 /// How much memory a connection may cost before it has proved anything; both ends of it live in this process.
 const SILENT_BYTES: usize = 6 * 1024;
 const HALF_HELLO_BYTES: usize = 32 * 1024;
+const ENDLESS_HELLO_BYTES: usize = 96 * 1024;
 
 /// How long an honest client takes until its first answer.
 async fn honest(client: &MeshTls, addr: SocketAddr) -> Duration {
@@ -64,6 +66,18 @@ async fn hello(client: &MeshTls) -> Vec<u8> {
     };
     hello.truncate(read);
     hello
+}
+
+/// About the longest hello that rustls reads (64 KiB), in whole records, but for its last bytes.
+fn endless_hello() -> Vec<u8> {
+    let mut message = vec![0; 0xF000];
+    // A ClientHello that says how long it is, of TLS 1.2 as they all say.
+    message[..6].copy_from_slice(&[1, 0, 0xF0, 0, 3, 3]);
+    let record = |piece: &[u8]| {
+        let length = u16::try_from(piece.len()).unwrap().to_be_bytes();
+        [&[0x16, 3, 1][..], &length, piece].concat()
+    };
+    message.chunks(16 * 1024).flat_map(record).collect()
 }
 
 async fn crowd(addr: SocketAddr, first: &[u8]) -> Vec<TcpStream> {
@@ -116,16 +130,26 @@ async fn an_honest_client_is_served_beside_two_thousand_others() {
         assert_cost("a silent client", before, resident(), SILENT_BYTES);
 
         let before = resident();
+        let others = server.stats().refused_other;
         let crowded_out = server.stats().refused_crowded_out;
         let halfway = crowd(crowded.addr, half_hello).await;
         assert_served("a thousand more, halfway", compare(&client, idle.addr, crowded.addr).await);
         assert_cost("half a hello", before, resident(), HALF_HELLO_BYTES);
         // 1,024 places for 2,000: the oldest made room.
         eventually("they made room", || server.stats().refused_crowded_out > crowded_out).await;
+        drop(halfway);
+
+        let gone = others + CROWD as u64;
+        eventually("they are gone", || server.stats().refused_other == gone).await;
+        let before = resident();
+        let endless = crowd(crowded.addr, &endless_hello()).await;
+        assert_served("a thousand endless", compare(&client, idle.addr, crowded.addr).await);
+        assert_eq!(server.stats().refused_other, gone, "they are not told apart from the slow");
+        assert_cost("an endless hello", before, resident(), ENDLESS_HELLO_BYTES);
         for mut socket in silent.into_iter().take(10) {
             let end = timeout(PATIENCE, socket.read(&mut [0; 1])).await.expect("closed");
             assert!(matches!(end, Ok(0) | Err(_)));
         }
-        drop(halfway);
+        drop(endless);
     }
 }

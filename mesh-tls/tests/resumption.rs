@@ -10,7 +10,7 @@ mod support;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use mesh_tls::{DevCa, PeerPolicy};
@@ -36,6 +36,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 struct SwapInPlace {
     inner: Arc<dyn ClientCertVerifier>,
     trusts: AtomicBool,
+    /// Who has come back past it.
+    resumed: AtomicUsize,
 }
 
 impl ClientCertVerifier for SwapInPlace {
@@ -115,8 +117,13 @@ async fn wrong_server(ca: &DevCa) -> (std::net::SocketAddr, Arc<SwapInPlace>) {
     let root = CertificateDer::from_pem_slice(ca.bundle_pem().as_bytes()).unwrap();
     roots.add(root).unwrap();
     let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
-    let verifier =
-        Arc::new(SwapInPlace { inner: inner.build().unwrap(), trusts: AtomicBool::new(true) });
+    let verifier = SwapInPlace {
+        inner: inner.build().unwrap(),
+        trusts: AtomicBool::new(true),
+        resumed: AtomicUsize::new(0),
+    };
+    let verifier = Arc::new(verifier);
+    let counted = Arc::clone(&verifier);
     let (chain, key) = chain_and_key(ca, "/server");
     let config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -131,6 +138,9 @@ async fn wrong_server(ca: &DevCa) -> (std::net::SocketAddr, Arc<SwapInPlace>) {
     tokio::spawn(async move {
         while let Ok((socket, _)) = tcp.accept().await {
             let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+            if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+                counted.resumed.fetch_add(1, Ordering::SeqCst);
+            }
             tokio::spawn(async move {
                 let (mut read, mut write) = tokio::io::split(&mut stream);
                 let _unused = tokio::io::copy(&mut read, &mut write).await;
@@ -165,6 +175,7 @@ async fn control_a_verifier_that_is_swapped_in_place_lets_it_come_back() {
     verifier.trusts.store(false, Ordering::SeqCst);
     let came_back = visit(&client, addr).await;
     assert_eq!(came_back.expect("the wrong design lets it in"), HandshakeKind::Resumed);
+    assert_eq!(verifier.resumed.load(Ordering::SeqCst), 1, "and sees it");
     // A client without a session is refused even there: it was the resumption that let it in.
     visit(&resuming_client(&a), addr).await.expect_err("no session, no access");
 }
@@ -172,13 +183,16 @@ async fn control_a_verifier_that_is_swapped_in_place_lets_it_come_back() {
 #[tokio::test]
 async fn our_client_does_not_resume_towards_a_server_that_offers_it() {
     let (a, b) = (ca(), ca());
-    let (addr, _verifier) = wrong_server(&a).await;
+    let (addr, verifier) = wrong_server(&a).await;
     // The control above shows that this server resumes for clients that ask.
     let (client, hand) = mesh_of(material_trusting(&a, "/client", &[&a, &b])).await;
-    for _ in 0..2 {
-        let mut stream = client.connect(tcp(addr).await, only("/server")).await.unwrap();
+    // The connector keeps its configuration, and would keep the sessions in it.
+    let connector = client.connector(only("/server")).with_sni("server.test").unwrap();
+    for _ in 0..3 {
+        let mut stream = connector.connect(tcp(addr).await).await.unwrap();
         ping(&mut stream).await.unwrap();
     }
+    assert_eq!(verifier.resumed.load(Ordering::SeqCst), 0);
     // The server's root is removed; our own leaf comes from the other one.
     rotate(&client, &hand, material_trusting(&b, "/client", &[&b])).await;
     let error = client.connect(tcp(addr).await, only("/server")).await.unwrap_err();

@@ -1,4 +1,5 @@
-//! Two hundred requests a second over every kind of client, while everything rotates twice a second.
+//! Two hundred requests a second by every kind of client to every kind of server, while everything rotates twice a
+//! second.
 //!
 //! Ten seconds; `ROTATION_SECONDS=30` for more. No request may fail but those of a trust domain that was removed, and
 //! those all must. The broken twin is a server that closes what it should drain.
@@ -14,14 +15,17 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    routing::{get, post},
+};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Bytes;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use mesh_tls::{
@@ -32,9 +36,8 @@ use rcgen::{
     SignatureAlgorithm,
 };
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use support::{eventually, mesh_of, only, rotate, tcp};
+use support::{eventually, mesh_of, only, rotate};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     task::JoinSet,
     time::{self, Instant},
@@ -47,6 +50,7 @@ const WORK: Duration = Duration::from_millis(20);
 const LONG_WORK: Duration = Duration::from_millis(150);
 /// 200 a second.
 const TICK: Duration = Duration::from_millis(5);
+const METHOD: &str = "/test.Service/Call";
 
 /// An authority that signs keys of any kind.
 struct Authority {
@@ -192,11 +196,16 @@ impl World {
 }
 
 async fn serve_axum(acceptor: &MtlsAcceptor, work: Duration) -> SocketAddr {
-    let work = async move || {
+    let page = async move || {
         time::sleep(work).await;
         "done"
     };
-    let app = Router::new().route("/", get(work)).layer(DrainLayer::new());
+    let call = async move || {
+        time::sleep(work).await;
+        [("content-type", "application/grpc"), ("grpc-status", "0")]
+    };
+    let app = Router::new().route("/", get(page)).route(METHOD, post(call));
+    let app = app.layer(DrainLayer::new());
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = tcp.local_addr().unwrap();
     let listener = acceptor.listener(tcp);
@@ -208,10 +217,13 @@ async fn serve_tonic(acceptor: &MtlsAcceptor, work: Duration) -> SocketAddr {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = tcp.local_addr().unwrap();
     let incoming = acceptor.clone().with_alpn(["h2"]).incoming(tcp);
-    let service = service_fn(move |_: Request<tonic::body::Body>| async move {
+    let service = service_fn(move |request: Request<tonic::body::Body>| async move {
         time::sleep(work).await;
         let response = Response::builder().header("grpc-status", "0");
-        Ok::<_, Infallible>(response.body(tonic::body::Body::empty()).unwrap())
+        let is_page = request.method() == http::Method::GET;
+        let page = || tonic::body::Body::new(Full::new(Bytes::from_static(b"done")));
+        let body = if is_page { page() } else { tonic::body::Body::empty() };
+        Ok::<_, Infallible>(response.body(body).unwrap())
     });
     tokio::spawn(tonic::transport::Server::builder().serve_with_incoming(service, incoming));
     addr
@@ -219,76 +231,107 @@ async fn serve_tonic(acceptor: &MtlsAcceptor, work: Duration) -> SocketAddr {
 
 type Sent = Result<(), String>;
 
+/// Where they are served.
+#[derive(Clone, Copy)]
+struct Servers {
+    axum: SocketAddr,
+    tonic: SocketAddr,
+}
+
 /// Everybody who sends.
 #[derive(Clone)]
 struct Clients {
     http1: Client<mesh_tls::MtlsConnector, Empty<Bytes>>,
     http2: Client<mesh_tls::MtlsConnector, Empty<Bytes>>,
     reqwest: reqwest::Client,
-    tonic: tonic::transport::Channel,
-    axum: SocketAddr,
+    /// To the one server and to the other.
+    tonic: [tonic::transport::Channel; 2],
+    servers: Servers,
+    /// What came back from tonic's channels unsent, and was sent again.
+    handed_back: Arc<AtomicUsize>,
 }
 
+/// Each client that there is with each server that speaks its protocol.
+const PAIRS: usize = 7;
+
 impl Clients {
-    async fn new(world: &World, axum: SocketAddr, tonic: SocketAddr, grace: Duration) -> Self {
+    async fn new(world: &World, servers: Servers, grace: Duration) -> Self {
         let connector = |alpn: &str| {
             world.client.0.connector(only("/server")).with_alpn([alpn]).with_drain_grace(grace)
         };
         let of = |alpn| Client::builder(TokioExecutor::new()).build(connector(alpn));
-        let config = world.client.0.reqwest_config(&only("/server")).unwrap();
-        let reqwest = reqwest::Client::builder().tls_backend_preconfigured(config).https_only(true);
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{tonic}")).unwrap();
+        let channel = async |addr: SocketAddr| {
+            let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{addr}"));
+            endpoint.unwrap().connect_with_connector(connector("h2")).await.unwrap()
+        };
         Self {
             http1: of("http/1.1"),
             http2: of("h2"),
-            reqwest: reqwest.build().unwrap(),
-            tonic: endpoint.connect_with_connector(connector("h2")).await.unwrap(),
-            axum,
+            reqwest: reqwest_of(&world.client.0),
+            tonic: [channel(servers.axum).await, channel(servers.tonic).await],
+            servers,
+            handed_back: Arc::default(),
         }
     }
 
     /// The request with this number, by the client whose turn it is.
-    async fn send(mut self, number: usize) -> (&'static str, Sent) {
-        match number % 4 {
-            0 => ("hyper http/1.1", self.by_hyper(&self.http1).await),
-            1 => ("hyper h2", self.by_hyper(&self.http2).await),
-            2 => {
-                let sent = self.reqwest.get(format!("https://{}/", self.axum)).send().await;
-                let read = match sent {
-                    Ok(response) => response.text().await,
-                    Err(error) => Err(error),
-                };
-                ("reqwest", expect(read.as_deref().map_err(|e| format!("{e:?}"))))
-            }
-            _ => {
-                let mut called = self.by_tonic().await;
-                // A connection that ends hands back what it has not sent, and tonic hands it on. Sending it again is
-                // what other clients of gRPC do by themselves (gRFC A6, transparent retries).
-                if called.as_ref().is_err_and(|error| was_not_sent(&**error)) {
-                    called = self.by_tonic().await;
-                }
-                ("tonic", called.map_err(|error| format!("{error:?}")))
-            }
+    async fn send(self, number: usize) -> (&'static str, Sent) {
+        let Servers { axum, tonic } = self.servers;
+        match number % PAIRS {
+            0 => ("hyper http/1.1 to axum", by_hyper(&self.http1, axum).await),
+            1 => ("hyper h2 to axum", by_hyper(&self.http2, axum).await),
+            2 => ("hyper h2 to tonic", by_hyper(&self.http2, tonic).await),
+            3 => ("reqwest to axum", by_reqwest(&self.reqwest, axum).await),
+            4 => ("reqwest to tonic", by_reqwest(&self.reqwest, tonic).await),
+            5 => ("tonic to axum", self.by_tonic(0).await),
+            _ => ("tonic to tonic", self.by_tonic(1).await),
         }
     }
 
-    async fn by_tonic(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let request = Request::post("/test.Service/Call")
-            .header("content-type", "application/grpc")
-            .body(tonic::body::Body::empty())?;
-        let response = tower::Service::call(self.tonic.ready().await?, request).await?;
-        match response.headers().get("grpc-status").map(|code| code.as_bytes()) {
-            Some(b"0") => Ok(()),
-            other => Err(format!("{other:?}").into()),
+    async fn by_tonic(&self, server: usize) -> Sent {
+        let mut called = call(self.tonic[server].clone()).await;
+        // A connection that ends hands back what it has not sent, and tonic hands it on. Sending it again is what other
+        // clients of gRPC do by themselves (gRFC A6, transparent retries).
+        if called.as_ref().is_err_and(|error| was_not_sent(&**error)) {
+            self.handed_back.fetch_add(1, Ordering::Relaxed);
+            called = call(self.tonic[server].clone()).await;
         }
+        called.map_err(|error| format!("{error:?}"))
     }
+}
 
-    async fn by_hyper(&self, client: &Client<mesh_tls::MtlsConnector, Empty<Bytes>>) -> Sent {
-        let uri = format!("http://{}/", self.axum).parse().unwrap();
-        let response = client.get(uri).await.map_err(|error| format!("{error:?}"))?;
-        let body = response.into_body().collect().await.map_err(|error| format!("{error:?}"))?;
-        expect(Ok(&String::from_utf8_lossy(&body.to_bytes())))
+async fn call(
+    mut channel: tonic::transport::Channel,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let request = Request::post(METHOD)
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::empty())?;
+    let response = tower::Service::call(channel.ready().await?, request).await?;
+    match response.headers().get("grpc-status").map(|code| code.as_bytes()) {
+        Some(b"0") => Ok(()),
+        other => Err(format!("{other:?}").into()),
     }
+}
+
+async fn by_hyper(
+    client: &Client<mesh_tls::MtlsConnector, Empty<Bytes>>,
+    addr: SocketAddr,
+) -> Sent {
+    let uri = format!("http://{addr}/").parse().unwrap();
+    let response = client.get(uri).await.map_err(|error| format!("{error:?}"))?;
+    let body = response.into_body().collect().await.map_err(|error| format!("{error:?}"))?;
+    expect(Ok(&String::from_utf8_lossy(&body.to_bytes())))
+}
+
+fn reqwest_of(mesh: &MeshTls) -> reqwest::Client {
+    let config = mesh.reqwest_config(&only("/server")).unwrap();
+    let builder = reqwest::Client::builder().tls_backend_preconfigured(config).https_only(true);
+    builder.build().unwrap()
+}
+
+async fn by_reqwest(client: &reqwest::Client, addr: SocketAddr) -> Sent {
+    let read = async { client.get(format!("https://{addr}/")).send().await?.text().await };
+    expect(read.await.as_deref().map_err(|error: &reqwest::Error| format!("{error:?}")))
 }
 
 fn was_not_sent(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -309,21 +352,29 @@ fn expect(body: Result<&str, String>) -> Sent {
     }
 }
 
-/// A request of the foreign trust domain on a connection of its own.
-async fn stranger(world: &World, axum: SocketAddr) -> std::io::Result<()> {
-    let connector = world.stranger.connector(only("/server")).with_alpn(["http/1.1"]);
-    let mut stream = connector.connect(tcp(axum).await).await.map_err(std::io::Error::other)?;
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await?;
-    if text.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(std::io::Error::other(text)) }
+/// Requests of the foreign trust domain, each on a connection of its own.
+async fn strangers(world: &World, servers: Servers) -> [Sent; 3] {
+    let hyper = async |alpn: &str, addr| {
+        let connector = world.stranger.connector(only("/server")).with_alpn([alpn]);
+        by_hyper(&Client::builder(TokioExecutor::new()).build(connector), addr).await
+    };
+    let reqwest = reqwest_of(&world.stranger);
+    let sent = tokio::join!(
+        hyper("http/1.1", servers.axum),
+        hyper("h2", servers.tonic),
+        by_reqwest(&reqwest, servers.axum)
+    );
+    sent.into()
 }
 
 #[derive(Debug, Default)]
 struct Report {
-    sent: usize,
+    sent: BTreeMap<&'static str, usize>,
     failures: BTreeMap<&'static str, Vec<String>>,
+    handed_back: usize,
+    /// Served and refused.
     strangers: (usize, usize),
+    /// By the servers and by the clients.
     drained: (u64, u64),
     connections: u64,
 }
@@ -332,7 +383,9 @@ async fn run(steps: usize, grace: Duration, work: Duration) -> Report {
     let world = World::new().await;
     let acceptor = world.acceptor(grace);
     let (axum, tonic) = (serve_axum(&acceptor, work).await, serve_tonic(&acceptor, work).await);
-    let clients = Clients::new(&world, axum, tonic, grace).await;
+    let servers = Servers { axum, tonic };
+    let clients = Clients::new(&world, servers, grace).await;
+    let handed_back = Arc::clone(&clients.handed_back);
     // On a slow machine the rotations take longer than they should; the load goes on as long as they do.
     let rotated = Arc::new(AtomicBool::new(false));
     let is_over = Arc::clone(&rotated);
@@ -354,9 +407,7 @@ async fn run(steps: usize, grace: Duration, work: Duration) -> Report {
         world.step(step).await;
         // From the moment of its publication on, trust is what was published.
         let trusted = world.state.lock().unwrap().foreign;
-        let visit = || stranger(&world, axum);
-        let results = tokio::join!(visit(), visit(), visit());
-        for result in [results.0, results.1, results.2] {
+        for result in strangers(&world, servers).await {
             assert_eq!(result.is_ok(), trusted, "step {step}: {result:?}");
             let (served, refused) = &mut report.strangers;
             *(if trusted { served } else { refused }) += 1;
@@ -364,11 +415,12 @@ async fn run(steps: usize, grace: Duration, work: Duration) -> Report {
     }
     rotated.store(true, Ordering::Relaxed);
     for (client, sent) in load.await.unwrap() {
-        report.sent += 1;
+        *report.sent.entry(client).or_default() += 1;
         if let Err(error) = sent {
             report.failures.entry(client).or_default().push(error);
         }
     }
+    report.handed_back = handed_back.load(Ordering::Relaxed);
     let (server, client) = (world.server.0.stats(), world.client.0.stats());
     report.drained = (server.drained_untrusted, client.drained_untrusted);
     report.connections = server.accepted;
@@ -380,11 +432,9 @@ async fn no_request_fails_while_everything_rotates() {
     let seconds = std::env::var("ROTATION_SECONDS").ok().and_then(|text| text.parse().ok());
     let steps = 2 * seconds.unwrap_or(10_usize);
     let report = run(steps, Duration::from_secs(10), WORK).await;
-    eprintln!(
-        "{} requests, {} connections, drained by server and client: {:?}, strangers served and refused: {:?}",
-        report.sent, report.connections, report.drained, report.strangers
-    );
-    assert!(report.sent >= steps * 100);
+    eprintln!("{report:#?}");
+    assert_eq!(report.sent.len(), PAIRS);
+    assert!(report.sent.values().sum::<usize>() >= steps * 100);
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     assert!(report.drained.0 > 0 && report.drained.1 > 0, "roots were removed under connections");
     assert!(report.strangers.0 > 0 && report.strangers.1 > 0);
@@ -394,6 +444,26 @@ async fn no_request_fails_while_everything_rotates() {
 async fn control_closing_instead_of_draining_fails_requests() {
     let report = run(6, Duration::ZERO, LONG_WORK).await;
     assert!(!report.failures.is_empty(), "the check must see what a careless server does");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_connections_end_for_their_age() {
+    let world = World::new().await;
+    let grace = Duration::from_secs(10);
+    let acceptor = world.acceptor(grace).with_max_connection_age(Duration::from_millis(400));
+    let (axum, tonic) = (serve_axum(&acceptor, WORK).await, serve_tonic(&acceptor, WORK).await);
+    let clients = Clients::new(&world, Servers { axum, tonic }, grace).await;
+    let mut requests = JoinSet::new();
+    let mut tick = time::interval(TICK);
+    for number in 0..600 {
+        tick.tick().await;
+        requests.spawn(clients.clone().send(number));
+    }
+    let failed = requests.join_all().await.into_iter().filter(|(_, sent)| sent.is_err());
+    assert_eq!(failed.collect::<Vec<_>>(), []);
+    let stats = world.server.0.stats();
+    eprintln!("{} connections, {} too old", stats.accepted, stats.drained_age);
+    assert!(stats.drained_age >= 20, "of seven pairs, each some six times: {stats:?}");
 }
 
 #[tokio::test]

@@ -14,8 +14,8 @@ use std::{
 };
 
 use mesh_tls::{
-    DevIdentity, FileSource, Material, MeshTls, PeerPolicy, StaticSource, WorkloadApiSource,
-    bundle_map::BundleMap, workload_api::Response,
+    DevCaSource, DevIdentity, FileSource, Material, MeshTls, PeerPolicy, StaticSource,
+    WorkloadApiSource, bundle_map::BundleMap, workload_api::Response,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use support::{TempDir, ca, eventually, mesh_of};
@@ -43,6 +43,20 @@ impl<'a> MakeWriter<'a> for Said {
     fn make_writer(&'a self) -> Self {
         self.clone()
     }
+}
+
+/// What crates say that do not know tracing; rustls is one.
+impl log::Log for Said {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = format!("{} {}: {}\n", record.level(), record.target(), record.args());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(text.bytes());
+    }
+
+    fn flush(&self) {}
 }
 
 impl Said {
@@ -82,6 +96,8 @@ fn forms(key: &[u8], pem: &str) -> Vec<(String, Vec<u8>)> {
         ("capital hexadecimal".into(), joined(|b| format!("{b:02X}"), "").into_bytes()),
         ("hexadecimal with colons".into(), joined(|b| format!("{b:02x}"), ":").into_bytes()),
         ("a list".into(), joined(u8::to_string, ", ").into_bytes()),
+        ("a hexadecimal list".into(), joined(|b| format!("{b:02x}"), ", ").into_bytes()),
+        ("a byte string".into(), secret.escape_ascii().to_string().into_bytes()),
         ("base64".into(), base64.into_bytes()),
     ]
 }
@@ -108,6 +124,33 @@ fn answer(identity: &DevIdentity) -> Answer {
     Answer { svids, ..Answer::default() }
 }
 
+/// A certificate that is shown outside the mesh, with the key in each place.
+#[cfg(feature = "origination")]
+async fn of_servers_outside(said: &Said, dir: &TempDir, bad: &[&[u8]]) {
+    use mesh_tls::{
+        Origination,
+        origination::{Config, Roots},
+    };
+
+    let config = Config::new(Roots::file(dir.join("ca.crt")))
+        .with_certificate(dir.join("tls.crt"), dir.join("tls.key"))
+        .with_poll_interval(Duration::from_millis(10));
+    said.note(&config);
+    let bank = Origination::spawn(config.clone()).unwrap();
+    said.note(&(&bank, bank.connector()));
+    for name in ["tls.crt", "tls.key", "ca.crt"] {
+        let good = fs::read(dir.join(name)).unwrap();
+        for bad in bad {
+            fs::write(dir.join(name), bad).unwrap();
+            eventually("told", || bank.status().last_error.is_some()).await;
+            said.note(&bank.status());
+            said.error(&Origination::load(config.clone()).unwrap_err());
+        }
+        fs::write(dir.join(name), good).unwrap();
+        eventually("good again", || bank.status().last_error.is_none()).await;
+    }
+}
+
 #[tokio::test]
 async fn no_byte_of_a_key_is_ever_said() {
     let said = Said::default();
@@ -115,7 +158,10 @@ async fn no_byte_of_a_key_is_ever_said() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(said.clone())
         .finish();
-    let _listening = tracing::subscriber::set_default(subscriber);
+    // Of every thread: files are read on others.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    log::set_boxed_logger(Box::new(said.clone())).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
     let ours = ca();
     let identity = ours.issue("/server").unwrap();
     let key = identity.key_pem();
@@ -129,6 +175,10 @@ async fn no_byte_of_a_key_is_ever_said() {
     said.note(&(&mesh, mesh.status(), mesh.connector(PeerPolicy::nobody())));
     said.note(&mesh.acceptor(PeerPolicy::nobody()));
     said.note(&mesh.reqwest_config(&PeerPolicy::any_authenticated()).unwrap());
+
+    let development = DevCaSource::new(&Arc::new(ca()), "/server").unwrap();
+    said.note(&development);
+    said.note(&MeshTls::builder(development).spawn().await.unwrap());
 
     // Handshakes, good and bad.
     let (client, _hand) = mesh_of(ours.issue("/client").unwrap().material().unwrap()).await;
@@ -163,6 +213,12 @@ async fn no_byte_of_a_key_is_ever_said() {
             Err(error) => said.error(&error),
         }
     }
+    let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap().secret_der().to_vec();
+    let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
+    for key in [&der[..], encrypted.as_bytes(), &der[..der.len() / 2]] {
+        said.error(&Material::from_pem(cert.as_bytes(), key, b"").unwrap_err());
+        said.error(&Material::from_pem(key, key, key).unwrap_err());
+    }
     if let Err(error) = BundleMap::parse(key.as_bytes()) {
         said.error(&error);
     }
@@ -179,13 +235,19 @@ async fn no_byte_of_a_key_is_ever_said() {
     let files = MeshTls::builder(source).spawn().await.unwrap();
     for name in ["tls.crt", "tls.key", "ca.crt"] {
         let good = fs::read(dir.join(name)).unwrap();
-        for bad in [stranger.key_pem(), cut] {
+        for bad in [stranger.key_pem().as_bytes(), cut.as_bytes(), &der[..], encrypted.as_bytes()] {
             fs::write(dir.join(name), bad).unwrap();
             eventually("told", || files.status().last_error.is_some()).await;
             said.note(&files.status());
         }
         fs::write(dir.join(name), good).unwrap();
         eventually("good again", || files.status().last_error.is_none()).await;
+    }
+
+    #[cfg(feature = "origination")]
+    {
+        let bad = [stranger.key_pem().as_bytes(), cut.as_bytes(), &der[..], encrypted.as_bytes()];
+        of_servers_outside(&said, &dir, &bad).await;
     }
 
     // The Workload API.
@@ -209,6 +271,8 @@ async fn no_byte_of_a_key_is_ever_said() {
 
     let text = said.text();
     assert!(text.len() > 10_000, "it must have said something: {} bytes", text.len());
+    // At the lowest level, and of the libraries below too.
+    assert_eq!(found(&text, &[("frames".into(), b"TRACE client_handshake".to_vec())]).len(), 1);
     assert!(found(&text, &[("an ID".into(), b"test.local/server".to_vec())]).len() == 1);
     for identity in [&identity, &stranger] {
         assert_eq!(found(&text, &secrets_of(identity)), Vec::<String>::new());
@@ -222,6 +286,5 @@ async fn no_byte_of_a_key_is_ever_said() {
         assert_eq!(found(&leak, &secrets_of(&identity)), [form]);
     }
     assert_eq!(found(key.replace('\n', "").as_bytes(), &secrets_of(&identity)), ["base64"]);
-    let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap().secret_der().to_vec();
     assert_eq!(found(format!("{der:?}").as_bytes(), &secrets_of(&identity)), ["a list"]);
 }

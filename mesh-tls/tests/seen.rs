@@ -98,10 +98,30 @@ fn futures_peer() -> mesh_tls::PeerIdentity {
     runtime.block_on(async { mesh(&ca(), "/x").await.status().identity.unwrap() })
 }
 
+#[tokio::test]
+async fn the_name_that_was_asked_for_is_seen_and_none_is_sent_unasked() {
+    let ours = ca();
+    let (server, caller) = (mesh(&ours, "/server").await, mesh(&ours, "/caller").await);
+    let mut echo = support::Echo::start(&server.acceptor(only("/caller"))).await;
+    let silent = caller.connector(only("/server"));
+    let named = silent.clone().with_sni("Pay.Example").unwrap();
+    assert!(silent.clone().with_sni("10.0.0.1").is_err(), "an address is no server name");
+    for (connector, sent) in [(silent, None), (named, Some("pay.example"))] {
+        let stream = connector.connect(tcp(echo.addr).await).await.unwrap();
+        let seen = echo.next_info().await;
+        assert_eq!(seen.tls().unwrap().server_name(), sent);
+        let ours = stream.info().tls().unwrap();
+        assert_eq!(Some(ours), seen.tls(), "both ends know the same");
+        assert!(ours.cipher_suite().starts_with("TLS13_AES_"), "{}", ours.cipher_suite());
+        assert!(ours.key_exchange().starts_with("X25519"), "{}", ours.key_exchange());
+    }
+}
+
 /// Everything recorded, by name and sorted labels.
 fn recorded(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
     let mut all = BTreeMap::new();
-    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+    for (key, unit, described, value) in snapshotter.snapshot().into_vec() {
+        assert!(unit.is_some() && described.is_some(), "{} is not described", key.key().name());
         let mut labels: Vec<_> =
             key.key().labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
         labels.sort();
@@ -168,6 +188,49 @@ async fn handshakes_drains_and_dates_are_metrics() {
     ];
     for (name, value) in expected {
         assert_eq!(all.get(&name), Some(&value), "{name} in {all:#?}");
+    }
+}
+
+#[tokio::test]
+async fn updates_that_fail_and_an_identity_that_goes_are_metrics() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    mesh_tls::describe_metrics();
+    let ours = ca();
+    let (server, hand) = mesh_of(material(&ours, "/old")).await;
+    rotate(&server, &hand, material(&ours, "/new")).await;
+    let past = mesh_tls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(1_000_000_000));
+    let expired = ours.issue_for("/new", past, Duration::from_secs(60)).unwrap();
+    hand.set(expired.material().unwrap());
+    eventually("refused", || server.stats().updates_refused == 1).await;
+    let dir = support::TempDir::new("metrics");
+    ours.issue("/files").unwrap().write_to(dir.path()).unwrap();
+    let source = mesh_tls::FileSource::in_directory(dir.path());
+    let source = source.poll_interval(Duration::from_millis(5)).settle(Duration::ZERO);
+    let files = mesh_tls::MeshTls::builder(source).spawn().await.unwrap();
+    std::fs::remove_file(dir.join("tls.key")).unwrap();
+    eventually("missed", || files.stats().source_errors > 0).await;
+
+    let of = |path: &str| format!("identity=spiffe://test.local/{path}");
+    let gauges = ["mesh_tls_generation", "mesh_tls_not_after_timestamp_seconds"];
+    let all = recorded(&snapshotter);
+    let updates = |path: &str, result| {
+        all.get(&format!("mesh_tls_updates_total{{{},result={result}}}", of(path))).copied()
+    };
+    assert_eq!(updates("new", "published"), Some(1.0));
+    assert_eq!(updates("new", "refused"), Some(1.0));
+    assert!(updates("files", "source_error") >= Some(1.0), "{all:#?}");
+    assert_eq!(all[&format!("mesh_tls_generation{{{}}}", of("new"))], 2.0);
+    for gauge in gauges {
+        assert_eq!(all[&format!("{gauge}{{{}}}", of("old"))], 0.0, "another has replaced it");
+        assert!(all[&format!("{gauge}{{{}}}", of("new"))] > 0.0);
+    }
+    hand.withdraw();
+    eventually("withdrawn", || server.status().generation == 0).await;
+    let all = recorded(&snapshotter);
+    for gauge in gauges {
+        assert_eq!(all[&format!("{gauge}{{{}}}", of("new"))], 0.0, "there is none any more");
     }
 }
 

@@ -121,6 +121,43 @@ async fn material_that_came_too_early_does_not_come_back_after_a_later_word() {
     assert_eq!(mesh.status().generation, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_nobody_renews_is_told_of_in_time_and_not_all_the_time() {
+    let said = support::Said::default();
+    let _listening = said.listen();
+    let told = || {
+        let text = said.text();
+        let of = |level: &str, words: &str| {
+            text.lines().filter(|l| l.contains(level) && l.contains(words)).count()
+        };
+        (of("WARN", "not renewed"), of("ERROR", "has expired"))
+    };
+    let ours = ca();
+    let start = SystemClock::new().now();
+    let clock = Arc::new(ManualClock::new(start));
+    // Ten seconds of its life are over when it is issued.
+    let issue = |at: UnixTime| {
+        let issued = ours.issue_for("/server", at, Duration::from_secs(990));
+        issued.unwrap().material().unwrap()
+    };
+    let (source, hand) = StaticSource::new(issue(start));
+    let mesh = MeshTls::builder(source).clock(Arc::clone(&clock)).spawn().await.unwrap();
+    for (advance, expected) in
+        [(0, (0, 0)), (785, (0, 0)), (10, (1, 0)), (140, (1, 0)), (10, (2, 0)), (50, (2, 1))]
+    {
+        clock.advance(Duration::from_secs(advance));
+        time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(told(), expected, "after {advance} s more");
+    }
+    hand.set(issue(clock.now()));
+    time::timeout(PATIENCE, mesh.reached(2)).await.unwrap();
+    time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(told(), (2, 1), "it was renewed");
+    clock.advance(Duration::from_secs(800));
+    time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(told(), (3, 1), "and the next one is not");
+}
+
 #[tokio::test]
 async fn the_control_an_idle_driver_ends_without_a_word() {
     let (source, _handle) = StaticSource::new(material(&ca(), "/server"));

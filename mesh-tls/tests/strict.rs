@@ -7,8 +7,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use mesh_tls::{
-    AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, MeshTls, PeerPolicy, StaticSource,
-    Stats, Untrusted,
+    AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, Material, MaterialErrorKind, MeshTls,
+    PeerPolicy, StaticSource, Stats, SvidRule, Untrusted,
     clock::{Clock, ManualClock, SystemClock},
 };
 use support::{
@@ -64,6 +64,51 @@ async fn the_right_client_gets_in_and_both_sides_know_each_other() {
     assert_eq!(stream.info().tls().unwrap().key_exchange(), "X25519MLKEM768");
     assert_eq!(server.stats().accepted, 1);
     assert_eq!(client.stats().connected, 1);
+}
+
+#[tokio::test]
+async fn a_certificate_without_a_key_usage_is_refused_where_one_is_required() {
+    use rcgen::{BasicConstraints, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType};
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let issue = |path: &str, usages: &[KeyUsagePurpose]| {
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id(path).as_str().try_into().unwrap())];
+        params.key_usages = usages.to_vec();
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &root).unwrap();
+        let [cert, root] = [leaf.pem(), root.pem()];
+        Material::from_pem(cert.as_bytes(), key.serialize_pem().as_bytes(), root.as_bytes())
+            .unwrap()
+    };
+    let mesh = async |material: Material, required: bool| {
+        let (source, _handle) = StaticSource::new(material);
+        let builder = MeshTls::builder(source).first_material_timeout(Duration::ZERO);
+        builder.require_key_usage(required).spawn().await
+    };
+    let signs = [KeyUsagePurpose::DigitalSignature];
+    let bare = mesh(issue("/client", &[]), false).await.unwrap();
+    let with = mesh(issue("/client", &signs), false).await.unwrap();
+    for (required, refused) in [(false, 0), (true, 1)] {
+        let server = mesh(issue("/server", &signs), required).await.unwrap();
+        let echo = Echo::start(&server.acceptor(only("/client"))).await;
+        let mut welcome = with.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+        ping(&mut welcome).await.unwrap();
+        if required {
+            let rejected = rejected(&bare, &echo).await;
+            assert_eq!(rejected, ConnectErrorKind::RejectedByPeer(Alert::BadCertificate));
+        } else {
+            let mut stream = bare.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+            ping(&mut stream).await.unwrap();
+        }
+        eventually("counted", || server.stats().refused_bad_certificate == refused).await;
+    }
+    // Who asks others for it shows it.
+    let rule = Untrusted::NotAnSvid(SvidRule::HasKeyUsage);
+    let own = mesh(issue("/server", &[]), true).await.unwrap_err();
+    assert_eq!(own.kind(), &MaterialErrorKind::OwnCertificate(rule));
 }
 
 #[tokio::test]
@@ -189,6 +234,36 @@ async fn the_client_never_falls_back_to_plaintext() {
     assert!(!String::from_utf8_lossy(&hello).contains("test.local"), "and named nobody");
 }
 
+/// The server name and the protocols in clear text at the front of a connection.
+async fn overheard(io: tokio::io::DuplexStream) -> (Option<String>, Vec<Vec<u8>>) {
+    let hello = tokio_rustls::LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
+    let hello = hello.await.unwrap();
+    let hello = hello.client_hello();
+    let alpn = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
+    (hello.server_name().map(str::to_owned), alpn)
+}
+
+#[tokio::test]
+async fn whom_a_client_means_is_not_said_in_clear_text_unless_asked() {
+    let client = mesh(&ca(), "/client").await;
+    let quiet = client.connector(only("/server"));
+    let named = client.connector(only("/server")).with_sni("pay.shop.test").unwrap();
+    assert!(client.connector(only("/server")).with_sni("10.0.0.1 or so").is_err());
+    for (connector, expected) in [(quiet, None), (named, Some("pay.shop.test"))] {
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let (_cut, (name, alpn)) = tokio::join!(connector.connect(near), overheard(far));
+        assert_eq!(name.as_deref(), expected);
+        assert_eq!(alpn, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+    }
+    // The configuration that is lent: its host names are what a URL says.
+    let lent = client.reqwest_config(&only("/server")).unwrap();
+    let lent: tokio_rustls::TlsConnector = Arc::new(lent).into();
+    let name = rustls::pki_types::ServerName::try_from("pay.shop.test").unwrap();
+    let (near, far) = tokio::io::duplex(16 * 1024);
+    let (_cut, (name, _)) = tokio::join!(lent.connect(name, near), overheard(far));
+    assert_eq!(name, None);
+}
+
 #[tokio::test]
 async fn an_expired_own_identity_fails_before_anything_is_sent() {
     let ours = ca();
@@ -203,6 +278,27 @@ async fn an_expired_own_identity_fails_before_anything_is_sent() {
     let mut sent = Vec::new();
     other_end.read_to_end(&mut sent).await.unwrap();
     assert_eq!(sent, b"");
+}
+
+#[tokio::test]
+async fn a_server_whose_certificate_has_expired_leaves_the_judgement_to_its_clients() {
+    let ours = ca();
+    let now = SystemClock::new().now();
+    let clock = Arc::new(ManualClock::new(now));
+    let (source, _handle) = StaticSource::new(material(&ours, "/server"));
+    let builder = MeshTls::builder(source).clock(Arc::clone(&clock));
+    let server = builder.spawn().await.unwrap();
+    let echo = Echo::start(&server.acceptor(only("/client"))).await;
+    clock.advance(Duration::from_secs(3601));
+    let long = ours.issue_for("/client", now, Duration::from_secs(10_000)).unwrap();
+    // To this client's clock it has not: the two differ by an hour, and either may be right.
+    let client = mesh_of(long.material().unwrap()).await.0;
+    let mut stream = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+    ping(&mut stream).await.unwrap();
+    let (source, _handle) = StaticSource::new(long.material().unwrap());
+    let client = MeshTls::builder(source).clock(clock).spawn().await.unwrap();
+    let error = client.connect(tcp(echo.addr).await, only("/server")).await.unwrap_err();
+    assert_eq!(error.kind(), &ConnectErrorKind::PeerUntrusted(Untrusted::Expired));
 }
 
 #[tokio::test]

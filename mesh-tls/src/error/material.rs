@@ -28,12 +28,16 @@ pub enum MaterialErrorKind {
     Unreadable,
     /// The files kept changing while they were read.
     Unsettled,
+    /// It is DER or PKCS#12. PEM is expected.
+    NotPem,
     /// No certificate in it, in PEM.
     NoCertificate,
     /// No revocation list in it, in PEM.
     NoCrl,
     /// No private key in it, in unencrypted PEM.
     NoKey,
+    /// The private key is encrypted.
+    EncryptedKey,
     /// The private key is of a kind or size that cannot be used; the text says why.
     BadKey(String),
     /// The private key belongs to another certificate.
@@ -57,6 +61,8 @@ pub enum MaterialErrorKind {
     BadBundleMap(String),
     /// The cryptography provider does not work with TLS 1.3, or there is none.
     Provider(String),
+    /// The operating system has no certificate authorities that can be read; the text says why.
+    NoSystemRoots(String),
     /// Nothing was delivered in time.
     Timeout,
     /// The source has withdrawn the identity.
@@ -73,18 +79,21 @@ impl MaterialErrorKind {
         match self {
             Self::NoCertificate
             | Self::NoKey
+            | Self::EncryptedKey
             | Self::BadKey(_)
             | Self::KeyMismatch
             | Self::OwnCertificate(_)
             | Self::UnexpectedId { .. } => true,
             Self::Unreadable
             | Self::Unsettled
+            | Self::NotPem
             | Self::NoCrl
             | Self::BadBundle(..)
             | Self::BadCrl(..)
             | Self::TwoBundles(_)
             | Self::BadBundleMap(_)
             | Self::Provider(_)
+            | Self::NoSystemRoots(_)
             | Self::Timeout
             | Self::Withdrawn
             | Self::DriverEnded
@@ -162,14 +171,21 @@ impl fmt::Display for MaterialError {
                 f.write_str("cannot be read; check that it exists and its permissions")
             }
             MaterialErrorKind::Unsettled => f.write_str("kept changing while it was read"),
-            MaterialErrorKind::NoCertificate => {
-                f.write_str("no certificate found; PEM with BEGIN CERTIFICATE is expected")
-            }
-            MaterialErrorKind::NoCrl => {
-                f.write_str("no revocation list found; PEM with BEGIN X509 CRL is expected")
-            }
+            MaterialErrorKind::NotPem => f.write_str(
+                "is binary (DER or PKCS#12), PEM is expected; of DER it is made by openssl x509 -inform DER, of a key by \
+                 openssl pkey -inform DER, of a revocation list by openssl crl -inform DER",
+            ),
+            MaterialErrorKind::NoCertificate => f.write_str(
+                "no certificate found, or it is cut off; PEM with BEGIN CERTIFICATE is expected",
+            ),
+            MaterialErrorKind::NoCrl => f.write_str(
+                "no revocation list found, or it is cut off; PEM with BEGIN X509 CRL is expected",
+            ),
             MaterialErrorKind::NoKey => f.write_str(
-                "no private key found; unencrypted PEM (PKCS#8, SEC1 or PKCS#1) is expected",
+                "no private key found, or it is cut off; unencrypted PEM (PKCS#8, SEC1 or PKCS#1) is expected",
+            ),
+            MaterialErrorKind::EncryptedKey => f.write_str(
+                "the private key is encrypted, and its passphrase is not known here; openssl pkey writes it without one",
             ),
             MaterialErrorKind::BadKey(why) => write!(f, "the private key cannot be used: {why}"),
             MaterialErrorKind::KeyMismatch => f.write_str(
@@ -196,6 +212,10 @@ impl fmt::Display for MaterialError {
             MaterialErrorKind::Provider(why) => write!(
                 f,
                 "no usable cryptography ({why}); enable feature aws-lc-rs or ring, or pass a provider",
+            ),
+            MaterialErrorKind::NoSystemRoots(why) => write!(
+                f,
+                "no certificate authorities of the system ({why}); install them (ca-certificates), or name a file",
             ),
             MaterialErrorKind::Timeout => f.write_str("no identity was delivered in time"),
             MaterialErrorKind::Withdrawn => f.write_str("the source has withdrawn the identity"),

@@ -4,14 +4,16 @@ use std::sync::{Arc, Weak};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+#[cfg(feature = "origination")]
+use crate::origination::Outside;
 use crate::{
     backend::Role,
     error::{ConnectErrorKind, Refusal, Untrusted},
     id::SpiffeId,
+    info::PeerIdentity,
     mesh::{Counter, Generation, Shared},
     policy::PeerPolicy,
     server::{ModeHandle, PolicyHandle, ServerMode},
-    svid,
 };
 
 /// Why a connection is drained.
@@ -34,6 +36,8 @@ pub(crate) struct Judge {
     /// What it was last judged by.
     generation: u64,
     policy: Arc<PeerPolicy>,
+    /// Whom that has verified.
+    peer: Option<PeerIdentity>,
     /// When the handshake was: the dates of a peer are not asked a second time.
     since: UnixTime,
 }
@@ -41,7 +45,13 @@ pub(crate) struct Judge {
 #[derive(Debug)]
 enum Rules {
     Client,
-    Server { mode: ModeHandle, policy: PolicyHandle },
+    /// Of a server outside the mesh.
+    #[cfg(feature = "origination")]
+    Outside(Outside),
+    Server {
+        mode: ModeHandle,
+        policy: PolicyHandle,
+    },
 }
 
 // === impl Judge ===
@@ -51,12 +61,26 @@ impl Judge {
         shared: &Arc<Shared>,
         generation: &Generation,
         policy: PeerPolicy,
+        peer: PeerIdentity,
     ) -> Self {
         Self {
             shared: Arc::downgrade(shared),
             rules: Rules::Client,
             generation: generation.number,
             policy: Arc::new(policy),
+            peer: Some(peer),
+            since: shared.provider.clock.now(),
+        }
+    }
+
+    #[cfg(feature = "origination")]
+    pub(crate) fn outside(shared: &Arc<Shared>, outside: Outside) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+            rules: Rules::Outside(outside),
+            generation: 0,
+            policy: Arc::default(),
+            peer: None,
             since: shared.provider.clock.now(),
         }
     }
@@ -64,8 +88,8 @@ impl Judge {
     /// For plaintext the generation is 0: it is judged by the mode alone.
     pub(crate) fn server(
         shared: &Arc<Shared>,
-        generation: u64,
-        judged_by: Arc<PeerPolicy>,
+        (generation, judged_by): (u64, Arc<PeerPolicy>),
+        peer: Option<PeerIdentity>,
         policy: PolicyHandle,
         mode: ModeHandle,
     ) -> Self {
@@ -74,6 +98,7 @@ impl Judge {
             rules: Rules::Server { mode, policy },
             generation,
             policy: judged_by,
+            peer,
             since: shared.provider.clock.now(),
         }
     }
@@ -83,30 +108,46 @@ impl Judge {
         let Some((leaf, intermediates)) = chain.and_then(<[_]>::split_first) else {
             return self.judge_nobody();
         };
-        let (policy, role) = match &self.rules {
+        let (policy, role) = match &mut self.rules {
+            #[cfg(feature = "origination")]
+            Rules::Outside(outside) => {
+                let verdict = outside.judge(leaf, intermediates, self.since);
+                return verdict.map_err(Why::NotTrusted);
+            }
             Rules::Client => (Arc::clone(&self.policy), Role::Server),
             Rules::Server { policy, .. } => (policy.load(), Role::Client),
         };
         let same_policy = Arc::ptr_eq(&self.policy, &policy);
         let Some(generation) = self.shared.upgrade().and_then(|shared| shared.current()) else {
-            let verdict = if same_policy { Ok(()) } else { admits(&policy, leaf, &self.policy) };
             // Not remembered: it is judged again when there is trust again.
-            return verdict.map_err(Why::from);
+            return if same_policy { Ok(()) } else { self.judge_without_trust(&policy) };
         };
         if self.generation == generation.number && same_policy {
             return Ok(());
         }
         let verifier = generation.verifier(&policy, true);
-        verifier.judge(leaf, intermediates, self.since, role)?;
+        self.peer = Some(verifier.judge(leaf, intermediates, self.since, role)?);
         self.generation = generation.number;
         self.policy = policy;
         Ok(())
+    }
+
+    /// Whom the last trust has verified is who he was: a new policy is asked about that peer.
+    fn judge_without_trust(&self, policy: &PeerPolicy) -> Result<(), Why> {
+        match &self.peer {
+            Some(peer) if policy.admits(peer) => Ok(()),
+            Some(peer) => Err(Why::NotAuthorized(peer.id().clone())),
+            None => Err(Why::NoProof),
+        }
     }
 
     fn judge_nobody(&self) -> Result<(), Why> {
         match &self.rules {
             Rules::Server { mode, .. } if mode.get() == ServerMode::Strict => Err(Why::NoProof),
             Rules::Server { .. } | Rules::Client => Ok(()),
+            // Never: TLS knows no server without a certificate.
+            #[cfg(feature = "origination")]
+            Rules::Outside(_) => Err(Why::NoProof),
         }
     }
 
@@ -114,20 +155,6 @@ impl Judge {
         if let Some(shared) = self.shared.upgrade() {
             shared.counters.add(why.into());
         }
-    }
-}
-
-/// Without trust: whether a policy admits whom another one has verified. Who is known by a DNS name is who he was: a
-/// name belongs to the trust domain whose bundle has verified it, and a new policy may look for it in another one.
-fn admits(
-    policy: &PeerPolicy,
-    leaf: &CertificateDer<'_>,
-    verified_by: &PeerPolicy,
-) -> Result<(), Refusal> {
-    let peer = svid::check_peer(leaf, verified_by).map_err(Refusal::Untrusted)?;
-    match policy.admits(&peer) {
-        true => Ok(()),
-        false => Err(Refusal::NotAuthorized(peer.id().clone())),
     }
 }
 
@@ -165,26 +192,5 @@ impl From<&Why> for Counter {
             Why::TooOld => Self::DrainedAge,
             Why::Expired => Self::DrainedExpired,
         }
-    }
-}
-
-#[cfg(all(test, feature = "dev-ca"))]
-mod tests {
-    use super::*;
-    use rcgen::{CertificateParams, KeyPair, SanType};
-
-    #[test]
-    fn without_trust_no_name_moves_to_another_trust_domain() {
-        let name = "web.shop.serviceaccount.identity.linkerd.cluster.local";
-        let named = |domain: &str| PeerPolicy::dns_name(domain.parse().unwrap(), name).unwrap();
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
-        let leaf = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let (ours, theirs) = (named("ours"), named("theirs"));
-        assert_eq!(admits(&theirs.clone().or(&ours), leaf.der(), &ours), Ok(()));
-        let refused = admits(&theirs, leaf.der(), &ours);
-        assert!(matches!(refused, Err(Refusal::NotAuthorized(_))), "{refused:?}");
-        // The broken twin: who he is now, not who was verified.
-        assert_eq!(admits(&theirs, leaf.der(), &theirs), Ok(()));
     }
 }

@@ -20,7 +20,7 @@ async fn plain(ending: Ending) -> (Watch, Arc<Live>, MeshTls) {
     let mesh = MeshTls::builder(source).spawn().await.unwrap();
     let acceptor = mesh.acceptor(PeerPolicy::nobody()).with_mode(ServerMode::Permissive);
     let (policy, mode) = (acceptor.policy_handle(), acceptor.mode_handle());
-    let judge = Judge::server(mesh.shared(), 0, policy.load(), policy, mode);
+    let judge = Judge::server(mesh.shared(), (0, policy.load()), None, policy, mode);
     let live = mesh.shared().live.register();
     (Watch::server(Arc::clone(&live), judge, ending, None), live, mesh)
 }

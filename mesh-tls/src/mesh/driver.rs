@@ -14,7 +14,7 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use super::Shared;
+use super::{Shared, expiry::Expiry};
 use crate::{
     error::{MaterialError, MaterialErrorKind, Untrusted},
     material::Material,
@@ -25,6 +25,9 @@ use crate::{
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// How often material that came too early is tried again. Clocks are seconds apart, not milliseconds.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How often the dates of our own certificate are looked at.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// The job of a [`MeshTls`](crate::MeshTls): without it, the identity never rotates.
 ///
@@ -79,6 +82,8 @@ async fn run(
     let mut early = None;
     let mut retry = time::interval(RETRY);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut expiry, mut look) = (Expiry::default(), time::interval(LOOK));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = {
             // Pinned, because the retries must not drop it.
@@ -90,6 +95,12 @@ async fn run(
                     _ = retry.tick(), if early.is_some() => {
                         let Some(shared) = shared.upgrade() else { return };
                         early = early.take().and_then(|material| publish(&shared, material));
+                    }
+                    _ = look.tick() => {
+                        let Some(shared) = shared.upgrade() else { return };
+                        if let Some(current) = shared.current() {
+                            expiry.look(&current.own, shared.provider.clock.now());
+                        }
                     }
                 }
             }

@@ -30,6 +30,13 @@ const DENIED: &str = "mesh_tls_denied_requests_total";
 /// | `mesh_tls_not_after_timestamp_seconds` | gauge | when our certificate expires; less `time()` it is the time left |
 ///
 /// [`AuthorizePeerLayer`](crate::AuthorizePeerLayer) counts `mesh_tls_denied_requests_total`, by `peer`: `none` or `known`.
+///
+/// Both gauges are 0 for an identity that was withdrawn, or that another one has replaced. The counters count events, the one
+/// date is in seconds. An alarm that rings a day before the end:
+///
+/// ```text
+/// mesh_tls_not_after_timestamp_seconds - time() < 86400 and on (identity) mesh_tls_generation > 0
+/// ```
 pub fn describe_metrics() {
     let count = |name, text| describe_counter!(name, Unit::Count, text);
     count(HANDSHAKES, "TLS handshakes, by side, result and reason");
@@ -46,6 +53,12 @@ pub(crate) fn denied(peer: &'static str) {
     counter!(DENIED, "peer" => peer).increment(1);
 }
 
+fn dates(identity: &Arc<String>, generation: u64, not_after: u64) {
+    let identity = SharedString::from(String::clone(identity));
+    gauge!(GENERATION, "identity" => identity.clone()).set(generation as f64);
+    gauge!(NOT_AFTER, "identity" => identity).set(not_after as f64);
+}
+
 /// Under which name it is counted.
 #[derive(Debug, Default)]
 pub(super) struct Label {
@@ -56,10 +69,19 @@ pub(super) struct Label {
 
 impl Label {
     pub(super) fn published(&self, generation: &Generation) {
-        let id = generation.own.id().to_string();
-        self.identity.store(Some(Arc::new(id.clone())));
-        gauge!(GENERATION, "identity" => id.clone()).set(generation.number as f64);
-        gauge!(NOT_AFTER, "identity" => id).set(generation.own.not_after().as_secs() as f64);
+        let id = Arc::new(generation.own.id().to_string());
+        let before = self.identity.swap(Some(Arc::clone(&id)));
+        // A series is never taken back: one of another name would tell of its last certificate for ever.
+        if let Some(before) = before.filter(|before| *before != id) {
+            dates(&before, 0, 0);
+        }
+        dates(&id, generation.number, generation.own.not_after().as_secs());
+    }
+
+    pub(super) fn withdrawn(&self) {
+        if let Some(id) = &*self.identity.load() {
+            dates(id, 0, 0);
+        }
     }
 
     pub(super) fn add(&self, count: Counter) {

@@ -127,7 +127,13 @@ impl Counters {
         self.label.published(generation);
     }
 
-    pub(super) fn snapshot(&self, current: Option<&Generation>) -> Stats {
+    /// There is none any more.
+    #[cfg(feature = "metrics")]
+    pub(super) fn withdrawn(&self) {
+        self.label.withdrawn();
+    }
+
+    pub(crate) fn snapshot(&self, current: Option<&Generation>) -> Stats {
         use Counter as C;
         let of = |counter: C| {
             self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
@@ -193,6 +199,7 @@ impl From<&Untrusted> for Counter {
                 Self::RefusedUnknownIssuer
             }
             Untrusted::WrongPurpose
+            | Untrusted::OtherNames { .. }
             | Untrusted::NotAnSvid(_)
             | Untrusted::BadIssuer(_)
             | Untrusted::Revoked

@@ -1,6 +1,6 @@
 //! The one call that there is: gRPC over HTTP/2, straight on h2.
 
-use std::{fmt, io, pin::Pin, time::Duration};
+use std::{fmt, io, net::SocketAddr, pin::Pin, time::Duration};
 
 use bytes::{Buf, Bytes};
 use h2::{
@@ -8,11 +8,13 @@ use h2::{
     client::{Connection, ResponseFuture},
 };
 use http::{HeaderMap, Request, Version, header};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{self, Sleep},
 };
+use tower_service::Service;
 use zeroize::Zeroizing;
 
 use super::{Address, address::Place};
@@ -22,6 +24,8 @@ const YOUNG: Duration = Duration::from_secs(1);
 const METHOD: &str = "http://localhost/SpiffeWorkloadAPI/FetchX509SVID";
 /// The agent is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of silence, before a TCP connection is asked whether its other end is still there; the answer has as long.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Thousands of federated bundles fit in it.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// A message for an operator, not a book.
@@ -203,8 +207,19 @@ async fn open(address: &Address) -> io::Result<Box<dyn Io>> {
         Place::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
         #[cfg(not(unix))]
         Place::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
-        Place::Tcp(address) => Ok(Box::new(TcpStream::connect(address).await?)),
+        Place::Tcp(address) => Ok(Box::new(tcp(*address).await?)),
     }
+}
+
+/// The stream says nothing for hours and must not outlive the machine at its other end: the kernel asks, because an agent
+/// on gRPC hangs up on who pings it more than once in five minutes.
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut connector = HttpConnector::new();
+    connector.set_keepalive(Some(KEEP_ALIVE));
+    connector.set_keepalive_interval(Some(KEEP_ALIVE / 4));
+    connector.set_keepalive_retries(Some(4));
+    let target = format!("http://{address}").parse().map_err(io::Error::other)?;
+    connector.call(target).await.map(TokioIo::into_inner).map_err(io::Error::other)
 }
 
 // === impl Status ===

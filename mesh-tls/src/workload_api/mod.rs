@@ -23,6 +23,9 @@
 //! The n-th wait is n seconds and up to a fifth more, by chance, and never over 30 s; a good message starts the count
 //! anew. go-spiffe waits the same without the chance, and a fleet whose agents were restarted would ask as one.
 //!
+//! An agent on TCP is asked by the kernel, after a minute of silence, whether it is still there; a minute later the stream has
+//! ended. On a Unix domain socket the kernel knows.
+//!
 //! Revocation lists of the message hold for every trust domain in it. With federated bundles whose lists the agent does
 //! not serve, [`Revocation::allow_unknown`](crate::Revocation::allow_unknown) is needed.
 //!

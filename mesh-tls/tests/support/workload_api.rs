@@ -1,9 +1,10 @@
-//! An agent that serves the SPIFFE Workload API on a Unix domain socket and says what it is told to.
+//! An agent that serves the SPIFFE Workload API on a Unix domain socket, or on TCP, and says what it is told to.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -15,7 +16,8 @@ use bytes::Bytes;
 use h2::{SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
     sync::{Mutex as AsyncMutex, mpsc},
     task::JoinHandle,
 };
@@ -30,7 +32,7 @@ pub(crate) enum Say {
 }
 
 pub(crate) struct Agent {
-    path: PathBuf,
+    path: Option<PathBuf>,
     says: mpsc::UnboundedSender<Say>,
     pub(crate) calls: Arc<AtomicU64>,
     pub(crate) requests: Arc<Mutex<Vec<Request<()>>>>,
@@ -89,17 +91,46 @@ impl Agent {
     pub(crate) fn start(path: &Path) -> Self {
         let _gone = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).unwrap();
+        let listener = Arc::new(listener);
+        Self::of(Some(path.into()), move || {
+            let listener = Arc::clone(&listener);
+            async move { listener.accept().await.unwrap().0 }
+        })
+    }
+
+    /// On TCP; the addresses of those who call are sent there.
+    pub(crate) async fn start_tcp() -> (Self, SocketAddr, mpsc::UnboundedReceiver<SocketAddr>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (callers, called) = mpsc::unbounded_channel();
+        let listener = Arc::new(listener);
+        let agent = Self::of(None, move || {
+            let (listener, callers) = (Arc::clone(&listener), callers.clone());
+            async move {
+                let (stream, caller) = listener.accept().await.unwrap();
+                let _gone = callers.send(caller);
+                stream
+            }
+        });
+        (agent, addr, called)
+    }
+
+    fn of<F>(path: Option<PathBuf>, mut accept: impl FnMut() -> F + Send + 'static) -> Self
+    where
+        F: Future<Output: AsyncRead + AsyncWrite + Unpin + Send> + Send,
+    {
         let (says, said) = mpsc::unbounded_channel();
         let said = Arc::new(AsyncMutex::new(said));
         let (calls, requests) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (counted, seen) = (Arc::clone(&calls), Arc::clone(&requests));
         let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let stream = accept().await;
                 counted.fetch_add(1, Ordering::SeqCst);
                 serve(stream, &said, &seen).await;
             }
         });
-        Self { path: path.into(), says, calls, requests, task }
+        Self { path, says, calls, requests, task }
     }
 
     pub(crate) fn say(&self, what: Say) {
@@ -118,14 +149,17 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.task.abort();
-        let _gone = std::fs::remove_file(&self.path);
+        let _gone = self.path.as_ref().map(std::fs::remove_file);
     }
 }
 
 type Said = AsyncMutex<mpsc::UnboundedReceiver<Say>>;
 
 /// One connection at a time, as there is one client.
-async fn serve(stream: UnixStream, said: &Said, seen: &Mutex<Vec<Request<()>>>) {
+async fn serve<S>(stream: S, said: &Said, seen: &Mutex<Vec<Request<()>>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     let Some(Ok((request, mut respond))) = connection.accept().await else { return };
     seen.lock().unwrap().push(request.map(drop));
@@ -157,7 +191,13 @@ async fn serve(stream: UnixStream, said: &Said, seen: &Mutex<Vec<Request<()>>>) 
                     }
                     return false;
                 }
-                Say::HangUp => return true,
+                Say::HangUp => {
+                    // What was said before goes out first.
+                    for _ in 0..32 {
+                        tokio::task::yield_now().await;
+                    }
+                    return true;
+                }
             }
         }
         std::future::pending().await

@@ -78,7 +78,7 @@ pub(super) fn certificate(data: &[u8]) -> Result<(), String> {
 }
 
 /// A file that holds chain, key and bundle. Its certificates, written again with a remark between each two, read as the
-/// same; a refusal is for want of a part, or for the identity.
+/// same; a refusal is for want of a part, for a form that is not read, or for the identity.
 pub(super) fn material(data: &[u8]) -> Result<(), String> {
     let read = |text: &[u8]| Material::from_pem(text, text, text);
     let certificates =
@@ -96,12 +96,14 @@ pub(super) fn material(data: &[u8]) -> Result<(), String> {
             Ok(())
         }
         Err(error) => {
+            let holds = |words: &[u8]| data.windows(words.len()).any(|window| window == words);
+            let kind = error.kind();
             let for_want = [MaterialErrorKind::NoCertificate, MaterialErrorKind::NoKey];
-            let for_identity = matches!(error.kind(), MaterialErrorKind::OwnCertificate(_));
-            if for_identity || for_want.contains(error.kind()) {
-                return Ok(());
-            }
-            Err(format!("refused for another reason: {error:?}"))
+            let is_right = for_want.contains(kind)
+                || matches!(kind, MaterialErrorKind::OwnCertificate(_))
+                || *kind == MaterialErrorKind::NotPem && data.first() == Some(&0x30)
+                || *kind == MaterialErrorKind::EncryptedKey && holds(b"ENCRYPTED");
+            if is_right { Ok(()) } else { Err(format!("refused for another reason: {error:?}")) }
         }
     }
 }

@@ -14,6 +14,8 @@ use std::{
     thread,
 };
 
+use tokio::time;
+
 use super::*;
 use crate::{
     dev_ca::{DevCa, DevIdentity},

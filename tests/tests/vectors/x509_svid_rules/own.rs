@@ -109,7 +109,7 @@ fn forms() -> Result<Outcome, String> {
     for (what, found, expected) in [
         ("all good", read(cert, key), Ok(())),
         ("no key", read(cert, cert), Err(Kind::NoKey)),
-        ("encrypted key", read(cert, &encrypted), Err(Kind::NoKey)),
+        ("encrypted key", read(cert, &encrypted), Err(Kind::EncryptedKey)),
         ("corrupt key", read(cert, &corrupt(key)), Err(Kind::NoKey)),
         ("corrupt certificate", read(&corrupt(cert), key), Err(Kind::NoCertificate)),
         ("not PEM", read("not PEM", key), Err(Kind::NoCertificate)),
