@@ -105,11 +105,11 @@ impl<IO> MeshStream<IO> {
     }
 
     #[inline]
-    fn state(&mut self) -> State {
+    fn state(&mut self, side: Side) -> State {
         match self.watch.state() {
             State::Well => State::Well,
             State::Marked | State::Draining | State::Closed => {
-                self.watch.attend(self.transport.peer_chain())
+                self.watch.attend(side, self.transport.peer_chain())
             }
         }
     }
@@ -196,7 +196,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MeshStream<IO> {
         F: Fn(Pin<&mut Transport<IO>>, &mut Context<'_>) -> Poll<io::Result<()>>,
     {
         loop {
-            let state = self.state();
+            // Whatever was made has been written.
+            let state = self.state(Side::Read);
             match self.poll_out(cx, state, &out) {
                 Poll::Ready(result) => return Poll::Ready(result),
                 Poll::Pending if state == State::Closed && self.watch.is_overdue() => {

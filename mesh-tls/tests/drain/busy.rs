@@ -13,7 +13,7 @@ use tokio::{
     time,
 };
 
-use super::{pair, plain};
+use super::{is_asked_to_end, pair, plain};
 use crate::support::{ca, material_trusting, mesh, mesh_of, only, rotate};
 
 /// A peer that sends without end and takes whatever it is sent.
@@ -175,6 +175,7 @@ async fn what_is_flushed_in_time_arrives() {
     let (mut near, mut far) = plain(&acceptor, b"GET").await;
     far.read_exact(&mut [0; 3]).await.unwrap();
     acceptor.mode_handle().set(ServerMode::Strict);
+    assert!(is_asked_to_end(&mut far).await);
     // The response has ended, and with it the connection; but what it has written goes out.
     far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
     far.flush().await.unwrap();
