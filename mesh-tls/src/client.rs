@@ -370,7 +370,7 @@ impl Handshake {
         let tls = tls_info(state).asked_for(self.settings.server_name());
         let info = ConnInfo::tls_of(addresses, Some(peer), tls, number, of_live);
         let watch = Watch::client(live, judge, self.drain_grace, state.alpn_protocol());
-        let mut stream = MeshStream::client(io.into(), info, watch, Arc::clone(shared));
+        let mut stream = MeshStream::client(io.into(), info, watch, shared);
         // A server may take its time, and trust may have changed meanwhile, or our own identity be gone.
         stream.confirm().map_err(|why| ConnectError::new(why.into()))?;
         self.check()?;

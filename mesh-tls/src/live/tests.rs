@@ -45,7 +45,7 @@ async fn nobody_waits_behind_a_mark() {
                 live.mark();
             }
         });
-        let marked = (0..100_000).any(|_| watch.attend(None) == State::Marked);
+        let marked = (0..100_000).any(|_| watch.attend(Side::Read, None) == State::Marked);
         let caught = (0..50_000_000).any(|_| attend_carelessly(&live) == State::Marked);
         over.store(true, Ordering::Relaxed);
         assert!(!marked, "who is marked must not wait");
@@ -87,13 +87,13 @@ async fn nobody_waits_behind_the_end_of_the_grace() {
     let (mut watch, _live, _mesh) = plain(aging()).await;
     let mut cx = Context::from_waker(Waker::noop());
     sleep(2 * SECOND).await;
-    let state = watch.attend(None);
+    let state = watch.attend(Side::Read, None);
     assert_eq!(state, State::Draining);
     assert!(watch.wait(&mut cx, Side::Write, state), "there is time");
     // It ends between the look at the state and the wait: nobody would wake who comes too late.
     sleep(11 * SECOND).await;
     assert!(!watch.wait(&mut cx, Side::Write, state));
-    let state = watch.attend(None);
+    let state = watch.attend(Side::Read, None);
     assert_eq!(state, State::Closed);
     assert!(!watch.wait(&mut cx, Side::Write, state), "not for a flush either");
 }
@@ -112,7 +112,7 @@ impl Wake for Task {
 async fn a_transport_that_wakes_at_once_wakes_who_asks() {
     let (mut watch, _live, _mesh) = plain(aging()).await;
     sleep(2 * SECOND).await;
-    let state = watch.attend(None);
+    let state = watch.attend(Side::Read, None);
     let task = Arc::new(Task::default());
     let waker = Waker::from(Arc::clone(&task));
     let polled = watch.poll_out(&mut Context::from_waker(&waker), state, |cx| {
@@ -129,7 +129,7 @@ async fn what_is_known_of_a_connection_keeps_no_task() {
     let task = Arc::new(Task::default());
     let gone = Arc::downgrade(&task);
     let waker = Waker::from(task);
-    assert_eq!(watch.attend(None), State::Well);
+    assert_eq!(watch.attend(Side::Read, None), State::Well);
     assert!(watch.wait(&mut Context::from_waker(&waker), Side::Read, State::Well));
     drop(waker);
     assert!(gone.upgrade().is_some(), "it waits");

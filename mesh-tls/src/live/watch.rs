@@ -128,12 +128,12 @@ impl Watch {
     /// Judges it where it is marked, and looks at its timers. What is returned is not `Marked`: whoever waits behind a
     /// mark that was not attended to would not be woken by the next.
     #[cold]
-    pub(crate) fn attend(&mut self, chain: Option<&[CertificateDer<'_>]>) -> State {
+    pub(crate) fn attend(&mut self, side: Side, chain: Option<&[CertificateDer<'_>]>) -> State {
         loop {
             match self.live.state() {
                 State::Marked if self.live.unmark() => match self.judge.judge(chain) {
-                    Ok(()) => self.look_at_timer(),
-                    Err(why) => self.drain(why),
+                    Ok(()) => self.look_at_timer(side),
+                    Err(why) => self.drain(why, side),
                 },
                 State::Marked => {}
                 State::Draining if self.is_overdue() => self.live.close(),
@@ -148,13 +148,13 @@ impl Watch {
         let _marked = self.live.unmark();
         self.judge.judge(chain)?;
         // The mark may have been the timer's.
-        self.look_at_timer();
+        self.look_at_timer(Side::Read);
         Ok(())
     }
 
-    fn look_at_timer(&mut self) {
+    fn look_at_timer(&mut self, side: Side) {
         if self.why.is_none() && self.timer.as_ref().is_some_and(Timer::is_over) {
-            self.drain(self.limit.clone());
+            self.drain(self.limit.clone(), side);
         }
     }
 
@@ -340,12 +340,16 @@ impl Watch {
         has_begun || (may_begin && self.http2.wants_goaway() && self.http2.is_between_frames())
     }
 
-    fn drain(&mut self, why: Why) {
+    fn drain(&mut self, why: Why, side: Side) {
         tracing::debug!(?why, grace = ?self.grace, "a connection is asked to end");
         self.judge.count(&why);
         self.why = Some(why);
         // Whether a request is on its way, or to be expected, and the first octet of its response still to come.
-        if self.last.map_or(self.end == End::Server, |last| last == End::Client) {
+        let is_asked = self.last.map_or(self.end == End::Server, |last| last == End::Client);
+        // A response that a server is about to write was made before anybody could put `Connection: close` into it.
+        // Its client may send the next request at once: only behind that one's response it ends.
+        let is_made = self.end == End::Server && side == Side::Write;
+        if is_asked && !is_made {
             self.response = Some(Response::to_come(self.method));
         } else if !self.http2.is_http2() {
             self.await_quiet();

@@ -171,7 +171,7 @@ impl Handshake {
         let info = ConnInfo::tls_of(addresses, None, tls, number, Arc::clone(&live));
         let watch = Watch::client(live, judge, inner.config.drain_grace, state.alpn_protocol());
         shared.counters.add(Counter::Connected);
-        Ok(MeshStream::client(io.into(), info, watch, Arc::clone(shared)))
+        Ok(MeshStream::client(io.into(), info, watch, shared))
     }
 }
 

@@ -24,7 +24,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MeshStream<IO> {
             return late.poll_read(cx).map(Err);
         }
         loop {
-            let state = this.state();
+            let state = this.state(Side::Read);
             match state {
                 State::Well | State::Marked => {}
                 State::Draining => {
@@ -77,7 +77,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
             return Poll::Ready(Ok(buf.len()));
         }
         loop {
-            let state = this.state();
+            let state = this.state(Side::Write);
             let allowed = match this.poll_before_write(cx, state, buf) {
                 Poll::Ready(allowed) => allowed?,
                 Poll::Pending if this.watch.wait(cx, Side::Write, state) => return Poll::Pending,
@@ -122,7 +122,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeshStream<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.late.is_some() || self.state() != State::Well {
+        if self.late.is_some() || self.state(Side::Write) != State::Well {
             // GOAWAY may have to stand between two of them.
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return AsyncWrite::poll_write(self, cx, first);

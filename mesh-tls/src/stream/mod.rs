@@ -29,7 +29,7 @@ mod transport;
 use std::{
     fmt, io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -59,8 +59,8 @@ pub struct MeshStream<IO> {
     info: ConnInfo,
     /// Boxed: streams are moved around.
     watch: Box<Watch>,
-    /// On a client until its first bytes arrive: where to count a late rejection.
-    on_rejection: Option<Arc<Shared>>,
+    /// On a client until its first bytes arrive: where to count a late rejection. A connection keeps no identity alive.
+    on_rejection: Option<Weak<Shared>>,
     /// The rejection, once it has come.
     late: Option<Box<Late>>,
 }
@@ -76,10 +76,10 @@ impl<IO> MeshStream<IO> {
         io: TlsStream<Prefixed<IO>>,
         info: ConnInfo,
         watch: Watch,
-        shared: Arc<Shared>,
+        shared: &Arc<Shared>,
     ) -> Self {
         let transport = Transport::Tls(Box::new(io));
-        let (watch, on_rejection) = (Box::new(watch), Some(shared));
+        let (watch, on_rejection) = (Box::new(watch), Some(Arc::downgrade(shared)));
         Self { transport, info, watch, on_rejection, late: None }
     }
 
@@ -105,11 +105,11 @@ impl<IO> MeshStream<IO> {
     }
 
     #[inline]
-    fn state(&mut self) -> State {
+    fn state(&mut self, side: Side) -> State {
         match self.watch.state() {
             State::Well => State::Well,
             State::Marked | State::Draining | State::Closed => {
-                self.watch.attend(self.transport.peer_chain())
+                self.watch.attend(side, self.transport.peer_chain())
             }
         }
     }
@@ -118,7 +118,9 @@ impl<IO> MeshStream<IO> {
     fn judge(&mut self, error: io::Error) -> Result<&mut Late, io::Error> {
         let Some(shared) = self.on_rejection.take() else { return Err(error) };
         let Some(alert) = alert_in(&error) else { return Err(error) };
-        shared.counters.add(Counter::ConnectRejectedByPeer);
+        if let Some(shared) = shared.upgrade() {
+            shared.counters.add(Counter::ConnectRejectedByPeer);
+        }
         let rejected = ConnectError::new(ConnectErrorKind::RejectedByPeer(alert));
         tracing::debug!(error = %rejected, "rejected on the first read");
         let rejected = io::Error::new(io::ErrorKind::PermissionDenied, rejected);
@@ -131,7 +133,8 @@ impl<IO> MeshStream<IO> {
 
     /// A write that failed before the server's first bytes is told by the next read, which may know why.
     fn postpone(&mut self, error: io::Error) -> io::Result<()> {
-        if self.on_rejection.is_none() {
+        // Behind the grace there is nothing more to know.
+        if self.on_rejection.is_none() || self.watch.is_overdue() {
             return Err(error);
         }
         self.late = Some(Box::new(Late::failed_write(error)));
@@ -193,7 +196,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MeshStream<IO> {
         F: Fn(Pin<&mut Transport<IO>>, &mut Context<'_>) -> Poll<io::Result<()>>,
     {
         loop {
-            let state = self.state();
+            // Whatever was made has been written.
+            let state = self.state(Side::Read);
             match self.poll_out(cx, state, &out) {
                 Poll::Ready(result) => return Poll::Ready(result),
                 Poll::Pending if state == State::Closed && self.watch.is_overdue() => {

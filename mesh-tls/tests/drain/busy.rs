@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use mesh_tls::{MeshStream, MtlsAcceptor, ServerMode};
+use mesh_tls::{ConnectError, MeshStream, MtlsAcceptor, ServerMode};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time,
 };
 
-use super::{pair, plain};
-use crate::support::{ca, mesh, only};
+use super::{is_asked_to_end, pair, plain};
+use crate::support::{ca, material_trusting, mesh, mesh_of, only, rotate};
 
 /// A peer that sends without end and takes whatever it is sent.
 struct Endless;
@@ -156,11 +156,26 @@ async fn a_flush_to_a_peer_that_does_not_read_ends_with_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flush_of_a_client_ends_with_the_grace_too() {
+    let (a, b) = (ca(), ca());
+    let server = mesh_of(material_trusting(&a, "/server", &[&a, &b])).await.0;
+    let (client, hand) = mesh_of(material_trusting(&b, "/client", &[&a, &b])).await;
+    let (mut near, _far) = pair(&client, &server.acceptor(only("/client"))).await;
+    near.write_all(&[7; 100 * 1024]).await.unwrap();
+    rotate(&client, &hand, material_trusting(&b, "/client", &[&b])).await;
+    // The server has said nothing yet, but its rejection is not waited for any more.
+    let ended = time::timeout(Duration::from_secs(60), near.flush()).await;
+    let error = ended.expect("not for ever").expect_err("nor as if it had arrived");
+    assert!(ConnectError::find(&error).is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_flushed_in_time_arrives() {
     let acceptor = permissive().await;
     let (mut near, mut far) = plain(&acceptor, b"GET").await;
     far.read_exact(&mut [0; 3]).await.unwrap();
     acceptor.mode_handle().set(ServerMode::Strict);
+    assert!(is_asked_to_end(&mut far).await);
     // The response has ended, and with it the connection; but what it has written goes out.
     far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
     far.flush().await.unwrap();

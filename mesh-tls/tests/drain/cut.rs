@@ -189,6 +189,24 @@ async fn a_server_says_why_too() {
     assert_eq!(found.unwrap().kind(), &AcceptErrorKind::PlaintextRefused);
 }
 
+/// Whoever made it could not know that it is the last, and neither does the client.
+#[tokio::test(start_paused = true)]
+async fn a_response_that_was_made_before_the_change_is_not_the_last() {
+    let server = mesh(&ca(), "/server").await;
+    let acceptor = server.acceptor(only("/client")).with_mode(ServerMode::Permissive);
+    let (mut near, mut far) = plain(&acceptor, b"GET / HTTP/1.1\r\n\r\n").await;
+    far.read_exact(&mut [0; 18]).await.unwrap();
+    acceptor.mode_handle().set(ServerMode::Strict);
+    let response = b"HTTP/1.1 204 No Content\r\n\r\n";
+    for is_last in [false, true] {
+        far.write_all(response).await.unwrap();
+        assert!(far.info().is_draining());
+        near.read_exact(&mut [0; 27]).await.unwrap();
+        near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert_eq!(far.read_exact(&mut [0; 18]).await.is_err(), is_last);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_layer_leaves_upgrades_and_names_alone() {
     let (a, b) = (ca(), ca());
