@@ -37,7 +37,7 @@ async fn main() -> Result<(), BoxError> {
     };
     let items = identity("/ns/shop/sa/items").await?;
 
-    let workload = Workload::new("shop", Labels::default());
+    let workload = Workload::new("shop", Labels::default()).with_sni();
     let policies = |text: &str| -> Result<_, istio::Errors> {
         istio::read(text, "policies.yaml", Unsupported::Error)?.authorization(&workload)
     };
@@ -76,6 +76,9 @@ fn caller(extensions: &Extensions) -> Connection<'_> {
         connection = connection.with_principal(peer.id().as_str());
     }
     let info = conn_info(extensions);
+    if let Some(name) = info.and_then(ConnInfo::tls).and_then(|tls| tls.server_name()) {
+        connection = connection.with_sni(name);
+    }
     if let Some(remote) = info.and_then(ConnInfo::remote) {
         connection = connection.with_source_ip(remote.ip());
     }

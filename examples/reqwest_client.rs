@@ -28,17 +28,21 @@ async fn main() -> Result<(), BoxError> {
     tokio::spawn(async move { axum::serve(listener, app).await });
     let (down, lost) = (closed_port().await?, closed_port().await?);
 
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(web.reqwest_config(&only_stock)?)
-        // The mesh repeats requests; if the client did too, the two would multiply.
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .build()?;
+    // A client keeps connections where nobody judges them again, so there is a new one when trust changes.
+    let clients = web.renewing(only_stock, |config| {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            // The mesh repeats requests; if the client did too, the two would multiply.
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .build()
+    })?;
+    let client = move || Ok(reqwest::Client::clone(&*clients.current()?));
     let endpoints = [Endpoint::new(up), Endpoint::new(down)];
     let stock = Upstream::builder("stock")
         .endpoints(endpoints)
         .retry(retry::Config::istio())
-        .spawn(ReqwestEndpoints::new(client).https())?;
+        .spawn(ReqwestEndpoints::renewing(client).https())?;
 
     for number in 1..=10 {
         let request = Request::post("/reserve").body(Full::from(format!("item {number}")))?;

@@ -13,10 +13,11 @@ use std::{
 
 use http::{Request, Response};
 use mesh_core::{
-    Endpoint, Labels, Weight,
+    Endpoint, Labels, Locality, Weight,
     balance::{
         self, Order,
         hash::{self, Part},
+        locality::{self, Caller},
     },
 };
 use mesh_tower::upstream::{Builder, Config, ConsistentHash, Origin, Policy, Upstream};
@@ -32,7 +33,7 @@ pub const HOSTS: u32 = 10_000;
 pub const CHANGES: [&str; 5] = ["insert", "weight", "labels", "removal", "an equal one"];
 
 /// What may make a change dear, by name.
-pub fn policies() -> [(&'static str, Policy); 4] {
+pub fn policies() -> [(&'static str, Policy); 5] {
     let key = || hash::Policy::new([Part::header("x-user").expect("a name of a header")]);
     let hashed = |table| Policy::default().with_hash(Some(ConsistentHash::new(table, key())));
     let by_deadline = balance::Config::round_robin().with_order(Order::Deadline);
@@ -43,6 +44,7 @@ pub fn policies() -> [(&'static str, Policy); 4] {
         ("round robin by deadline", Policy::default().with_balance(by_deadline)),
         ("Maglev", hashed(hash::Config::maglev())),
         ("ring hash", hashed(ring.expect("min is below max"))),
+        ("locality", Policy::default().with_locality(Some(locality::Config::failover()))),
     ]
 }
 
@@ -55,7 +57,8 @@ pub fn idle(policy: Policy, hosts: u32) -> Upstream<fn(&Origin<'_>) -> Counting>
 /// So many endpoints, under that policy.
 pub fn builder(policy: Policy, hosts: u32) -> Builder {
     let config = Config::new("publish").with_policy(policy);
-    Upstream::from_config(config).endpoints((0..hosts).map(endpoint))
+    let caller = Caller::at(place(0));
+    Upstream::from_config(config).caller(caller).endpoints((0..hosts).map(endpoint))
 }
 
 /// What the changes of one kind cost.
@@ -110,7 +113,13 @@ fn time(run: impl FnOnce()) -> Duration {
 }
 
 fn endpoint(host: u32) -> Endpoint {
-    Endpoint::new(format!("10.{}.{}.{}:8080", host >> 16, host >> 8 & 255, host & 255))
+    let address = format!("10.{}.{}.{}:8080", host >> 16, host >> 8 & 255, host & 255);
+    Endpoint::new(address).with_locality(place(host))
+}
+
+/// In three regions of three zones.
+fn place(host: u32) -> Locality {
+    Locality::new(format!("region-{}", host / 3 % 3), format!("zone-{}", host % 3), "")
 }
 
 static COPIED: AtomicU64 = AtomicU64::new(0);

@@ -105,15 +105,18 @@ pub(crate) struct Known {
 
 impl Caller for Known {
     fn connection<'a>(&'a self, _: &'a Extensions) -> Connection<'a> {
-        let Connected { peer, remote, local } = &self.connected;
+        let known = &self.connected;
         let mut connection = Connection::default().with_port(self.port);
-        if let Some(peer) = peer {
+        if let Some(peer) = known.peer() {
             connection = connection.with_principal(peer.id().as_str());
         }
-        if let Some(remote) = remote {
+        if let Some(name) = known.sni() {
+            connection = connection.with_sni(name);
+        }
+        if let Some(remote) = known.remote {
             connection = connection.with_source_ip(remote.ip());
         }
-        if let Some(local) = local {
+        if let Some(local) = known.local {
             connection = connection.with_destination_ip(local.ip());
         }
         connection
@@ -122,7 +125,7 @@ impl Caller for Known {
 
 /// Who has connected, as the application is told.
 fn caller(connected: &Connected) -> Option<HeaderValue> {
-    let peer = connected.peer.as_ref()?;
+    let peer = connected.peer()?;
     HeaderValue::try_from(format!("URI={}", peer.id())).ok()
 }
 

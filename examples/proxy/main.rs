@@ -12,6 +12,7 @@ mod args;
 mod config;
 mod demo;
 mod ending;
+mod first_bytes;
 mod forward;
 mod headers;
 mod identity;
@@ -22,6 +23,7 @@ mod reload;
 mod routes;
 mod run;
 mod serve;
+mod told;
 mod transport;
 
 use std::process::ExitCode;

@@ -96,7 +96,7 @@ impl Running {
         let addresses = listeners.addresses();
         let routes = Arc::new(Routes::new(routing, identity.clone())?);
         let ending = Arc::new(Ending::new());
-        let server = || Server::new(ending.watch(), proxy.max_connections);
+        let server = || Server::new(ending.watch(), proxy.max_connections, proxy.header_timeout);
         if let Some(tcp) = listeners.outbound {
             let outbound = Outbound::new(routes.clone());
             let accepting = server().run(tcp, None, move |_| outbound.clone());
@@ -117,7 +117,9 @@ impl Running {
         }
         let identities = identity.map(|identity| ("proxy".to_owned(), identity));
         let identities = identities.into_iter().chain(others).collect();
-        let admin = Arc::new(Admin::new(routes.clone(), local, identities, ending.clone()));
+        let judge = authorization.clone();
+        let admin = Admin::new(routes.clone(), local, identities, judge, ending.clone());
+        let admin = Arc::new(admin);
         if let Some(tcp) = listeners.admin {
             drop(tokio::spawn(admin::serve(tcp, admin.clone())));
         }

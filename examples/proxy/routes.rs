@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use arc_swap::ArcSwap;
 use mesh_core::{
     Endpoint,
+    balance::locality::Caller,
     route::{Action, VirtualHost},
 };
 use mesh_tls::MeshTls;
@@ -79,12 +80,12 @@ impl Table {
         old: &BTreeMap<Destination, Entry>,
         identity: Option<&MeshTls>,
     ) -> Result<Self, ConfigError> {
-        let Routing { hosts, upstreams, client } = routing;
+        let Routing { hosts, upstreams, client, caller } = routing;
         let mut entries = BTreeMap::new();
         for (to, settings) in upstreams {
             let entry = match old.get(&to) {
                 Some(known) if known.is_still(&settings) => follow(known, settings)?,
-                Some(_) | None => Entry::new(settings, identity)?,
+                Some(_) | None => Entry::new(settings, identity, &caller)?,
             };
             entries.insert(to, entry);
         }
@@ -99,12 +100,16 @@ impl Table {
 }
 
 impl Entry {
-    fn new(settings: UpstreamSettings, identity: Option<&MeshTls>) -> Result<Self, ConfigError> {
-        let UpstreamSettings { config, transport, protocol, endpoints } = settings;
-        let make = Endpoints::new(&transport, identity)
-            .ok_or_else(|| ConfigError::new("mutual TLS needs an identity of our own"))?;
+    fn new(
+        settings: UpstreamSettings,
+        identity: Option<&MeshTls>,
+        caller: &Caller,
+    ) -> Result<Self, ConfigError> {
+        let UpstreamSettings { config, transport, rule, protocol, endpoints } = settings;
+        let make = Endpoints::new(&transport, rule.as_ref(), identity)?;
         let mesh = Upstream::from_config(config)
             .endpoints(endpoints.clone())
+            .caller(caller.clone())
             .spawn(make)
             .map_err(ConfigError::new)?;
         Ok(Self { target: Target { mesh, protocol }, transport, endpoints })
@@ -119,7 +124,7 @@ impl Entry {
 /// An upstream that stays. In between, the endpoints of before and after are there, so that no subset is ever without
 /// its own.
 fn follow(known: &Entry, settings: UpstreamSettings) -> Result<Entry, ConfigError> {
-    let UpstreamSettings { config, transport, protocol, endpoints } = settings;
+    let UpstreamSettings { config, transport, rule: _, protocol, endpoints } = settings;
     let mesh = known.target.mesh.clone();
     if mesh.config() != config {
         mesh.set_endpoints(known.endpoints.iter().chain(&endpoints).cloned());

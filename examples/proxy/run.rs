@@ -13,7 +13,7 @@ use crate::{
     config::{ConfigError, Files, Settings},
     demo, identity,
     proxy::{Listeners, Running},
-    reload,
+    reload, transport,
 };
 
 /// Why the program does not end well.
@@ -70,6 +70,7 @@ async fn check(directory: &Path) -> Result<(), Failure> {
     for warning in &settings.warnings {
         println!("warning: {warning}");
     }
+    transport::check(settings.routing.upstreams.values())?;
     println!("inbound mode {:?}, {} upstreams", settings.mode, settings.routing.upstreams.len());
     println!("{}: the configuration is good", directory.display());
     Ok(())

@@ -10,20 +10,23 @@ use hyper::{
     service::Service,
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use mesh_tls::{MtlsAcceptor, PeerIdentity};
+use mesh_tls::{ConnInfo, MeshStream, MtlsAcceptor, MtlsListener, PeerIdentity};
 use mesh_tower::BoxError;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::ending::{Gentle, Watch};
+use crate::{
+    ending::{Gentle, Watch},
+    first_bytes::FirstBytes,
+};
 
-/// How many connections of one listener may be in the middle of their TLS handshakes; more wait in the backlog.
-const MAX_HANDSHAKES: usize = 1024;
+/// How long those who are in the middle of their handshakes when the end begins have for the rest.
+const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
 /// How long to wait when the system has no more file descriptors: some connection must end first.
 const OUT_OF_RESOURCES: Duration = Duration::from_secs(1);
 
@@ -69,15 +72,30 @@ impl std::error::Error for ListenError {}
 /// What is known of a connection that was accepted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connected {
-    /// Who has proved to be there.
-    pub(crate) peer: Option<PeerIdentity>,
+    /// `None`: no TLS was looked for.
+    info: Option<ConnInfo>,
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
 }
 
 impl Connected {
     fn plain(stream: &TcpStream) -> Self {
-        Self { peer: None, remote: stream.peer_addr().ok(), local: stream.local_addr().ok() }
+        Self { info: None, remote: stream.peer_addr().ok(), local: stream.local_addr().ok() }
+    }
+
+    fn proved(stream: &MeshStream<TcpStream>) -> Self {
+        let info = stream.info();
+        Self { info: Some(info.clone()), remote: info.remote(), local: info.local() }
+    }
+
+    /// Who has proved to be there.
+    pub(crate) fn peer(&self) -> Option<&PeerIdentity> {
+        self.info.as_ref()?.peer()
+    }
+
+    /// The server name that the client asked for in its handshake.
+    pub(crate) fn sni(&self) -> Option<&str> {
+        self.info.as_ref()?.tls()?.server_name()
     }
 }
 
@@ -86,23 +104,29 @@ impl Connected {
 pub(crate) struct Server {
     protocol: Arc<auto::Builder<TokioExecutor>>,
     slots: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    head_timeout: Duration,
     watch: Watch,
 }
 
 impl Server {
-    /// At most `max_connections` at once; more wait in the backlog of the system.
-    pub(crate) fn new(watch: Watch, max_connections: usize) -> Self {
+    /// At most `max_connections` at once; more wait in the backlog of the system. A caller has `head_timeout` for the head
+    /// of each request, the wait for the next one included; one of HTTP/2 must answer a ping within it.
+    pub(crate) fn new(watch: Watch, max_connections: usize, head_timeout: Duration) -> Self {
         let max_connections = max_connections.min(Semaphore::MAX_PERMITS);
+        let mut protocol = auto::Builder::new(TokioExecutor::new());
+        protocol.http1().timer(TokioTimer::new()).header_read_timeout(head_timeout);
+        let mut http2 = protocol.http2();
+        http2.timer(TokioTimer::new()).keep_alive_interval(head_timeout);
+        http2.keep_alive_timeout(head_timeout);
         Self {
-            protocol: Arc::new(auto::Builder::new(TokioExecutor::new())),
+            protocol: Arc::new(protocol),
             slots: Arc::new(Semaphore::new(max_connections)),
-            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            head_timeout,
             watch,
         }
     }
 
-    /// Accepts until the end begins. With an acceptor each connection proves itself first, in a task of its own;
+    /// Accepts until the end begins. With an acceptor each connection proves itself first, and takes a place only then;
     /// `service` makes the service of one connection.
     pub(crate) async fn run<S, B>(
         self,
@@ -115,34 +139,48 @@ impl Server {
             + 'static,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
+        if let Some(acceptor) = acceptor {
+            return self.run_proved(acceptor.listener(tcp), service).await;
+        }
         loop {
             let slot = self.slots.clone().acquire_owned().await;
             let Some((stream, slot)) = self.accept(&tcp, slot.ok()).await else { return };
-            let (server, service) = (self.clone(), service.clone());
-            match &acceptor {
-                None => drop(tokio::spawn(async move {
-                    let service = service(&Connected::plain(&stream));
-                    server.serve(TokioIo::new(stream), service).await;
-                    drop(slot);
-                })),
-                Some(acceptor) => {
-                    let acceptor = acceptor.clone();
-                    let handshake = self.handshakes.clone().acquire_owned().await;
-                    drop(tokio::spawn(async move {
-                        let mut connected = Connected::plain(&stream);
-                        // A refusal was counted and said where it happened.
-                        let accepted = acceptor.accept(stream).await;
-                        drop(handshake);
-                        if let Ok(stream) = accepted {
-                            connected.peer = stream.info().peer().cloned();
-                            let service = service(&connected);
-                            server.serve(stream, service).await;
-                        }
-                        drop(slot);
-                    }));
-                }
-            }
+            let service = service(&Connected::plain(&stream));
+            self.spawn(TokioIo::new(stream), service, slot);
         }
+    }
+
+    /// The listener runs the handshakes: who is silent makes room for who comes after.
+    async fn run_proved<S, B>(
+        self,
+        mut listener: MtlsListener,
+        service: impl Fn(&Connected) -> S + Send + 'static,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<B>, Future: Send, Error: Into<BoxError>>
+            + Send
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let mut watch = self.watch.clone();
+        loop {
+            let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
+            let stream = tokio::select! {
+                // Those who have connected before the end began are served.
+                biased;
+                stream = listener.accept() => stream,
+                () = watch.begun() => break,
+            };
+            let service = service(&Connected::proved(&stream));
+            self.spawn(stream, service, slot);
+        }
+        let last = async {
+            while let Some(stream) = listener.finish().await {
+                let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
+                let service = service(&Connected::proved(&stream));
+                self.spawn(stream, service, slot);
+            }
+        };
+        let _silent = tokio::time::timeout(LAST_HANDSHAKES, last).await;
     }
 
     /// The next connection; `None` once the end has begun and the backlog is empty.
@@ -175,7 +213,8 @@ impl Server {
         }
     }
 
-    async fn serve<I, S, B>(&self, io: I, service: S)
+    /// A task for the connection, which keeps its place until it ends.
+    fn spawn<I, S, B>(&self, io: I, service: S, slot: OwnedSemaphorePermit)
     where
         I: Read + Write + Unpin + Send + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Future: Send, Error: Into<BoxError>>
@@ -183,11 +222,16 @@ impl Server {
             + 'static,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let connection = self.protocol.serve_connection(io, service);
-        if let Err(error) = Gentle::new(connection, &self.watch).await {
-            // A client that went away is everyday business.
-            tracing::debug!(error, "a connection broke");
-        }
+        let server = self.clone();
+        drop(tokio::spawn(async move {
+            let io = FirstBytes::new(io, server.head_timeout);
+            let connection = server.protocol.serve_connection(io, service);
+            if let Err(error) = Gentle::new(connection, &server.watch).await {
+                // A client that went away is everyday business.
+                tracing::debug!(error, "a connection broke");
+            }
+            drop(slot);
+        }));
     }
 }
 

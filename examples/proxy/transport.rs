@@ -1,18 +1,26 @@
-//! How attempts reach an endpoint: over TCP, or over mutual TLS. Never the one in place of the other.
+//! How attempts reach an endpoint: over TCP, over mutual TLS, or over TLS with a server outside the mesh. Never the one in
+//! place of the other.
 
 use http::{Request, Version, uri::Scheme};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use mesh_core::Timestamp;
-use mesh_tls::{MeshTls, MtlsConnector};
+use mesh_tls::{
+    MaterialError, MeshTls, MtlsConnector, Origination,
+    origination::{self, Config},
+};
 use mesh_tower::{
     body::ReplayBody,
     classify::is_grpc,
-    pool::{HttpEndpoints, Pool},
+    istio::ClientTls,
+    pool::{HttpEndpoints, Pool, tune_tcp},
     upstream::{Link, MakeEndpoint, Origin, Upstream},
 };
 
-use crate::config::{Protocol, Transport};
+use crate::{
+    config::{ConfigError, Protocol, Transport, UpstreamSettings},
+    told::Told,
+};
 
 /// The client stack of one upstream.
 pub(crate) type Mesh = Upstream<Endpoints>;
@@ -40,25 +48,84 @@ impl Target {
 /// The body of a request on its way out: kept, if the documents want a copy of it.
 pub(crate) type RequestBody = ReplayBody<Incoming>;
 
-/// Makes the connections of an upstream's endpoints. Both kinds make the same service: what differs is the connector,
+/// Makes the connections of an upstream's endpoints. All kinds make the same service: what differs is the connector,
 /// which only a new connection asks.
 #[derive(Debug)]
 pub(crate) enum Endpoints {
     Plain(HttpEndpoints<HttpConnector, ReplayBody<RequestBody>>),
-    Mutual(HttpEndpoints<MtlsConnector, ReplayBody<RequestBody>>),
+    Mutual(HttpEndpoints<Told<MtlsConnector>, ReplayBody<RequestBody>>),
+    Outside(HttpEndpoints<Told<origination::Connector>, ReplayBody<RequestBody>>),
 }
 
 impl Endpoints {
-    /// `None`: mutual TLS without an identity, which the configuration does not let through.
-    pub(crate) fn new(transport: &Transport, identity: Option<&MeshTls>) -> Option<Self> {
+    /// `rule` is the document's block that wants this transport, if one does: what goes wrong is told by its place.
+    pub(crate) fn new(
+        transport: &Transport,
+        rule: Option<&ClientTls>,
+        identity: Option<&MeshTls>,
+    ) -> Result<Self, ConfigError> {
         match transport {
-            Transport::Plain => Some(Self::Plain(HttpEndpoints::plain())),
-            Transport::Mutual(peers) => {
-                let connector = identity?.connector(peers.clone());
-                Some(Self::Mutual(HttpEndpoints::new(connector).with_scheme(Scheme::HTTPS)))
+            Transport::Plain => Ok(Self::Plain(HttpEndpoints::plain())),
+            Transport::Mutual { peers, sni } => {
+                let identity = identity
+                    .ok_or_else(|| ConfigError::new("mutual TLS needs an identity of our own"))?;
+                let mut connector = identity.connector(peers.clone());
+                if rule.is_some() {
+                    // So that a permissive sidecar knows that it is meant.
+                    connector = connector.with_istio_alpn();
+                }
+                if let Some(name) = sni {
+                    let named = connector.with_sni(name);
+                    connector = named.map_err(|error| wrong(rule, "sni", &error))?;
+                }
+                let made = HttpEndpoints::new(Told::new(connector, rule.cloned()));
+                Ok(Self::Mutual(made.with_scheme(Scheme::HTTPS)))
+            }
+            Transport::Outside(config) => {
+                let origination = Origination::spawn(Config::clone(config))
+                    .map_err(|error| unusable(rule, config, &error))?;
+                let made = HttpEndpoints::new(Told::new(origination.connector(), rule.cloned()))
+                    .with_tune(|connector, config| {
+                        tune_tcp(connector.inner_mut().tcp_mut(), config)
+                    });
+                Ok(Self::Outside(made.with_scheme(Scheme::HTTPS)))
             }
         }
     }
+}
+
+/// Whether the files that the connections of these upstreams need can be used now.
+pub(crate) fn check<'a>(
+    upstreams: impl IntoIterator<Item = &'a UpstreamSettings>,
+) -> Result<(), ConfigError> {
+    let mut problems = ConfigError::default();
+    for UpstreamSettings { transport, rule, .. } in upstreams {
+        if let Transport::Outside(config) = transport {
+            let loaded = Origination::load(Config::clone(config)).map(drop);
+            problems.take(loaded.map_err(|error| unusable(rule.as_ref(), config, &error)));
+        }
+    }
+    problems.into_result(())
+}
+
+fn wrong(rule: Option<&ClientTls>, field: &str, error: &dyn std::error::Error) -> ConfigError {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    let text = format!("{error}{cause}");
+    match rule {
+        Some(rule) => ConfigError::new(rule.problem(field, text)),
+        None => ConfigError::new(text),
+    }
+}
+
+/// The files of a rule that cannot be used, by the field that names them.
+fn unusable(rule: Option<&ClientTls>, config: &Config, error: &MaterialError) -> ConfigError {
+    let (cert, key) = config.certificate().unzip();
+    let field = match error.file() {
+        Some(file) if Some(file) == cert => "clientCertificate",
+        Some(file) if Some(file) == key => "privateKey",
+        Some(_) | None => "caCertificates",
+    };
+    wrong(rule, field, error)
 }
 
 impl MakeEndpoint for Endpoints {
@@ -69,6 +136,7 @@ impl MakeEndpoint for Endpoints {
         match self {
             Self::Plain(make) => make.pool(upstream, endpoint, group),
             Self::Mutual(make) => make.pool(upstream, endpoint, group),
+            Self::Outside(make) => make.pool(upstream, endpoint, group),
         }
     }
 

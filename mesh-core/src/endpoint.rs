@@ -1,4 +1,11 @@
-use std::{collections::BTreeMap, fmt, num::NonZeroU32, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use crate::InvalidConfig;
 
@@ -182,43 +189,96 @@ impl Default for Weight {
 }
 
 /// Where an endpoint runs: region, zone, sub-zone. Empty parts are unknown.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Cheap to clone and to compare: many thousand endpoints stand in a dozen of localities.
+#[derive(Clone, Default)]
 pub struct Locality {
-    region: String,
-    zone: String,
-    sub_zone: String,
+    /// Of all parts: another one is nearly always told apart by it, without its text.
+    digest: u64,
+    /// The parts, one behind the other; `None` if all are empty.
+    text: Option<Arc<str>>,
+    region_ends: usize,
+    zone_ends: usize,
 }
 
 impl Locality {
     /// A locality of three parts, from the widest to the narrowest.
-    pub fn new(
-        region: impl Into<String>,
-        zone: impl Into<String>,
-        sub_zone: impl Into<String>,
-    ) -> Self {
-        Self { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() }
+    pub fn new(region: impl AsRef<str>, zone: impl AsRef<str>, sub_zone: impl AsRef<str>) -> Self {
+        let parts = [region.as_ref(), zone.as_ref(), sub_zone.as_ref()];
+        if parts.iter().all(|part| part.is_empty()) {
+            return Self::default();
+        }
+        let mut digest = DefaultHasher::new();
+        parts.hash(&mut digest);
+        let region_ends = parts[0].len();
+        Self {
+            digest: digest.finish(),
+            text: Some(parts.concat().into()),
+            region_ends,
+            zone_ends: region_ends + parts[1].len(),
+        }
     }
 
     /// The region.
     pub fn region(&self) -> &str {
-        &self.region
+        self.parts().0
     }
 
     /// The zone within the region.
     pub fn zone(&self) -> &str {
-        &self.zone
+        self.parts().1
     }
 
     /// The sub-zone within the zone.
     pub fn sub_zone(&self) -> &str {
-        &self.sub_zone
+        self.parts().2
+    }
+
+    fn parts(&self) -> (&str, &str, &str) {
+        let text = self.text.as_deref().unwrap_or_default();
+        let (rest, sub_zone) = text.split_at(self.zone_ends);
+        let (region, zone) = rest.split_at(self.region_ends);
+        (region, zone, sub_zone)
+    }
+}
+
+impl PartialEq for Locality {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.parts() == other.parts()
+    }
+}
+
+impl Eq for Locality {}
+
+impl PartialOrd for Locality {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Locality {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+impl Hash for Locality {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest);
+    }
+}
+
+impl fmt::Debug for Locality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Locality").field(&self.parts()).finish()
     }
 }
 
 impl fmt::Display for Locality {
     /// `region/zone/sub-zone`, without empty parts at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = format!("{}/{}/{}", self.region, self.zone, self.sub_zone);
+        let (region, zone, sub_zone) = self.parts();
+        let whole = format!("{region}/{zone}/{sub_zone}");
         f.write_str(whole.trim_end_matches('/'))
     }
 }
@@ -235,6 +295,33 @@ mod tests {
         assert!(labels.matches(&selector(&[("version", "v1")])));
         assert!(!labels.matches(&selector(&[("version", "v2")])));
         assert!(!labels.matches(&selector(&[("version", "v1"), ("zone", "a")])));
+    }
+
+    #[test]
+    fn localities_are_told_apart_by_where_their_parts_end() {
+        let all: Vec<_> = [
+            ("", "", ""),
+            ("eu", "", ""),
+            ("", "eu", ""),
+            ("", "", "eu"),
+            ("e", "u", ""),
+            ("eu", "a", "1"),
+            ("eu", "a1", ""),
+            ("eua", "", "1"),
+        ]
+        .into_iter()
+        .collect();
+        for one in &all {
+            let locality = Locality::new(one.0, one.1, one.2);
+            assert_eq!((locality.region(), locality.zone(), locality.sub_zone()), *one);
+            for other in &all {
+                let compared = Locality::new(other.0, String::from(other.1), other.2);
+                assert_eq!(locality == compared, one == other, "{one:?} {other:?}");
+                assert_eq!(locality.cmp(&compared), one.cmp(other), "{one:?} {other:?}");
+            }
+        }
+        assert_eq!(Locality::new("", "", ""), Locality::default());
+        assert_eq!(format!("{:?}", Locality::new("eu", "a", "")), r#"Locality(("eu", "a", ""))"#);
     }
 
     #[test]

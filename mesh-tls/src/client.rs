@@ -14,15 +14,13 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
 use http::Uri;
 use hyper::rt::{Read, Write};
 use hyper_util::{
     client::legacy::connect::{Connection, HttpInfo},
     rt::TokioIo,
 };
-use rustls::ClientConfig;
-use rustls_pki_types::{InvalidDnsNameError, IpAddr, Ipv4Addr, ServerName};
+use rustls_pki_types::{DnsName, InvalidDnsNameError, IpAddr, Ipv4Addr, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time,
@@ -33,15 +31,14 @@ use tower_service::Service;
 pub use hyper_util::client::legacy::connect::HttpConnector;
 
 use crate::{
-    backend::{self, ClientSettings, capture, classify, tls_info},
+    backend::{ClientSettings, capture, classify, proved, tls_info},
     error::{BoxError, ConnectError, ConnectErrorKind},
     info::ConnInfo,
     live::{Ending, Judge, Watch},
-    mesh::{Counter, Generation, MeshTls},
+    mesh::{Counter, MeshTls},
     policy::PeerPolicy,
     prefixed::Prefixed,
     stream::MeshStream,
-    svid,
 };
 
 /// A handshake is two round trips and a millisecond of work; five seconds is a lost packet or two.
@@ -59,17 +56,6 @@ pub struct MtlsConnector<C = HttpConnector> {
     settings: Arc<ClientSettings>,
     handshake_timeout: Duration,
     drain_grace: Duration,
-    cached: Cache,
-}
-
-/// The configuration of the last handshake, for the next: it is a tenth of a handshake's work, and one connector has one
-/// policy as a rule.
-type Cache = Arc<ArcSwapOption<Cached>>;
-
-struct Cached {
-    generation: u64,
-    policy: PeerPolicy,
-    config: Arc<ClientConfig>,
 }
 
 #[derive(Clone)]
@@ -78,7 +64,7 @@ enum PolicyFor {
     Each(Arc<dyn Fn(&Uri) -> PeerPolicy + Send + Sync>),
 }
 
-/// The future of [`MtlsConnector`].
+/// The future of a connector.
 ///
 /// It is boxed: connecting is not on the path of a request.
 pub struct Connecting<IO> {
@@ -100,7 +86,6 @@ impl MtlsConnector {
             settings: Arc::new(ClientSettings { alpn: default_alpn(), sni: None }),
             handshake_timeout: HANDSHAKE_TIMEOUT,
             drain_grace: Ending::default().grace,
-            cached: Cache::default(),
         }
     }
 }
@@ -109,8 +94,8 @@ impl<C> MtlsConnector<C> {
     /// Makes the transport with another service, for instance one that resolves names in a discovery of yours.
     #[must_use]
     pub fn with_tcp<D>(self, tcp: D) -> MtlsConnector<D> {
-        let Self { tcp: _, mesh, policy, settings, handshake_timeout, drain_grace, cached } = self;
-        MtlsConnector { tcp, mesh, policy, settings, handshake_timeout, drain_grace, cached }
+        let Self { tcp: _, mesh, policy, settings, handshake_timeout, drain_grace } = self;
+        MtlsConnector { tcp, mesh, policy, settings, handshake_timeout, drain_grace }
     }
 
     /// Chooses the policy by target, for one client of many upstreams. A target without one deserves
@@ -178,9 +163,9 @@ impl<C> MtlsConnector<C> {
     ///
     /// # Errors
     ///
-    /// When `name` is not a DNS name.
+    /// When `name` is not a DNS name; an address is none.
     pub fn with_sni(self, name: &str) -> Result<Self, InvalidDnsNameError> {
-        let name = ServerName::try_from(name)?.to_owned();
+        let name = ServerName::DnsName(DnsName::try_from(name.to_ascii_lowercase())?);
         Ok(self.with_settings(|settings| settings.sni = Some(name)))
     }
 
@@ -205,7 +190,7 @@ impl<C> MtlsConnector<C> {
     fn with_settings(self, change: impl FnOnce(&mut ClientSettings)) -> Self {
         let mut settings = ClientSettings::clone(&self.settings);
         change(&mut settings);
-        Self { settings: Arc::new(settings), cached: Cache::default(), ..self }
+        Self { settings: Arc::new(settings), ..self }
     }
 }
 
@@ -255,6 +240,16 @@ impl<C: fmt::Debug> fmt::Debug for MtlsConnector<C> {
 
 // === impl Connecting ===
 
+#[cfg(feature = "origination")]
+impl<IO> Connecting<IO> {
+    pub(crate) fn new<F>(connecting: F) -> Self
+    where
+        F: Future<Output = Result<MeshStream<IO>, ConnectError>> + Send + 'static,
+    {
+        Self { inner: Box::pin(connecting) }
+    }
+}
+
 impl<IO> Future for Connecting<IO> {
     type Output = Result<MeshStream<IO>, ConnectError>;
 
@@ -300,7 +295,6 @@ struct Handshake {
     settings: Arc<ClientSettings>,
     timeout: Duration,
     drain_grace: Duration,
-    cached: Cache,
 }
 
 impl Handshake {
@@ -311,25 +305,7 @@ impl Handshake {
             settings: Arc::clone(&connector.settings),
             timeout: connector.handshake_timeout,
             drain_grace: connector.drain_grace,
-            cached: Arc::clone(&connector.cached),
         }
-    }
-
-    fn config(&self, generation: &Generation) -> Result<Arc<ClientConfig>, ConnectError> {
-        if let Some(cached) = &*self.cached.load()
-            && cached.generation == generation.number
-            && cached.policy == self.policy
-        {
-            return Ok(Arc::clone(&cached.config));
-        }
-        let provider = &self.mesh.shared().provider;
-        let verifier = generation.verifier(&self.policy, true);
-        let config = backend::client(provider, &generation.own_key, verifier, &self.settings);
-        let config = Arc::new(config.map_err(ConnectError::tcp)?);
-        let (number, policy) = (generation.number, self.policy.clone());
-        let fresh = Cached { generation: number, policy, config: Arc::clone(&config) };
-        self.cached.store(Some(Arc::new(fresh)));
-        Ok(config)
     }
 
     /// Whether we have an identity to show.
@@ -371,27 +347,34 @@ impl Handshake {
         let shared = self.mesh.shared();
         let generation =
             shared.current().ok_or_else(|| ConnectError::new(ConnectErrorKind::NotReady))?;
-        let config = self.config(&generation)?;
+        let config = generation.client_config(&self.policy, &self.settings);
+        let config = config.map_err(ConnectError::tcp)?;
         // Never sent unless one was asked for; rustls wants a name all the same, and an address is not sent.
         let name = self.settings.sni.clone();
         let name =
             name.unwrap_or_else(|| ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4]))));
         let connect = TlsConnector::from(config).connect(name, Prefixed::new(io));
-        let (result, refusal) = capture(connect).await;
-        let io = result.map_err(|e| ConnectError::from_failure(classify(e, refusal)))?;
+        let (result, verdict) = capture(connect).await;
+        let (io, peer) = match result {
+            Ok(io) => (io, proved(verdict).map_err(ConnectError::from_failure)?),
+            Err(error) => return Err(ConnectError::from_failure(classify(error, verdict))),
+        };
         let state = io.get_ref().1;
-        let leaf = state.peer_certificates().and_then(|chain| chain.first());
-        let peer = leaf.and_then(|leaf| svid::check_peer(leaf, &self.policy).ok());
         let addresses = (
             addresses.as_ref().map(HttpInfo::remote_addr),
             addresses.as_ref().map(HttpInfo::local_addr),
         );
         let live = shared.live.register();
-        let judge = Judge::client(shared, &generation, self.policy.clone());
+        let judge = Judge::client(shared, &generation, self.policy.clone(), peer.clone());
         let (of_live, number) = (Arc::clone(&live), generation.number);
-        let info = ConnInfo::tls_of(addresses, peer, tls_info(state), number, of_live);
+        let tls = tls_info(state).asked_for(self.settings.server_name());
+        let info = ConnInfo::tls_of(addresses, Some(peer), tls, number, of_live);
         let watch = Watch::client(live, judge, self.drain_grace, state.alpn_protocol());
-        Ok(MeshStream::client(io.into(), info, watch, Arc::clone(shared)))
+        let mut stream = MeshStream::client(io.into(), info, watch, Arc::clone(shared));
+        // A server may take its time, and trust may have changed meanwhile, or our own identity be gone.
+        stream.confirm().map_err(|why| ConnectError::new(why.into()))?;
+        self.check()?;
+        Ok(stream)
     }
 
     fn counted<T>(&self, result: Result<T, ConnectError>) -> Result<T, ConnectError> {

@@ -3,7 +3,7 @@
 //! A handler gets it from the request's extensions; [`peer`](crate::peer) reads it there. It never comes from a header: a
 //! header is what the peer says, this is what it has proved.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 
 use rustls_pki_types::UnixTime;
 
@@ -45,9 +45,10 @@ struct Conn {
 /// What the TLS handshake agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsInfo {
-    pub(crate) suite: String,
-    pub(crate) group: String,
+    pub(crate) suite: Cow<'static, str>,
+    pub(crate) group: Cow<'static, str>,
     pub(crate) alpn: Option<Vec<u8>>,
+    pub(crate) server_name: Option<Box<str>>,
 }
 
 // === impl PeerIdentity ===
@@ -232,6 +233,10 @@ impl fmt::Debug for ConnInfo {
 // === impl TlsInfo ===
 
 impl TlsInfo {
+    pub(crate) fn asked_for(self, server_name: Option<&str>) -> Self {
+        Self { server_name: server_name.map(Into::into), ..self }
+    }
+
     /// The cipher suite, by its IANA name.
     #[must_use]
     pub fn cipher_suite(&self) -> &str {
@@ -248,5 +253,15 @@ impl TlsInfo {
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {
         self.alpn.as_deref()
+    }
+
+    /// The server name that the client sent in clear text (SNI), in lower case; `None` when it sent none, which is the
+    /// default of [`MtlsConnector`](crate::MtlsConnector::with_sni). Istio's `connection.sni`.
+    ///
+    /// It is what the client says, before it has proved anything: good for finding what it asks for, and no proof of
+    /// who asks.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
     }
 }

@@ -14,6 +14,11 @@
 //! * [`MeshTls`] checks it and publishes it as a generation; a bad update never replaces a good one;
 //! * [`MtlsConnector`] connects: a `Service<Uri>` for hyper-util and tonic; `reqwest` takes
 //!   [`MeshTls::reqwest_config`];
+//! * [`Renewing`] keeps a client whose pool must not outlive trust, as reqwest's;
+#![cfg_attr(
+    feature = "origination",
+    doc = "* [`Origination`] connects to servers outside the mesh, by their names: another trust, another connector;"
+)]
 //! * [`MtlsAcceptor`] accepts: strict, permissive or disabled, for axum, tonic or by hand;
 //! * [`ConnInfo`] tells the handler who called; [`AuthorizePeerLayer`] refuses those who must not.
 //!
@@ -82,6 +87,12 @@ pub mod revocation;
 
 pub mod client;
 
+#[cfg(feature = "origination")]
+#[cfg_attr(docsrs, doc(cfg(feature = "origination")))]
+pub mod origination;
+
+pub mod renewing;
+
 pub mod server;
 
 pub mod stream;
@@ -108,7 +119,10 @@ pub use material::Material;
 #[cfg(feature = "metrics")]
 pub use mesh::describe_metrics;
 pub use mesh::{Driver, MeshTls, MeshTlsBuilder, PlaintextSource, Stats, Status};
+#[cfg(feature = "origination")]
+pub use origination::Origination;
 pub use policy::{InvalidDnsName, PeerPolicy};
+pub use renewing::Renewing;
 pub use revocation::Revocation;
 pub use server::{ModeHandle, MtlsAcceptor, MtlsIncoming, MtlsListener, PolicyHandle, ServerMode};
 pub use source::{FileSource, IdentitySource, MaterialHandle, SourceEvent, StaticSource};

@@ -178,6 +178,7 @@ impl Origin {
             | MaterialErrorKind::BadBundleMap(_)
             | MaterialErrorKind::DriverEnded
             | MaterialErrorKind::Provider(_)
+            | MaterialErrorKind::NoSystemRoots(_)
             | MaterialErrorKind::Timeout
             | MaterialErrorKind::Withdrawn
             | MaterialErrorKind::Source => error,

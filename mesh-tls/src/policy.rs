@@ -88,7 +88,8 @@ impl PeerPolicy {
     /// Allows a peer of another mesh, which has a DNS name instead of a SPIFFE ID, as Linkerd's workloads do:
     /// `web.emojivoto.serviceaccount.identity.linkerd.cluster.local`.
     ///
-    /// A DNS name does not say whose bundle verifies it, so `domain` does. The name is compared whole and without
+    /// A DNS name does not say whose bundle verifies it, so `domain` does; where one name is listed under several trust
+    /// domains, the peer is of the first whose bundle does. The name is compared whole and without
     /// case; a wildcard in a certificate matches nothing. A certificate with a URI is never taken for its DNS names.
     /// Without this rule, one without a URI is refused.
     ///

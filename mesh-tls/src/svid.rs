@@ -13,10 +13,15 @@
 //!
 //! A certificate without the key usage or basic constraints extension is accepted, as go-spiffe and Envoy do; a
 //! present one that does not decode is refused. One that is not critical is accepted too: 4.3 binds the
-//! issuer, and to refuse its certificates would protect nobody.
+//! issuer, and to refuse its certificates would protect nobody. Who knows his issuers may ask for the key usage
+//! (`MeshTlsBuilder::require_key_usage`). Absent basic constraints mean "no authority" (RFC 5280, 4.2.1.9), and nothing is
+//! gained by asking for them.
 //!
 //! A peer of another mesh (Linkerd) has a DNS name and no URI. It is looked at only where the policy names it, and the
-//! same rules hold for it, but those of the URI.
+//! same rules hold for it, but those of the URI. A name may be listed under several trust domains, and the certificate does
+//! not say which: each whose bundle could vouch for it is tried.
+//!
+//! It runs in every handshake, so a certificate is parsed once, and what is read is what the peer is known by ever after.
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::time::Duration;
@@ -26,7 +31,7 @@ use x509_parser::prelude::{
 
 use crate::{
     error::{IssuerRule, SvidRule, Untrusted},
-    id::{SpiffeId, TrustDomain},
+    id::SpiffeId,
     info::PeerIdentity,
     policy::PeerPolicy,
 };
@@ -35,55 +40,84 @@ use crate::{
 ///
 /// It does not build the chain: the caller must.
 pub(crate) fn check_leaf(der: &CertificateDer<'_>) -> Result<PeerIdentity, Untrusted> {
-    svid(der).map_err(Untrusted::NotAnSvid)
+    let cert = parse(der).ok_or(Untrusted::NotAnSvid(SvidRule::Decodes))?;
+    spiffe_id(&cert).and_then(|id| svid(&cert, id, false)).map_err(Untrusted::NotAnSvid)
 }
 
-/// As [`check_leaf`], but a certificate without a URI is taken for the first DNS name that the policy asks for.
+/// Who the certificate says its holder is, by the rules of [`check_leaf`]. One without a URI is taken for each trust
+/// domain's peer of that DNS name, where the policy asks for it; the caller finds out which, if any, vouches for it.
 pub(crate) fn check_peer(
     der: &CertificateDer<'_>,
     policy: &PeerPolicy,
-) -> Result<PeerIdentity, Untrusted> {
-    match svid(der) {
-        Err(SvidRule::HasUri) => named(der, policy).and_then(|named| named.ok_or(SvidRule::HasUri)),
-        judged => judged,
-    }
-    .map_err(Untrusted::NotAnSvid)
+    usage_required: bool,
+) -> Result<Claims, Untrusted> {
+    let claims = || {
+        let cert = parse(der).ok_or(SvidRule::Decodes)?;
+        match spiffe_id(&cert) {
+            Ok(id) => svid(&cert, id, usage_required)
+                .map(|peer| Claims { first: peer, others: Vec::new() }),
+            Err(SvidRule::HasUri) => named(&cert, policy, usage_required),
+            Err(rule) => Err(rule),
+        }
+    };
+    claims().map_err(Untrusted::NotAnSvid)
 }
 
-fn svid(der: &CertificateDer<'_>) -> Result<PeerIdentity, SvidRule> {
-    let cert = parse(der).ok_or(SvidRule::Decodes)?;
-    let id = spiffe_id(&cert)?;
+/// Who a certificate may be for. More than one only where a policy lists its DNS name under several trust domains.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    pub(crate) first: PeerIdentity,
+    pub(crate) others: Vec<PeerIdentity>,
+}
+
+fn svid(
+    cert: &X509Certificate<'_>,
+    id: SpiffeId,
+    usage_required: bool,
+) -> Result<PeerIdentity, SvidRule> {
     if id.path().is_empty() {
         return Err(SvidRule::IdHasPath);
     }
-    authenticates(&cert)?;
-    let (not_before, not_after) = validity(&cert);
-    Ok(PeerIdentity::new(id, cert.raw_serial_as_string(), not_before, not_after))
+    authenticates(cert, usage_required)?;
+    let (not_before, not_after) = validity(cert);
+    Ok(PeerIdentity::new(id, serial(cert), not_before, not_after))
 }
 
-/// Whose DNS name this is, if the policy asks for one that stands in the certificate. A wildcard is no identity.
-fn named(der: &CertificateDer<'_>, policy: &PeerPolicy) -> Result<Option<PeerIdentity>, SvidRule> {
-    let mut wanted = policy.dns_names().peekable();
+/// The DNS names that stand in the certificate and that the policy asks for. A wildcard is no identity.
+fn named(
+    cert: &X509Certificate<'_>,
+    policy: &PeerPolicy,
+    usage_required: bool,
+) -> Result<Claims, SvidRule> {
+    let mut wanted = policy.dns_names().filter(|(_, name)| has_dns_name(cert, name)).peekable();
     if wanted.peek().is_none() {
-        return Ok(None);
+        return Err(SvidRule::HasUri);
     }
-    let cert = parse(der).ok_or(SvidRule::Decodes)?;
-    let Some((domain, name)) = wanted.find(|(_, name)| has_dns_name(&cert, name)) else {
-        return Ok(None);
-    };
-    authenticates(&cert)?;
-    let (not_before, not_after) = validity(&cert);
-    let domain: &TrustDomain = domain;
-    let serial = cert.raw_serial_as_string();
-    Ok(Some(PeerIdentity::with_dns_name(domain, name, serial, not_before, not_after)))
+    authenticates(cert, usage_required)?;
+    let (not_before, not_after) = validity(cert);
+    let serial = serial(cert);
+    let mut claims = wanted.map(|(domain, name)| {
+        PeerIdentity::with_dns_name(domain, name, serial.clone(), not_before, not_after)
+    });
+    let first = claims.next().ok_or(SvidRule::HasUri)?;
+    // A path is built for each, so the same one is not tried twice.
+    let mut others: Vec<PeerIdentity> = Vec::new();
+    for other in claims {
+        if other.id() != first.id() && others.iter().all(|one| one.id() != other.id()) {
+            others.push(other);
+        }
+    }
+    Ok(Claims { first, others })
 }
 
-/// The rules for a certificate that proves who somebody is, whatever its name.
-fn authenticates(cert: &X509Certificate<'_>) -> Result<(), SvidRule> {
+/// The rules for a certificate that proves who somebody is, whatever its name. `usage_required`: a key usage must be there.
+fn authenticates(cert: &X509Certificate<'_>, usage_required: bool) -> Result<(), SvidRule> {
     if is_ca(cert) {
         return Err(SvidRule::NoAuthority);
     }
-    let Some(usage) = key_usage(cert) else { return Ok(()) };
+    let Some(usage) = key_usage(cert) else {
+        return if usage_required { Err(SvidRule::HasKeyUsage) } else { Ok(()) };
+    };
     if usage.key_cert_sign() {
         return Err(SvidRule::NoCertSign);
     }
@@ -154,7 +188,9 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
         !matches!(extension.parsed_extension(), ParsedExtension::ParseError { .. })
     });
     // A second extension of the same kind would let two readers see two certificates.
-    let unique = cert.extensions_map().is_ok();
+    let mut kinds: Vec<_> = cert.extensions().iter().map(|one| one.oid.as_bytes()).collect();
+    kinds.sort_unstable();
+    let unique = kinds.windows(2).all(|pair| pair.first() != pair.last());
     (rest.is_empty() && decodes && unique && cert.version() == X509Version::V3).then_some(cert)
 }
 
@@ -195,6 +231,20 @@ fn is_ca(cert: &X509Certificate<'_>) -> bool {
 
 fn key_usage<'a>(cert: &'a X509Certificate<'_>) -> Option<&'a KeyUsage> {
     cert.key_usage().ok().flatten().map(|extension| extension.value)
+}
+
+/// In hexadecimal with colons. Written by hand, because x509-parser's own way costs a tenth of all the rest.
+fn serial(cert: &X509Certificate<'_>) -> String {
+    let bytes = cert.raw_serial();
+    let mut text = String::with_capacity(3 * bytes.len());
+    for byte in bytes {
+        if !text.is_empty() {
+            text.push(':');
+        }
+        let digits = [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16));
+        text.extend(digits.into_iter().flatten());
+    }
+    text
 }
 
 fn validity(cert: &X509Certificate<'_>) -> (UnixTime, UnixTime) {

@@ -5,6 +5,15 @@
 
 mod support;
 
+#[path = "drain/busy.rs"]
+mod busy;
+#[path = "drain/cut.rs"]
+mod cut;
+#[path = "drain/halves.rs"]
+mod halves;
+#[path = "drain/meanwhile.rs"]
+mod meanwhile;
+
 use std::{future::poll_fn, time::Duration};
 
 use mesh_tls::{MeshStream, MeshTls, MtlsAcceptor, PeerPolicy, ServerMode, pki_types::UnixTime};

@@ -294,7 +294,11 @@ async fn each_mistake_with_files_is_told_with_its_cure() {
         ("tls.key", bytes(&old_style), ["is encrypted", "openssl pkey"]),
         ("tls.key", bytes(elsewhere.key_pem()), ["does not belong", "swap them in together"]),
         ("tls.crt", bytes(expired.cert_pem()), ["peers would refuse", "has expired"]),
-        ("ca.crt", bytes(elsewhere.bundle_pem()), ["peers would refuse", "no root of its trust"]),
+        (
+            "ca.crt",
+            bytes(elsewhere.bundle_pem()),
+            ["peers would refuse", "no root that is trusted"],
+        ),
         ("ca.crt", bytes(cert), ["certificate 1 of the bundle cannot be a root", "authority"]),
     ];
     for (name, contents, words) in table {

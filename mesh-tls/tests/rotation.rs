@@ -125,7 +125,7 @@ async fn a_bad_update_never_replaces_a_good_one() {
             material(&ours, "/other"),
             "spiffe://test.local/other, expected is spiffe://test.local/server",
         ),
-        (material_trusting(&rogue, "/server", &[&ours]), "no root of its trust domain"),
+        (material_trusting(&rogue, "/server", &[&ours]), "no root that is trusted for it"),
         (expired.material().unwrap(), "has expired"),
     ];
     for (count, (material, reason)) in bad.into_iter().enumerate() {

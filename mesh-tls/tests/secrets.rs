@@ -124,6 +124,33 @@ fn answer(identity: &DevIdentity) -> Answer {
     Answer { svids, ..Answer::default() }
 }
 
+/// A certificate that is shown outside the mesh, with the key in each place.
+#[cfg(feature = "origination")]
+async fn of_servers_outside(said: &Said, dir: &TempDir, bad: &[&[u8]]) {
+    use mesh_tls::{
+        Origination,
+        origination::{Config, Roots},
+    };
+
+    let config = Config::new(Roots::file(dir.join("ca.crt")))
+        .with_certificate(dir.join("tls.crt"), dir.join("tls.key"))
+        .with_poll_interval(Duration::from_millis(10));
+    said.note(&config);
+    let bank = Origination::spawn(config.clone()).unwrap();
+    said.note(&(&bank, bank.connector()));
+    for name in ["tls.crt", "tls.key", "ca.crt"] {
+        let good = fs::read(dir.join(name)).unwrap();
+        for bad in bad {
+            fs::write(dir.join(name), bad).unwrap();
+            eventually("told", || bank.status().last_error.is_some()).await;
+            said.note(&bank.status());
+            said.error(&Origination::load(config.clone()).unwrap_err());
+        }
+        fs::write(dir.join(name), good).unwrap();
+        eventually("good again", || bank.status().last_error.is_none()).await;
+    }
+}
+
 #[tokio::test]
 async fn no_byte_of_a_key_is_ever_said() {
     let said = Said::default();
@@ -215,6 +242,12 @@ async fn no_byte_of_a_key_is_ever_said() {
         }
         fs::write(dir.join(name), good).unwrap();
         eventually("good again", || files.status().last_error.is_none()).await;
+    }
+
+    #[cfg(feature = "origination")]
+    {
+        let bad = [stranger.key_pem().as_bytes(), cut.as_bytes(), &der[..], encrypted.as_bytes()];
+        of_servers_outside(&said, &dir, &bad).await;
     }
 
     // The Workload API.

@@ -98,6 +98,25 @@ fn futures_peer() -> mesh_tls::PeerIdentity {
     runtime.block_on(async { mesh(&ca(), "/x").await.status().identity.unwrap() })
 }
 
+#[tokio::test]
+async fn the_name_that_was_asked_for_is_seen_and_none_is_sent_unasked() {
+    let ours = ca();
+    let (server, caller) = (mesh(&ours, "/server").await, mesh(&ours, "/caller").await);
+    let mut echo = support::Echo::start(&server.acceptor(only("/caller"))).await;
+    let silent = caller.connector(only("/server"));
+    let named = silent.clone().with_sni("Pay.Example").unwrap();
+    assert!(silent.clone().with_sni("10.0.0.1").is_err(), "an address is no server name");
+    for (connector, sent) in [(silent, None), (named, Some("pay.example"))] {
+        let stream = connector.connect(tcp(echo.addr).await).await.unwrap();
+        let seen = echo.next_info().await;
+        assert_eq!(seen.tls().unwrap().server_name(), sent);
+        let ours = stream.info().tls().unwrap();
+        assert_eq!(Some(ours), seen.tls(), "both ends know the same");
+        assert!(ours.cipher_suite().starts_with("TLS13_AES_"), "{}", ours.cipher_suite());
+        assert!(ours.key_exchange().starts_with("X25519"), "{}", ours.key_exchange());
+    }
+}
+
 /// Everything recorded, by name and sorted labels.
 fn recorded(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
     let mut all = BTreeMap::new();

@@ -134,6 +134,29 @@ async fn dropping_the_listener_ends_its_handshakes() {
 }
 
 #[tokio::test]
+async fn a_listener_that_finishes_gives_what_had_begun_and_accepts_nothing_more() {
+    let ours = ca();
+    let (server, client) = (mesh(&ours, "/server").await, mesh(&ours, "/client").await);
+    let listening = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listening.local_addr().unwrap();
+    let acceptor = server.acceptor(only("/client")).with_handshake_timeout(Duration::from_secs(2));
+    let mut listener = acceptor.listener(listening);
+    let (early, silent) = (tcp(addr).await, tcp(addr).await);
+    let waiting = time::timeout(Duration::from_millis(50), listener.accept()).await;
+    assert!(waiting.is_err(), "nothing is let in yet");
+    let connecting = tokio::spawn(async move { client.connect(early, only("/server")).await });
+    let stream = time::timeout(PATIENCE, listener.finish()).await.unwrap();
+    assert!(stream.is_some_and(|stream| stream.info().peer().is_some()));
+    connecting.await.unwrap().unwrap();
+    assert!(TcpStream::connect(addr).await.is_err(), "nobody listens");
+    assert!(listener.local_addr().is_err());
+    // The silent one has its time, and then there is nothing left.
+    assert!(time::timeout(PATIENCE, listener.finish()).await.unwrap().is_none());
+    assert_eq!(server.stats().refused_timeout, 1);
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_client_gives_up_on_a_silent_server() {
     let client = mesh(&ca(), "/client").await;
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());

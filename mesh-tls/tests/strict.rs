@@ -7,8 +7,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use mesh_tls::{
-    AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, MeshTls, PeerPolicy, StaticSource,
-    Stats, Untrusted,
+    AcceptErrorKind, Alert, ConnectError, ConnectErrorKind, Material, MaterialErrorKind, MeshTls,
+    PeerPolicy, StaticSource, Stats, SvidRule, Untrusted,
     clock::{Clock, ManualClock, SystemClock},
 };
 use support::{
@@ -64,6 +64,51 @@ async fn the_right_client_gets_in_and_both_sides_know_each_other() {
     assert_eq!(stream.info().tls().unwrap().key_exchange(), "X25519MLKEM768");
     assert_eq!(server.stats().accepted, 1);
     assert_eq!(client.stats().connected, 1);
+}
+
+#[tokio::test]
+async fn a_certificate_without_a_key_usage_is_refused_where_one_is_required() {
+    use rcgen::{BasicConstraints, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType};
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let issue = |path: &str, usages: &[KeyUsagePurpose]| {
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id(path).as_str().try_into().unwrap())];
+        params.key_usages = usages.to_vec();
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &root).unwrap();
+        let [cert, root] = [leaf.pem(), root.pem()];
+        Material::from_pem(cert.as_bytes(), key.serialize_pem().as_bytes(), root.as_bytes())
+            .unwrap()
+    };
+    let mesh = async |material: Material, required: bool| {
+        let (source, _handle) = StaticSource::new(material);
+        let builder = MeshTls::builder(source).first_material_timeout(Duration::ZERO);
+        builder.require_key_usage(required).spawn().await
+    };
+    let signs = [KeyUsagePurpose::DigitalSignature];
+    let bare = mesh(issue("/client", &[]), false).await.unwrap();
+    let with = mesh(issue("/client", &signs), false).await.unwrap();
+    for (required, refused) in [(false, 0), (true, 1)] {
+        let server = mesh(issue("/server", &signs), required).await.unwrap();
+        let echo = Echo::start(&server.acceptor(only("/client"))).await;
+        let mut welcome = with.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+        ping(&mut welcome).await.unwrap();
+        if required {
+            let rejected = rejected(&bare, &echo).await;
+            assert_eq!(rejected, ConnectErrorKind::RejectedByPeer(Alert::BadCertificate));
+        } else {
+            let mut stream = bare.connect(tcp(echo.addr).await, only("/server")).await.unwrap();
+            ping(&mut stream).await.unwrap();
+        }
+        eventually("counted", || server.stats().refused_bad_certificate == refused).await;
+    }
+    // Who asks others for it shows it.
+    let rule = Untrusted::NotAnSvid(SvidRule::HasKeyUsage);
+    let own = mesh(issue("/server", &[]), true).await.unwrap_err();
+    assert_eq!(own.kind(), &MaterialErrorKind::OwnCertificate(rule));
 }
 
 #[tokio::test]

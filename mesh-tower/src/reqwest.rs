@@ -51,14 +51,42 @@ use crate::{
 /// Makes endpoint services that share one `reqwest::Client`.
 #[derive(Clone, Debug)]
 pub struct ReqwestEndpoints {
-    client: Client,
+    client: Current,
     scheme: Scheme,
+}
+
+/// The client of the next request.
+#[derive(Clone)]
+enum Current {
+    Always(Client),
+    AsGiven(Arc<dyn Fn() -> Result<Client, BoxError> + Send + Sync>),
 }
 
 impl ReqwestEndpoints {
     /// Endpoints reached over plain HTTP.
     pub fn new(client: Client) -> Self {
-        Self { client, scheme: Scheme::HTTP }
+        Self { client: Current::Always(client), scheme: Scheme::HTTP }
+    }
+
+    /// As [`ReqwestEndpoints::new`], asking for the client at each request: for one that is given up with its connections
+    /// when something changes. mesh-tls builds it anew when trust changes (`MeshTls::renewing`):
+    ///
+    /// ```
+    /// # fn of(current: impl Fn() -> Result<std::sync::Arc<reqwest::Client>, mesh_tower::BoxError> + Send + Sync + 'static) {
+    /// use mesh_tower::reqwest::ReqwestEndpoints;
+    ///
+    /// // `current` is `move || clients.current()`, of a `mesh_tls::Renewing<reqwest::Client>`.
+    /// let endpoints =
+    ///     ReqwestEndpoints::renewing(move || Ok(reqwest::Client::clone(&*current()?))).https();
+    /// # let _ = endpoints; }
+    /// ```
+    ///
+    /// Where there is no client, the request fails as a connection that could not be made.
+    pub fn renewing<F>(current: F) -> Self
+    where
+        F: Fn() -> Result<Client, BoxError> + Send + Sync + 'static,
+    {
+        Self { client: Current::AsGiven(Arc::new(current)), scheme: Scheme::HTTP }
     }
 
     /// Endpoints reached over TLS, as the client is configured for it.
@@ -66,6 +94,26 @@ impl ReqwestEndpoints {
     pub fn https(mut self) -> Self {
         self.scheme = Scheme::HTTPS;
         self
+    }
+}
+
+impl Current {
+    fn client(&self) -> Result<Client, MeshError> {
+        match self {
+            Self::Always(client) => Ok(client.clone()),
+            Self::AsGiven(current) => {
+                current().map_err(|error| MeshError::new(Reason::ConnectFailed).with_source(error))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Always(client) => client.fmt(f),
+            Self::AsGiven(_) => f.write_str("renewing"),
+        }
     }
 }
 
@@ -85,7 +133,7 @@ impl MakeEndpoint for ReqwestEndpoints {
 /// Sends requests to one endpoint through a `reqwest::Client`.
 #[derive(Clone, Debug)]
 pub struct ReqwestEndpoint {
-    client: Client,
+    client: Current,
     scheme: Scheme,
     upstream: Arc<str>,
     address: Arc<str>,
@@ -124,16 +172,17 @@ where
     type Error = BoxError;
     type Future = ResponseFuture;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.client.poll_ready(cx).map_err(Into::into)
+    /// Always: a `reqwest::Client` has no limit of its own.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<B>) -> ResponseFuture {
         let address = self.address.clone();
-        let state = match self.direct(&mut request) {
+        let state = match self.direct(&mut request).and_then(|()| self.client.client()) {
             Err(error) => State::Failed { error: Some(error) },
-            Ok(()) => match ::reqwest::Request::try_from(request.map(Body::wrap)) {
-                Ok(request) => State::Calling { future: self.client.call(request) },
+            Ok(mut client) => match ::reqwest::Request::try_from(request.map(Body::wrap)) {
+                Ok(request) => State::Calling { future: client.call(request) },
                 Err(error) => {
                     let error = MeshError::new(Reason::InvalidRequest).with_source(error);
                     State::Failed { error: Some(error) }

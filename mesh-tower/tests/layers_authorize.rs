@@ -8,12 +8,21 @@
 
 mod support;
 
-use std::{convert::Infallible, rc::Rc};
+use std::{
+    convert::Infallible,
+    fmt::{Debug, Write as _},
+    rc::Rc,
+    sync::{Arc, Mutex},
+};
 
 use http::{Extensions, Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use mesh_tower::authorize::{
-    Authorize, AuthorizeLayer, FORWARDED_CLIENT_CERT, Mode,
-    policy::{Attribute, Authorizer, Config, Connection, Match, Normalization, Policy, Rule},
+    Authorize, AuthorizeLayer, Caller, FORWARDED_CLIENT_CERT, Mode,
+    policy::{
+        Action, Attribute, Authorizer, Config, Connection, Match, Normalization, Policy, Rule,
+    },
 };
 use support::{Script, Strict};
 use tower::{Layer, Service, ServiceExt};
@@ -56,12 +65,17 @@ fn get(path: &str, peer: Option<Peer>) -> Request<()> {
     request
 }
 
-async fn ask<C>(service: &Authorize<Strict<Echo>, C>, request: Request<()>) -> Response<String>
-where
-    Authorize<Strict<Echo>, C>:
-        Service<Request<()>, Response = Response<String>, Error = Infallible> + Clone,
-{
-    service.clone().oneshot(request).await.unwrap()
+async fn ask<C: Caller + Clone>(
+    service: &Authorize<Strict<Echo>, C>,
+    request: Request<()>,
+) -> Response<String> {
+    let response = service.clone().oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let size = body.size_hint().exact();
+    assert_eq!(body.is_end_stream(), size == Some(0), "known before it is read");
+    let bytes = body.collect().await.unwrap().to_bytes();
+    assert_eq!(size, Some(bytes.len() as u64));
+    Response::from_parts(head, String::from_utf8(bytes.into()).unwrap())
 }
 
 #[tokio::test]
@@ -76,8 +90,9 @@ async fn what_no_policy_allows_is_refused_without_a_word_of_why() {
         let response = ask(&service, request).await;
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
         assert_eq!(response.headers()["x-mesh-flag"], "RBAC");
-        assert_eq!(response.headers().len(), 1, "{:?}", response.headers());
-        assert_eq!(response.body(), "");
+        assert_eq!(response.headers()["content-type"], "text/plain");
+        assert_eq!(response.headers().len(), 2, "{:?}", response.headers());
+        assert_eq!(response.body(), "RBAC: access denied");
     }
 }
 
@@ -91,6 +106,7 @@ async fn a_call_of_grpc_gets_its_status_in_the_head() {
     assert_eq!(response.headers()["grpc-status"], "7");
     assert_eq!(response.headers()["grpc-message"], "access is denied");
     assert_eq!(response.headers()["content-type"], "application/grpc");
+    assert_eq!(response.body(), "", "the head is the trailers");
 }
 
 #[tokio::test]
@@ -110,6 +126,7 @@ async fn what_is_judged_is_what_is_handed_on() {
         (bad.status(), &bad.headers()["x-mesh-flag"]),
         (StatusCode::BAD_REQUEST, &"DPE".parse().unwrap())
     );
+    assert_eq!(bad.body(), "", "nobody was refused by a policy");
 
     // The broken twin: judged in one form and handed on in another.
     let raw = Config::istio().with_normalization(Normalization::None);
@@ -171,8 +188,10 @@ async fn policies_are_replaced_and_watched_while_it_runs() {
     assert_eq!(status("/items").await, 200, "still watched");
     handle.set_mode(Mode::Enforce);
     assert_eq!([status("/items").await, status("/admin").await], [403, 403]);
+    assert_eq!(handle.refused(), 3, "what passed was not refused");
     handle.replace(Authorizer::default());
     assert_eq!(status("/admin").await, 200, "no policy refuses nothing");
+    assert_eq!(handle.refused(), 3, "over all policies that there were");
 }
 
 #[tokio::test]
@@ -214,7 +233,9 @@ fn decisions_are_counted_by_policy() {
     let items = Match::of(Attribute::Path, ["/items*"]);
     let allow = Policy::allow("readers").with_rule(Rule::any().with_operation([items]));
     let trial = Policy::deny("new").with_rule(Rule::any()).with_dry_run(true);
-    let policies = Authorizer::new([deny, allow, trial], &Config::default()).unwrap();
+    let audit = Match::of(Attribute::Path, ["/items*"]);
+    let audit = Policy::new("seen", Action::Audit).with_rule(Rule::any().with_operation([audit]));
+    let policies = Authorizer::new([deny, allow, trial, audit], &Config::default()).unwrap();
     let layer = AuthorizeLayer::new(policies, caller).named("inbound");
     let service = layer.layer(strict());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -246,6 +267,7 @@ fn decisions_are_counted_by_policy() {
     assert_eq!(
         counted,
         [
+            "mesh_authorize_audited_total inbound default/seen 2",
             "mesh_authorize_total inbound allowed default/readers 2",
             "mesh_authorize_total inbound denied  1",
             "mesh_authorize_total inbound denied default/no-admin 1",
@@ -253,4 +275,80 @@ fn decisions_are_counted_by_policy() {
             "mesh_authorize_trial_total inbound denied 2",
         ]
     );
+}
+
+#[tokio::test]
+async fn what_is_denied_audited_or_on_trial_is_told_and_nothing_else() {
+    let of = |name, action, path: &str| {
+        let paths = Match::of(Attribute::Path, [path]);
+        Policy::new(name, action).with_rule(Rule::any().with_operation([paths]))
+    };
+    let policies = [
+        of("no-admin", Action::Deny, "/admin*"),
+        of("seen", Action::Audit, "/items/seen"),
+        of("new", Action::Deny, "/items/old").with_dry_run(true),
+    ];
+    let layer = AuthorizeLayer::new(Authorizer::new(policies, &Config::default()).unwrap(), caller);
+    let layer = layer.named("inbound");
+    let service = layer.layer(strict());
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    for path in ["/items", "/admin", "/items/seen", "/items/old"] {
+        ask(&service, get(path, Some(CART))).await;
+    }
+    layer.handle().set_mode(Mode::Watch);
+    ask(&service, get("/admin", Some(CART))).await;
+    let id = "layer=\"inbound\" principal=\"cluster.local/ns/shop/sa/cart\"";
+    let denied = format!(
+        "DEBUG denied {id} reason=a policy refuses it rule=default/no-admin[0] is_clear=true"
+    );
+    assert_eq!(
+        *log.0.lock().unwrap(),
+        [
+            format!("{denied} is_watching=false"),
+            format!("DEBUG audited {id} rule=default/seen[0]"),
+            format!("DEBUG on trial {id} reason=a policy refuses it rule=default/new[0]"),
+            format!("{denied} is_watching=true"),
+        ]
+    );
+}
+
+/// Keeps the events of this crate as lines.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("mesh_tower")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        /// What happened, and of whom.
+        #[derive(Default)]
+        struct Line(String, String);
+        impl tracing::field::Visit for Line {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
+                match field.name() {
+                    "message" => write!(self.0, "{value:?}").unwrap(),
+                    name => write!(self.1, " {name}={value:?}").unwrap(),
+                }
+            }
+        }
+        let mut line = Line::default();
+        event.record(&mut line);
+        let line = format!("{} {}{}", event.metadata().level(), line.0, line.1);
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }

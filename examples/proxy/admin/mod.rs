@@ -6,7 +6,7 @@
 //! | `/ready` | 200, or 503 once the proxy drains |
 //! | `/clusters` | every endpoint of every upstream, as lines `cluster::address::field::value`; `?format=json` |
 //! | `/config` | the routes and the stack of each upstream in words |
-//! | `/certs` | each identity as JSON: its certificate's name and dates, counters, and who still speaks plaintext |
+//! | `/certs` | each identity as JSON: its certificate's name and dates, the seconds until it expires, its generation, counters (rejected updates and refusals by reason among them), and who still speaks plaintext; and how many requests were denied by policy |
 //! | `/metrics` | Prometheus |
 //!
 //! It changes nothing and shows no secret, but it tells who talks to whom: keep it on loopback.
@@ -21,7 +21,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_tls::MeshTls;
+use mesh_tls::{
+    MeshTls,
+    clock::{Clock, SystemClock},
+};
+use mesh_tower::authorize;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -40,6 +44,8 @@ pub(crate) struct Admin {
     local: Option<Mesh>,
     /// Identities by the name of their owner.
     identities: Vec<(String, MeshTls)>,
+    /// Who judges inbound requests.
+    authorization: Option<authorize::Handle>,
     ending: Arc<Ending>,
     exporter: Exporter,
 }
@@ -49,9 +55,11 @@ impl Admin {
         routes: Arc<Routes>,
         local: Option<Mesh>,
         identities: Vec<(String, MeshTls)>,
+        authorization: Option<authorize::Handle>,
         ending: Arc<Ending>,
     ) -> Self {
-        Self { routes, local, identities, ending, exporter: Exporter::installed() }
+        let exporter = Exporter::installed();
+        Self { routes, local, identities, authorization, ending, exporter }
     }
 
     /// Prometheus' text format.
@@ -64,15 +72,24 @@ impl Admin {
 
     /// Nothing secret: what a peer sees of a certificate, and counts.
     fn certs(&self) -> String {
+        let now = SystemClock::new().now().as_secs();
         let of = |(name, identity): &(String, MeshTls)| {
+            let (status, stats) = (identity.status(), identity.stats());
+            let own = status.identity.as_ref();
+            let left = own.map(|own| own.not_after().as_secs().saturating_sub(now));
             let shown = json!({
-                "status": identity.status(),
-                "stats": identity.stats(),
+                "status": status,
+                "expires_in": left,
+                "stats": stats,
                 "plaintext": identity.plaintext_sources(),
             });
             (name.clone(), shown)
         };
-        serde_json::Value::Object(self.identities.iter().map(of).collect()).to_string()
+        let mut shown: serde_json::Map<_, _> = self.identities.iter().map(of).collect();
+        if let Some(authorization) = &self.authorization {
+            shown.insert("requests_denied".to_owned(), json!(authorization.refused()));
+        }
+        serde_json::Value::Object(shown).to_string()
     }
 
     fn meshes(&self) -> Vec<Mesh> {

@@ -6,24 +6,19 @@ use mesh_core::{Endpoint, Locality, Weight};
 use mesh_tls::PeerPolicy;
 use serde::Deserialize;
 
-use super::{ConfigError, Files, peers, yaml};
+use super::{ConfigError, Files, peers, place, yaml};
 
 pub(super) const FILE: &str = "endpoints.yaml";
 
 /// Where an upstream's endpoints are, and how they are spoken to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Listed {
     pub(crate) protocol: Protocol,
-    pub(crate) transport: Transport,
+    /// What holds where no document says; `None`: a document must.
+    pub(crate) tls: Option<Tls>,
+    /// Whose certificates endpoints of the mesh may show, where no document says.
+    pub(crate) peers: Option<PeerPolicy>,
     pub(crate) endpoints: Vec<Endpoint>,
-}
-
-/// How the endpoints of an upstream are spoken to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
-    Plain,
-    /// Mutual TLS with endpoints that this policy allows.
-    Mutual(PeerPolicy),
 }
 
 /// Which HTTP is spoken over plaintext. Over TLS both sides agree on it.
@@ -47,17 +42,17 @@ struct EndpointsFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UpstreamFile {
-    tls: Tls,
+    tls: Option<Tls>,
     #[serde(default)]
     peers: Vec<String>,
     protocol: Option<Protocol>,
     endpoints: Vec<EndpointFile>,
 }
 
-/// There is no default: whether traffic is encrypted is worth a word.
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+/// There is no default: whether traffic is encrypted is worth a word, here or in a DestinationRule.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum Tls {
+pub(crate) enum Tls {
     Mutual,
     Plaintext,
 }
@@ -88,8 +83,9 @@ pub(super) fn read(
     let mut all = BTreeMap::new();
     for (name, upstream) in file.upstreams {
         let at = format!("{FILE}: upstreams.{name}");
-        let transport = problems.take(transport(&at, &upstream, has_identity));
-        if upstream.tls == Tls::Mutual && upstream.protocol.is_some() {
+        let peers = problems.take(peers(&at, &upstream, has_identity));
+        let tls = upstream.tls;
+        if tls == Some(Tls::Mutual) && upstream.protocol.is_some() {
             problems.push(format_args!(
                 "{at}.protocol: TLS agrees on it (ALPN); remove it, it is for plaintext"
             ));
@@ -106,32 +102,32 @@ pub(super) fn read(
         if let Some(twice) = first_twice(&endpoints) {
             problems.push(format_args!("{at}.endpoints: {twice} is listed twice"));
         }
-        if let Some(transport) = transport {
-            all.insert(name, Listed { protocol, transport, endpoints });
+        if let Some(peers) = peers {
+            all.insert(name, Listed { protocol, tls, peers, endpoints });
         }
     }
     problems.into_result(all)
 }
 
-fn transport(
+fn peers(
     at: &str,
     upstream: &UpstreamFile,
     has_identity: bool,
-) -> Result<Transport, ConfigError> {
+) -> Result<Option<PeerPolicy>, ConfigError> {
     match (upstream.tls, upstream.peers.as_slice()) {
-        (Tls::Plaintext, []) => Ok(Transport::Plain),
-        (Tls::Plaintext, _) => Err(ConfigError::new(format_args!(
+        (Some(Tls::Plaintext) | None, []) => Ok(None),
+        (Some(Tls::Plaintext), _) => Err(ConfigError::new(format_args!(
             "{at}.peers: nobody proves an identity over plaintext; remove it or set tls: mutual"
         ))),
-        (Tls::Mutual, _) if !has_identity => Err(ConfigError::new(format_args!(
+        (Some(Tls::Mutual), _) if !has_identity => Err(ConfigError::new(format_args!(
             "{at}.tls: mutual TLS needs an identity of our own; set identity in proxy.yaml"
         ))),
-        (Tls::Mutual, []) => Err(ConfigError::new(format_args!(
+        (Some(Tls::Mutual), []) => Err(ConfigError::new(format_args!(
             "{at}.peers: is missing; whose certificates may the endpoints show? e.g. \
              peers: [spiffe://shop.example/ns/pay/*]"
         ))),
-        (Tls::Mutual, patterns) => peers::parse(patterns)
-            .map(Transport::Mutual)
+        (Some(Tls::Mutual) | None, patterns) => peers::parse(patterns)
+            .map(Some)
             .map_err(|why| ConfigError::new(format_args!("{at}.peers: {why}"))),
     }
 }
@@ -150,19 +146,18 @@ fn endpoint(at: &str, file: EndpointFile) -> Result<Endpoint, ConfigError> {
     let weight = Weight::new(file.weight.unwrap_or(1))
         .map_err(|error| problems.push(format_args!("{at}.{error}")))
         .unwrap_or_default();
-    let locality = file.locality.as_deref().unwrap_or_default();
-    let mut parts = locality.split('/');
-    let mut part = || parts.next().unwrap_or_default();
-    let locality_parsed = Locality::new(part(), part(), part());
-    if parts.next().is_some() {
-        problems.push(format_args!(
-            "{at}.locality: {locality:?} is not allowed, expected region/zone/sub-zone"
-        ));
-    }
+    let locality = match file.locality.as_deref().map(place::parse) {
+        None => Locality::default(),
+        Some(Ok(locality)) => locality,
+        Some(Err(why)) => {
+            problems.push(format_args!("{at}.locality: {why}"));
+            Locality::default()
+        }
+    };
     let endpoint = Endpoint::new(file.address)
         .with_labels(file.labels.into_iter().collect())
         .with_weight(weight)
-        .with_locality(locality_parsed);
+        .with_locality(locality);
     problems.into_result(endpoint)
 }
 

@@ -2,11 +2,13 @@
 //!
 //! All problems of all files are reported at once. What is read here is plain data; [`crate::routes`] carries it out.
 
+mod client_tls;
 pub(crate) mod duration;
 mod endpoints;
 mod error;
 mod files;
 pub(crate) mod peers;
+mod place;
 mod policies;
 mod proxy;
 mod routing;
@@ -14,11 +16,15 @@ mod yaml;
 
 use std::path::Path;
 
-pub(crate) use endpoints::{Listed, Protocol, Transport};
+pub(crate) use client_tls::{Local, Transport};
+pub(crate) use endpoints::{Listed, Protocol, Tls};
 pub(crate) use error::ConfigError;
 pub(crate) use files::Files;
-use mesh_core::{Endpoint, authorize::Authorizer, route::Client};
-use mesh_tower::{istio::MtlsMode, upstream};
+use mesh_core::{Endpoint, authorize::Authorizer, balance::locality::Caller, route::Client};
+use mesh_tower::{
+    istio::{ClientTls, MtlsMode},
+    upstream,
+};
 pub(crate) use policies::Policies;
 pub(crate) use proxy::{Identity, Inbound, Proxy};
 pub(crate) use routing::Routing;
@@ -40,6 +46,8 @@ pub(crate) struct Settings {
 pub(crate) struct UpstreamSettings {
     pub(crate) config: upstream::Config,
     pub(crate) transport: Transport,
+    /// The document's block that wants it so, if one does.
+    pub(crate) rule: Option<ClientTls>,
     pub(crate) protocol: Protocol,
     pub(crate) endpoints: Vec<Endpoint>,
 }
@@ -61,7 +69,9 @@ impl Settings {
         let mut warnings = policies.warnings();
         let client =
             Client::default().with_namespace(&proxy.namespace).with_labels(proxy.labels.clone());
-        let routing = problems.take(Routing::new(&policies, listed, client));
+        let local = Local { directory, has_identity };
+        let caller = Caller::at(proxy.locality.clone()).with_labels(proxy.labels.clone());
+        let routing = problems.take(Routing::new(&policies, listed, client, caller, local));
         let mode = problems.take(mode(&proxy, &policies));
         let authorizer = problems.take(policies.authorizer(&proxy.namespace, &proxy.labels));
         let (Some(mode), Some((routing, more)), Some(authorizer)) = (mode, routing, authorizer)

@@ -6,7 +6,7 @@ use mesh_core::{
     route::{Client, VirtualHost},
 };
 use mesh_tower::{
-    istio::{self, Destination, Documents, MtlsMode, Unsupported, Workload},
+    istio::{self, ClientTls, Destination, Documents, MtlsMode, Unsupported, Workload},
     upstream,
 };
 
@@ -30,7 +30,8 @@ impl Policies {
                 all = all.and(documents);
             }
         }
-        problems.into_result(Self(all))
+        // How they are connected to is carried out: see `client_tls`.
+        problems.into_result(Self(all.with_client_tls()))
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
@@ -59,6 +60,11 @@ impl Policies {
             .map_err(|error| ConfigError::new(format_args!("{to}: {error}")))
     }
 
+    /// How a document wants a destination to be connected to, if one says.
+    pub(super) fn client_tls(&self, to: &Destination) -> Result<Option<ClientTls>, ConfigError> {
+        self.0.client_tls_of(to).map_err(ConfigError::new)
+    }
+
     /// Whether a document names this upstream, or may mean it by a wildcard.
     pub(super) fn mention(&self, name: &str) -> bool {
         self.hosts()
@@ -67,6 +73,14 @@ impl Policies {
                 host.contains('*') && self.0.effective_policy(name, None).is_ok()
                     || same(host, name)
             })
+    }
+
+    /// Whether a document says where requests for one of these names go; a rule for a destination does not.
+    pub(super) fn route(&self, names: &[String]) -> bool {
+        let of_services = self.0.virtual_services().iter().flat_map(istio::VirtualService::hosts);
+        let of_routes = self.0.http_routes().iter().flat_map(istio::HttpRoute::hosts);
+        let mut routed = of_services.chain(of_routes);
+        routed.any(|host| names.iter().any(|name| same(host, name)))
     }
 
     pub(crate) fn mtls_mode(
@@ -85,7 +99,7 @@ impl Policies {
         namespace: &str,
         labels: &Labels,
     ) -> Result<Authorizer, ConfigError> {
-        let workload = Workload::new(namespace, labels.clone());
+        let workload = Workload::new(namespace, labels.clone()).with_sni();
         self.0.authorization(&workload).map_err(ConfigError::new)
     }
 

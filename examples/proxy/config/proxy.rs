@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::Labels;
+use mesh_core::{Labels, Locality};
 use mesh_tls::{PeerPolicy, SpiffeId};
 use mesh_tower::istio::Unsupported;
 use serde::Deserialize;
 
-use super::{ConfigError, Files, Protocol, duration, peers, yaml};
+use super::{ConfigError, Files, Protocol, duration, peers, place, yaml};
 
 pub(super) const FILE: &str = "proxy.yaml";
 
@@ -22,6 +22,8 @@ pub(crate) struct Proxy {
     /// Decides which `PeerAuthentication` is for this workload.
     pub(crate) namespace: String,
     pub(crate) labels: Labels,
+    /// Decides how far endpoints are.
+    pub(crate) locality: Locality,
     /// `None`: plaintext only.
     pub(crate) identity: Option<Identity>,
     pub(crate) outbound: Option<SocketAddr>,
@@ -29,6 +31,8 @@ pub(crate) struct Proxy {
     pub(crate) admin: Option<SocketAddr>,
     /// How long requests in flight have when the proxy is told to end.
     pub(crate) drain: Duration,
+    /// How long a caller has for the head of a request.
+    pub(crate) header_timeout: Duration,
     /// Connections that a listener has open at most.
     pub(crate) max_connections: usize,
     pub(crate) unsupported: Unsupported,
@@ -65,6 +69,7 @@ struct ProxyFile {
     inbound: Option<InboundFile>,
     admin: Option<ListenFile>,
     drain: Option<String>,
+    header_timeout: Option<String>,
     max_connections: Option<usize>,
     unsupported: Option<UnsupportedFile>,
 }
@@ -75,6 +80,7 @@ struct WorkloadFile {
     namespace: Option<String>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    locality: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -118,11 +124,13 @@ impl Proxy {
         Self {
             namespace: "default".into(),
             labels: Labels::default(),
+            locality: Locality::default(),
             identity: None,
             outbound: None,
             inbound: None,
             admin: None,
             drain: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(60),
             max_connections: 10_000,
             unsupported: Unsupported::Error,
         }
@@ -143,6 +151,12 @@ impl Proxy {
         if let Some(workload) = file.workload {
             proxy.namespace = workload.namespace.unwrap_or(proxy.namespace);
             proxy.labels = workload.labels.into_iter().collect();
+            if let Some(text) = workload.locality {
+                let place = place::parse(&text);
+                proxy.locality = place
+                    .map_err(|why| problems.push("workload.locality", &why))
+                    .unwrap_or_default();
+            }
         }
         proxy.identity = file.identity.map(|identity| Identity {
             certificate: directory.join(identity.certificate),
@@ -158,6 +172,13 @@ impl Proxy {
         proxy.inbound = file.inbound.and_then(|inbound| problems.inbound(inbound));
         if let Some(drain) = file.drain {
             proxy.drain = problems.duration("drain", &drain).unwrap_or(proxy.drain);
+        }
+        if let Some(text) = file.header_timeout {
+            let limit = problems.duration("headerTimeout", &text);
+            proxy.header_timeout = limit.unwrap_or(proxy.header_timeout);
+        }
+        if proxy.header_timeout.is_zero() {
+            problems.push("headerTimeout", "0 is not allowed, expected a duration, e.g. 60s");
         }
         proxy.max_connections = file.max_connections.unwrap_or(proxy.max_connections);
         if proxy.max_connections == 0 {

@@ -2,13 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::route::{Action, Client, Forward, Hosts, Rule, VirtualHost};
+use mesh_core::{
+    balance::locality::Caller,
+    route::{Action, Client, Forward, Hosts, Rule, VirtualHost},
+};
 use mesh_tower::{
     istio::Destination,
     route::{MirrorLimits, Mirroring},
 };
 
-use super::{ConfigError, Policies, Protocol, Transport, UpstreamSettings, endpoints::Listed};
+use super::{
+    ConfigError, Policies, UpstreamSettings,
+    client_tls::{Carried, Local},
+    endpoints::Listed,
+};
 
 /// Everything that a request to another service needs.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +26,8 @@ pub(crate) struct Routing {
     pub(crate) upstreams: BTreeMap<Destination, UpstreamSettings>,
     /// Who sends the requests.
     pub(crate) client: Client,
+    /// Where it runs, by which it is known how far endpoints are.
+    pub(crate) caller: Caller,
 }
 
 impl Routing {
@@ -28,6 +37,8 @@ impl Routing {
         policies: &Policies,
         listed: BTreeMap<String, Listed>,
         client: Client,
+        caller: Caller,
+        local: Local<'_>,
     ) -> Result<(Self, Vec<String>), ConfigError> {
         let mut problems = ConfigError::default();
         let mut warnings = Vec::new();
@@ -47,19 +58,29 @@ impl Routing {
             }
         }
         let hosts = problems.take(policies.routes(&client)).unwrap_or_default();
-        let mut unlisted = BTreeSet::new();
+        let mut unlisted = BTreeMap::new();
         let is_listed = |to: &Destination| known.contains_key(to.full_host());
         let mut hosts: Vec<_> = hosts
             .into_iter()
             .filter(|host| {
                 let all = destinations(host);
-                unlisted
-                    .extend(all.iter().filter(|to| !is_listed(to)).map(|to| to.host().to_owned()));
-                all.is_empty() || all.iter().any(|to| is_listed(to))
+                // A host that is routed answers for itself, by a refusal too: what is for it alone must not become a
+                // wildcard's. One of which only a DestinationRule speaks is no host without endpoints.
+                let is_kept = all.is_empty()
+                    || all.iter().any(|to| is_listed(to))
+                    || policies.route(host.hosts());
+                for to in all.iter().filter(|to| !is_listed(to)) {
+                    *unlisted.entry(to.host().to_owned()).or_insert(false) |= is_kept;
+                }
+                is_kept
             })
             .collect();
-        warnings.extend(unlisted.into_iter().map(|host| {
-            format!("{host} has policies but no endpoints in endpoints.yaml: they have no effect")
+        warnings.extend(unlisted.into_iter().map(|(host, is_asked)| {
+            let so = match is_asked {
+                true => "requests that lead there are refused (503, UH)",
+                false => "they have no effect",
+            };
+            format!("{host} has policies but no endpoints in endpoints.yaml: {so}")
         }));
         if let Some(more) = problems.take(others(&hosts, &names, &client)) {
             hosts.extend(more);
@@ -70,14 +91,17 @@ impl Routing {
                 continue;
             }
             // Of several destinations of a rule one may have no endpoints: what it is sent is refused.
-            let listed = known.get(to.full_host()).cloned().unwrap_or(Listed {
-                protocol: Protocol::Auto,
-                transport: Transport::Plain,
-                endpoints: Vec::new(),
-            });
-            if let Some(config) = problems.take(policies.destination(to)) {
-                let Listed { protocol, transport, endpoints } = listed;
-                let settings = UpstreamSettings { config, transport, protocol, endpoints };
+            let listed = known.get(to.full_host());
+            let carried = match listed {
+                Some(listed) => problems.take(local.transport(policies, to, listed)),
+                None => Some(Carried::default()),
+            };
+            let config = problems.take(policies.destination(to));
+            if let (Some(carried), Some(config)) = (carried, config) {
+                let Carried { transport, rule, warning } = carried;
+                warnings.extend(warning);
+                let Listed { protocol, endpoints, .. } = listed.cloned().unwrap_or_default();
+                let settings = UpstreamSettings { config, transport, rule, protocol, endpoints };
                 upstreams.insert(to.clone(), settings);
             }
         }
@@ -86,7 +110,7 @@ impl Routing {
         if let Err(error) = tried {
             problems.push(format_args!("the routes of the documents: {error}"));
         }
-        problems.into_result((Self { hosts, upstreams, client }, warnings))
+        problems.into_result((Self { hosts, upstreams, client, caller }, warnings))
     }
 }
 
@@ -166,22 +190,24 @@ fn aliases(name: &str, namespace: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use mesh_tower::istio::Unsupported;
 
-    use super::*;
+    use super::{super::Tls, *};
+
+    fn elsewhere() -> Local<'static> {
+        Local { directory: Path::new("/nowhere"), has_identity: false }
+    }
 
     fn routing(names: &[&str], documents: &str) -> Routing {
         let listed = |name: &&str| {
-            let plain = Listed {
-                protocol: Protocol::Auto,
-                transport: Transport::Plain,
-                endpoints: Vec::new(),
-            };
-            ((*name).to_owned(), plain)
+            ((*name).to_owned(), Listed { tls: Some(Tls::Plaintext), ..Listed::default() })
         };
         let policies = Policies::read([("x.yaml", documents)], Unsupported::Error).unwrap();
         let client = Client::default().with_namespace("sales");
-        Routing::new(&policies, names.iter().map(listed).collect(), client).unwrap().0
+        let listed = names.iter().map(listed).collect();
+        Routing::new(&policies, listed, client, Caller::default(), elsewhere()).unwrap().0
     }
 
     /// The destinations of a host.
@@ -246,20 +272,44 @@ spec:
     }
 
     #[test]
-    fn a_rule_without_any_endpoints_is_left_out_and_told_of() {
+    fn a_host_without_any_endpoints_answers_for_itself_and_is_told_of() {
         let rule = "\
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: { name: front }
 spec:
-  hosts: [front]
+  hosts: [pay.shop.example]
   http: [{ route: [{ destination: { host: nowhere } }] }]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: rest }
+spec:
+  hosts: ['*.shop.example']
+  http: [{ route: [{ destination: { host: web } }] }]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: { name: cart }
+spec: { host: cart.shop.example }
 ";
+        let routing = routing(&["web"], rule);
+        let to = |name: &str| Some(vec![name.to_owned()]);
+        assert_eq!(found(&routing, "pay.shop.example"), to("nowhere"));
+        assert_eq!(found(&routing, "other.shop.example"), to("web"));
+        assert_eq!(found(&routing, "cart.shop.example"), to("web"), "a rule makes no host");
+        let gone = routing.upstreams.iter().find(|(to, _)| to.host() == "nowhere");
+        assert!(gone.unwrap().1.endpoints.is_empty());
+
         let policies = Policies::read([("x.yaml", rule)], Unsupported::Error).unwrap();
-        let (routing, warnings) =
-            Routing::new(&policies, BTreeMap::new(), Client::default()).unwrap();
-        assert!(routing.hosts.is_empty() && routing.upstreams.is_empty());
-        let said = "nowhere has policies but no endpoints in endpoints.yaml: they have no effect";
-        assert_eq!(warnings, [said]);
+        let (client, caller) = (Client::default(), Caller::default());
+        let (_, warnings) =
+            Routing::new(&policies, BTreeMap::new(), client, caller, elsewhere()).unwrap();
+        let said = |host: &str, so: &str| {
+            format!("{host} has policies but no endpoints in endpoints.yaml: {so}")
+        };
+        let refused = "requests that lead there are refused (503, UH)";
+        let nothing = said("cart.shop.example", "they have no effect");
+        assert_eq!(warnings, [nothing, said("nowhere", refused), said("web", refused)]);
     }
 }

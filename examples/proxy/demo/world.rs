@@ -2,12 +2,15 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use hyper_util::service::TowerToHyperService;
-use mesh_core::{Endpoint, Labels, authorize::Authorizer, limit, route::Client};
+use mesh_core::{
+    Endpoint, Labels, authorize::Authorizer, balance::locality::Caller, limit, route::Client,
+};
 use mesh_tls::{DevCa, MeshTls, StaticSource};
 use mesh_tower::server::ServerLayer;
 use tokio::net::TcpListener;
@@ -16,7 +19,7 @@ use tower_layer::Layer;
 use super::backend::Backend;
 use crate::{
     config::{
-        ConfigError, Inbound, Listed, Policies, Protocol, Proxy, Routing, Settings, Transport,
+        ConfigError, Inbound, Listed, Local, Policies, Protocol, Proxy, Routing, Settings, Tls,
         peers,
     },
     ending::Ending,
@@ -32,6 +35,8 @@ const NAMESPACE: &str = "secure-payment";
 const OUTBOUND: SocketAddr = loopback(15_001);
 const INBOUND: SocketAddr = loopback(15_006);
 const ADMIN: SocketAddr = loopback(15_000);
+/// That of the configuration.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The policies that the demonstration runs: two of them are what operators have in their clusters, word for word.
 const DOCUMENTS: [(&str, &str); 3] = [
@@ -86,7 +91,7 @@ impl World {
                 .build();
             let (tcp, address) = free("endpoint").await?;
             let backend = Backend::new(name, "v1", faulty.clone());
-            let server = Server::new(backends.watch(), 1024);
+            let server = Server::new(backends.watch(), 1024, HEAD_TIMEOUT);
             drop(tokio::spawn(server.run(tcp, Some(acceptor), move |_| {
                 TowerToHyperService::new(stack.layer(backend.clone()))
             })));
@@ -97,7 +102,7 @@ impl World {
         // v2 is an application that knows of no mesh; a proxy stands in front of it.
         let (tcp, app) = free("endpoint").await?;
         let backend = Backend::new("payment-v2", "v2", never.clone());
-        let server = Server::new(backends.watch(), 1024);
+        let server = Server::new(backends.watch(), 1024, HEAD_TIMEOUT);
         drop(tokio::spawn(
             server.run(tcp, None, move |_| TowerToHyperService::new(backend.clone())),
         ));
@@ -129,7 +134,8 @@ impl World {
         };
         let allowed: Vec<String> = names.iter().map(|(_, name)| id(name)).collect();
         let upstream = Listed {
-            transport: Transport::Mutual(peers::parse(&allowed).map_err(failed)?),
+            tls: Some(Tls::Mutual),
+            peers: Some(peers::parse(&allowed).map_err(failed)?),
             protocol: Protocol::Auto,
             endpoints: names.iter().map(endpoint).collect(),
         };
@@ -137,7 +143,8 @@ impl World {
         proxy.namespace = NAMESPACE.to_owned();
         let client = Client::default().with_namespace(NAMESPACE);
         let listed = [(SERVICE.to_owned(), upstream)].into();
-        let (routing, _) = Routing::new(&policies, listed, client)?;
+        let local = Local { directory: Path::new("."), has_identity: true };
+        let (routing, _) = Routing::new(&policies, listed, client, Caller::default(), local)?;
         let authorizer = Authorizer::default();
         let settings = Settings { proxy, routing, mode, authorizer, warnings: Vec::new() };
         let outbound = listen_or_free("outbound", OUTBOUND, &mut notes).await?;

@@ -2,9 +2,21 @@
 
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
-use mesh_tls::DevCa;
+use http::{Request, StatusCode, Version};
+use http_body_util::Full;
+use mesh_tls::{DevCa, MeshTls, PeerPolicy, StaticSource};
+use tokio::net::TcpListener;
+use tonic::transport::{Endpoint, Server, server::TcpIncoming};
+use tonic_health::{
+    ServingStatus,
+    pb::{HealthCheckRequest, health_client::HealthClient},
+    server::health_reporter,
+};
 
-use crate::support::{Directory, Proxy, application, command, output, until};
+use crate::support::{Directory, Proxy, application, command, output, send, until};
+
+/// The body, and what curl says behind it.
+const DENIED: &str = "RBAC: access denied403";
 
 const PROXY: &str = "\
 workload: { namespace: shop, labels: { app: items } }
@@ -28,6 +40,8 @@ spec:
   rules:
     - from: [{ source: { serviceAccounts: [cart] } }]
       to: [{ operation: { methods: [GET], paths: [/items/*] } }]
+    - to: [{ operation: { paths: [/named/*] } }]
+      when: [{ key: connection.sni, values: [items.shop] }]
     - to: [{ operation: { paths: [/tenants/*] } }]
       when: [{ key: 'request.headers[x-tenant]', values: [a] }]
 ---
@@ -99,20 +113,46 @@ async fn curl_is_let_in_and_refused_by_policy() {
         ("/items/7", other, &forged[..]),
     ] {
         let answer = curl(&https(path), Some(identity), more).await;
-        assert_eq!(answer, "403", "{path}");
+        assert_eq!(answer, DENIED, "{path}");
     }
     // What was judged by a header does not go on without it, and who has called is never taken away.
     let dropped = ["--http1.1", "-H", "connection: x-forwarded-client-cert"];
     let answer = curl(&https("/items/7"), Some(cart), &dropped).await;
     assert!(answer.contains(caller), "{answer}");
     let dropped = ["--http1.1", "-H", "x-tenant: a", "-H", "connection: x-tenant"];
-    assert_eq!(curl(&https("/tenants/a"), Some(cart), &dropped).await, "403");
+    assert_eq!(curl(&https("/tenants/a"), Some(cart), &dropped).await, DENIED);
     let answer = curl(&https("/tenants/a"), Some(cart), &dropped[..3]).await;
     assert!(answer.ends_with("200"), "the control: {answer}");
 
     // No certificate: the mode allows it, the policy does not.
     let answer = curl(&format!("http://{inbound}/items/7"), None, &forged).await;
-    assert_eq!(answer, "403");
+    assert_eq!(answer, DENIED);
+    // The server name of the handshake is known.
+    let named = |name: &str| (format!("https://{name}/named/a"), format!("{name}::{inbound}"));
+    for (name, status) in [("items.shop", "200"), ("admin.shop", DENIED)] {
+        let (url, through) = named(name);
+        let answer =
+            curl(&url, Some(cart), &["--connect-to", &format!("::{}", &through[name.len() + 2..])])
+                .await;
+        assert!(answer.ends_with(status), "{name}: {answer}");
+    }
+    let answer = curl(&https("/named/a"), Some(cart), &[]).await;
+    assert_eq!(answer, DENIED, "an address is no server name");
+
+    let (_, certs) = proxy.admin("/certs").await;
+    assert!(certs.contains("\"requests_denied\":13"), "{certs}");
+    for shown in ["\"expires_in\":", "\"generation\":1", "\"updates_refused\":0"] {
+        assert!(certs.contains(shown), "{shown}: {certs}");
+    }
+    assert!(
+        !certs.contains("\"expires_in\":0,") && !certs.contains("\"expires_in\":null"),
+        "{certs}"
+    );
+    assert!(
+        certs.contains("\"network\":\"127.0.0.0/24\"")
+            || certs.contains("\"network\":\"127.0.0.1/32\""),
+        "{certs}"
+    );
 
     let (_, metrics) = proxy.admin("/metrics").await;
     let counted = |series: &str| {
@@ -122,9 +162,57 @@ async fn curl_is_let_in_and_refused_by_policy() {
     let series = |result: &str, policy: &str| {
         format!("mesh_authorize_total{{layer=\"inbound\",result=\"{result}\",policy=\"{policy}\"}}")
     };
-    assert_eq!(counted(&series("allowed", "shop/readers")), "4");
+    assert_eq!(counted(&series("allowed", "shop/readers")), "5");
     assert_eq!(counted(&series("denied", "shop/no-secrets")), "3");
-    assert_eq!(counted(&series("denied", "")), "8");
+    assert_eq!(counted(&series("denied", "")), "10");
+}
+
+#[tokio::test]
+async fn tonic_is_let_in_and_refused_by_policy() {
+    let (reporter, health) = health_reporter();
+    reporter.set_service_status("pay", ServingStatus::Serving).await;
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = tcp.local_addr().unwrap();
+    tokio::spawn(Server::builder().add_service(health).serve_with_incoming(TcpIncoming::from(tcp)));
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let files = directory(&ca, app);
+    files.write(
+        "policies.yaml",
+        &POLICIES.replace("/items/*", "/grpc.health.v1.Health/*").replace("[GET]", "[POST]"),
+    );
+    let proxy = Proxy::start(&files).await;
+    let inbound = proxy.address("inbound");
+    let ask = || HealthCheckRequest { service: "pay".into() };
+
+    let certificates = async |path: &str| {
+        let material = ca.issue(path).unwrap().material().unwrap();
+        MeshTls::builder(StaticSource::new(material).0).spawn().await.unwrap()
+    };
+    let to = |mesh: &MeshTls| {
+        let channel = Endpoint::try_from(format!("http://{inbound}")).unwrap();
+        let connector = mesh.connector(PeerPolicy::any_authenticated());
+        HealthClient::new(channel.connect_with_connector_lazy(connector))
+    };
+    let (cart, other) =
+        (certificates("/ns/shop/sa/cart").await, certificates("/ns/shop/sa/b").await);
+    let status = to(&cart).check(ask()).await.unwrap().into_inner().status;
+    assert_eq!(status, ServingStatus::Serving as i32, "{}", proxy.log());
+    let refused = to(&other).check(ask()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused:?}");
+    assert_eq!(refused.message(), "access is denied");
+    let refused = to(&other).watch(ask()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "of a stream too: {refused:?}");
+
+    // As it is sent: the head alone.
+    let request = Request::post("http://items/grpc.health.v1.Health/Check")
+        .version(Version::HTTP_2)
+        .header("content-type", "application/grpc")
+        .body(Full::default())
+        .unwrap();
+    let answer = send(inbound, request).await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (StatusCode::OK, ""));
+    assert_eq!(answer.headers["grpc-status"], "7");
+    assert!(answer.trailers.is_none(), "{answer:?}");
 }
 
 #[tokio::test]
@@ -148,7 +236,7 @@ async fn policies_change_while_it_runs_and_a_bad_one_changes_nothing() {
     let custom = POLICIES.replace("action: DENY", "action: CUSTOM");
     files.write("policies.yaml", &custom.replace("[cart]", "[\"cart\"]"));
     until("it is rejected", async || proxy.log().contains("rejected").then_some(())).await;
-    assert!(proxy.log().contains("policies.yaml:22:"), "{}", proxy.log());
+    assert!(proxy.log().contains("policies.yaml:24:"), "{}", proxy.log());
     assert_eq!(status("/items/7").await, "403");
 
     files.write("policies.yaml", POLICIES);
@@ -162,7 +250,7 @@ async fn what_cannot_be_carried_out_keeps_the_proxy_from_starting() {
     for (old, new, line, said) in [
         ("serviceAccounts: [cart]", "requestPrincipals: ['*']", 13, "no token is verified here"),
         ("methods: [GET]", "verbs: [GET]", 14, "operation.verbs: is not supported"),
-        ("action: DENY", "action: CUSTOM", 22, "nobody is here to ask"),
+        ("action: DENY", "action: CUSTOM", 24, "nobody is here to ask"),
     ] {
         files.write("policies.yaml", &POLICIES.replace(old, new));
         // Also where other documents may leave out what is not supported.

@@ -59,6 +59,21 @@ async fn what_is_wrong_with_a_directory_is_said_with_its_place() {
         ),
         ("proxy.yaml", "drain: 30", &["proxy.yaml"]),
         ("proxy.yaml", "admin: { listen: '127.0.0.1:0' }", &["nothing to do"]),
+        (
+            "proxy.yaml",
+            "outbound: { listen: '127.0.0.1:0' }\nworkload: { locality: eu/a/b/c }",
+            &["proxy.yaml: workload.locality: \"eu/a/b/c\"", "expected region/zone/sub-zone"],
+        ),
+        (
+            "proxy.yaml",
+            "outbound: { listen: '127.0.0.1:0' }\nheaderTimeout: 0s",
+            &["proxy.yaml: headerTimeout: 0 is not allowed"],
+        ),
+        (
+            "endpoints.yaml",
+            "upstreams: { shop: { tls: plaintext, endpoints: [{address: 'a:1', locality: eu//r}] } }",
+            &["endpoints[0].locality: \"eu//r\"", "expected region/zone/sub-zone"],
+        ),
         ("endpoints.yaml", mutual, &["upstreams.shop.tls", "identity"]),
         ("endpoints.yaml", twice, &["upstreams.shop.endpoints", "a:1 is listed twice"]),
         (

@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod authorize;
+mod client_tls;
 mod clients;
 mod config;
 mod drain;
 mod forwarding;
+mod locality;
 mod mutual;
+mod outside;
 mod reload;
 mod routes;
+mod slow;
 mod support;

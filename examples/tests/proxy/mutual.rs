@@ -15,7 +15,11 @@ spec: { mtls: { mode: STRICT } }
 ";
 
 /// A proxy before an application, which lets in whom `peers` names.
-async fn payment(ca: &DevCa, app: std::net::SocketAddr, peers: &str) -> (Directory, Proxy) {
+pub(crate) async fn payment(
+    ca: &DevCa,
+    app: std::net::SocketAddr,
+    peers: &str,
+) -> (Directory, Proxy) {
     let inbound =
         format!("inbound: {{ listen: '127.0.0.1:0', app: '{app}', peers: ['{peers}'] }}\n");
     let directory = Directory::new()
@@ -40,7 +44,7 @@ async fn checkout(ca: &DevCa, address: std::net::SocketAddr, peer: &str) -> (Dir
     (directory, proxy)
 }
 
-fn ca() -> DevCa {
+pub(crate) fn ca() -> DevCa {
     DevCa::new("shop.example".parse().unwrap()).unwrap()
 }
 

@@ -178,6 +178,32 @@ async fn every_kind_of_rule_is_carried_out() {
 }
 
 #[tokio::test]
+async fn a_host_without_any_endpoints_answers_for_itself() {
+    let web = application("web", Duration::ZERO).await;
+    let service = |host: &str, to: &str| {
+        let name = host.trim_start_matches("*.");
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: {name} }}\n\
+             spec:\n  hosts: ['{host}']\n  http: [{{ route: [{{ destination: {{ host: {to} }} }}] }}]\n---\n"
+        )
+    };
+    let rules = service("*.shop.example", "web") + &service("pay.shop.example", "pay");
+    let directory = Directory::new()
+        .with("proxy.yaml", PROXY)
+        .with("endpoints.yaml", &upstreams(&[("web", web)]))
+        .with("rules.yaml", &rules);
+    let proxy = Proxy::start(&directory).await;
+    let to = proxy.address("outbound");
+    let answer = ask(to, "pay.shop.example", "/").await.unwrap();
+    assert_eq!(answer.status, 503, "what is for pay alone reached web: {answer:?}");
+    assert_eq!(answer.headers["x-mesh-flag"], "UH");
+    assert_eq!(ask(to, "cart.shop.example", "/").await.unwrap().status, 200, "the wildcard's");
+    let told =
+        "pay has policies but no endpoints in endpoints.yaml: requests that lead there are refused";
+    assert!(proxy.log().contains(told), "{}", proxy.log());
+}
+
+#[tokio::test]
 async fn routes_change_as_a_whole_or_not_at_all() {
     let web = application("web", Duration::ZERO).await;
     let directory = Directory::new()

@@ -84,7 +84,11 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts it and waits until it listens.
     pub(crate) async fn start(directory: &Directory) -> Self {
-        let mut command = command();
+        Self::start_by(command(), directory).await
+    }
+
+    /// With a command that [`command`] has made.
+    pub(crate) async fn start_by(mut command: Command, directory: &Directory) -> Self {
         command.arg("--config").arg(directory.path()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stderr = child.stderr.take().unwrap();

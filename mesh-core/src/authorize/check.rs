@@ -2,6 +2,8 @@ use std::net::IpAddr;
 
 use super::{
     Attribute, Config, Connection, Head, Match,
+    header::HeaderText,
+    host::{Authority, HostText},
     identity::{Account, Domain, is_in_namespace, with_aliases},
     path::{Seen, Template},
     text::{Block, Text},
@@ -49,11 +51,11 @@ enum List {
     RemoteIps(Vec<Block>),
     DestinationIps(Vec<Block>),
     Ports(Vec<u16>),
-    Snis(Vec<Text>),
-    Hosts(Vec<Text>),
+    Snis(Vec<HostText>),
+    Hosts(Vec<HostText>),
     Methods(Vec<Text>),
     Paths(Vec<PathText>),
-    Header(Box<str>, Vec<Text>),
+    Header(Box<str>, Vec<HeaderText>),
     Claim(Vec<String>, Vec<Text>),
     RequestPrincipals { issuer: Vec<String>, subject: Vec<String>, values: Vec<(Text, Text)> },
 }
@@ -112,8 +114,9 @@ impl Check {
             return false;
         }
         let Some(exceptions) = &self.exceptions else { return true };
-        // Who shows no name is not another than the one that must stay out.
-        if self.doubts && self.grants && exceptions.is_absent(request) {
+        // Who shows no name is not another than the one that must stay out. Where everybody with a name must stay out,
+        // who has none is meant.
+        if self.doubts && self.grants && !exceptions.is_any() && exceptions.is_absent(request) {
             return false;
         }
         !exceptions.matches(request, of_exceptions)
@@ -131,6 +134,7 @@ impl List {
             return Err(InvalidConfig::new("values", "\"\"", "a text that is not empty"));
         }
         let texts = || values.iter().map(|value| Text::new(value)).collect::<Vec<_>>();
+        let hosts = || values.iter().map(|value| HostText::new(value)).collect::<Vec<_>>();
         let claim = |name: &str| Self::Claim(vec![name.to_owned()], texts());
         Ok(match attribute {
             Attribute::Principal => {
@@ -152,8 +156,8 @@ impl List {
                 let port = value.parse().ok().filter(|_| is_number);
                 port.ok_or(("ports", "a port from 0 to 65535"))
             })?),
-            Attribute::Sni => Self::Snis(texts()),
-            Attribute::Host => Self::Hosts(texts()),
+            Attribute::Sni => Self::Snis(hosts()),
+            Attribute::Host => Self::Hosts(hosts()),
             Attribute::Method => Self::Methods(texts()),
             Attribute::Path => Self::Paths(all(values, |value| match Template::parse(value) {
                 None => Ok(PathText::Text(Text::new(value))),
@@ -163,8 +167,11 @@ impl List {
             })?),
             Attribute::Header(name) => match name.as_str() {
                 ":method" => Self::Methods(texts()),
-                ":authority" | "host" => Self::Hosts(texts()),
-                _ if is_token(name) => Self::Header(name.as_str().into(), texts()),
+                ":authority" | "host" => Self::Hosts(hosts()),
+                _ if is_token(name) => {
+                    let texts = values.iter().map(|value| HeaderText::new(name, value));
+                    Self::Header(name.as_str().into(), texts.collect())
+                }
                 _ => {
                     let name = format!("{name:?}");
                     return Err(InvalidConfig::new("request.headers", name, "a header's name"));
@@ -199,12 +206,13 @@ impl List {
             Self::RemoteIps(blocks) => is_in(connection.remote_ip(), blocks),
             Self::DestinationIps(blocks) => is_in(connection.destination_ip(), blocks),
             Self::Ports(ports) => connection.port().is_some_and(|port| ports.contains(&port)),
-            Self::Snis(names) => connection
-                .sni()
-                .is_some_and(|sni| names.iter().any(|n| n.matches_any_case(sni.as_bytes()))),
+            Self::Snis(names) => connection.sni().is_some_and(|sni| {
+                let authority = Authority::new(sni);
+                names.iter().any(|wanted| wanted.matches(authority, sense))
+            }),
             Self::Hosts(hosts) => {
-                let host = head.authority();
-                hosts.iter().any(|wanted| is_host(wanted, host, sense))
+                let authority = Authority::new(head.authority());
+                hosts.iter().any(|wanted| wanted.matches(authority, sense))
             }
             Self::Methods(texts) if sense == Sense::Wide => {
                 texts.iter().any(|text| text.matches_any_case(head.method().as_bytes()))
@@ -219,9 +227,7 @@ impl List {
                     Sense::Narrow => is_one(&path.path) && others.all(|path| is_one(path)),
                 }
             }
-            Self::Header(name, texts) => {
-                texts.iter().any(|text| is_header(*head, name, text, sense))
-            }
+            Self::Header(name, texts) => texts.iter().any(|text| text.matches(*head, name, sense)),
             Self::Claim(path, texts) => head.has_claim(path, &mut |value| any(texts, value)),
             Self::RequestPrincipals { issuer, subject, values } => {
                 values.iter().any(|(iss, sub)| {
@@ -229,6 +235,29 @@ impl List {
                         && head.has_claim(subject, &mut |value| sub.matches(value.as_bytes()))
                 })
             }
+        }
+    }
+
+    /// Whether one of the values is `*`: whatever there is, is one of them.
+    fn is_any(&self) -> bool {
+        match self {
+            Self::Principals(texts) | Self::Methods(texts) => texts.iter().any(Text::is_any),
+            Self::Header(_, texts) => texts.iter().any(HeaderText::is_any),
+            Self::Claim(_, texts) => texts.iter().any(Text::is_any),
+            Self::Hosts(hosts) | Self::Snis(hosts) => hosts.iter().any(HostText::is_any),
+            Self::Namespaces(names) => names.iter().any(|name| &**name == "*"),
+            Self::Domains(domains) => domains.iter().any(|domain| matches!(domain, Domain::Any)),
+            Self::Paths(paths) => {
+                paths.iter().any(|path| matches!(path, PathText::Text(text) if text.is_any()))
+            }
+            Self::RequestPrincipals { values, .. } => {
+                values.iter().any(|(issuer, subject)| issuer.is_any() && subject.is_any())
+            }
+            Self::Accounts(_)
+            | Self::SourceIps(_)
+            | Self::RemoteIps(_)
+            | Self::DestinationIps(_)
+            | Self::Ports(_) => false,
         }
     }
 
@@ -259,55 +288,6 @@ impl PathText {
         match self {
             Self::Text(text) => text.matches(path.as_bytes()),
             Self::Template(template) => template.matches(path, sense == Sense::Wide),
-        }
-    }
-}
-
-/// The authority with its port, as it was sent. In a wide sense without it too, and without the dot of a full name.
-fn is_host(wanted: &Text, host: &str, sense: Sense) -> bool {
-    if wanted.matches_any_case(host.as_bytes()) {
-        return true;
-    }
-    let (name, _) = crate::route::split_port(host);
-    let names = [name, name.strip_suffix('.').unwrap_or(name)];
-    sense == Sense::Wide && names.iter().any(|name| wanted.matches_any_case(name.as_bytes()))
-}
-
-/// Several values are one, joined by `,` (Envoy `HeaderUtility`); in a wide sense also each of them, in a narrow one all of
-/// them.
-fn is_header(head: &impl Head, name: &str, wanted: &Text, sense: Sense) -> bool {
-    let mut values = head.header(name);
-    let Some(first) = values.next() else { return false };
-    if matches!(wanted, Text::Any) {
-        // Presence, of an empty value too (Istio `HeaderMatcher`).
-        return true;
-    }
-    let is_one = |value: &[u8]| wanted.matches(value);
-    if values.next().is_none() {
-        return is_one(first);
-    }
-    match sense {
-        Sense::AsIs => is_joined(head, name, wanted),
-        Sense::Wide => head.header(name).any(is_one) || is_joined(head, name, wanted),
-        Sense::Narrow => head.header(name).all(is_one),
-    }
-}
-
-/// The letters of the values and the commas between them, compared where they are.
-fn is_joined(head: &impl Head, name: &str, wanted: &Text) -> bool {
-    let letters = || {
-        head.header(name)
-            .enumerate()
-            .flat_map(|(index, value)| (index > 0).then_some(&b',').into_iter().chain(value.iter()))
-            .copied()
-    };
-    match wanted {
-        Text::Any => true,
-        Text::Exact(text) => letters().eq(text.bytes()),
-        Text::Prefix(text) => letters().take(text.len()).eq(text.bytes()),
-        Text::Suffix(text) => {
-            let length = letters().count();
-            length >= text.len() && letters().skip(length - text.len()).eq(text.bytes())
         }
     }
 }

@@ -35,11 +35,14 @@
 //! | | to refuse it is enough that | to grant it takes that | Istio |
 //! | --- | --- | --- | --- |
 //! | a path that a handler may decode further (`//`, `%2F`, `\`) | one reading matches | every reading matches | the path as it is handed on |
-//! | an authority with a port, or a dot at its end | it matches with or without | it matches as it was sent | as it was sent |
-//! | a header with several values | one value matches, or all joined by `,` | every value matches | all joined by `,` |
+//! | an authority, or a server name of TLS, with a port, a dot at its end, or a user before it | it matches by its name, and by its port if the policy names one; none is 80 or 443 | it matches as it was sent, and without the user | as it was sent |
+//! | a header with several values, in one line or more | all joined by `,` match, or one line, or one value of the list | all joined match, and every line | all joined by `,` |
 //! | a method in another case | it matches but for case | it matches | it matches |
 //! | a segment of a template with letters that no path has | it is any segment | it matches no `{*}` | it matches no `{*}` |
-//! | an exception of an `ALLOW` policy about what the request does not have: a principal where nobody proved anything | | it is there | it is another, so the exception does not apply |
+//! | an exception of an `ALLOW` policy about what the request does not have: a principal where nobody proved anything | | it is there, or the exception is `*`: only who has none is meant | it is another, so the exception does not apply |
+//!
+//! So nobody is let in whom Istio refuses. A port of the authority is what the caller wrote: to refuse one, name it by
+//! [`Attribute::Port`]. The lines of a cookie are joined by `; `, as Envoy does, and its values are parted there.
 //!
 //! A rule that cannot be understood is an error of [`Authorizer::new`]. Istio leaves it out, and a `DENY` policy then lets
 //! through what it should not.
@@ -80,6 +83,8 @@ mod authorizer;
 mod check;
 mod config;
 mod decision;
+mod header;
+mod host;
 mod identity;
 mod path;
 mod policy;

@@ -111,12 +111,16 @@ fn normal_forms() {
     }
 }
 
+fn header(values: &[&str]) -> PlainHead {
+    values.iter().fold(get("/"), |head, value| head.with_header("X-Role", *value))
+}
+
+fn role(value: &str) -> Match {
+    Match::of(Attribute::header("x-role"), [value])
+}
+
 #[test]
 fn a_header_with_several_values() {
-    let header = |values: &[&str]| {
-        values.iter().fold(get("/"), |head, value| head.with_header("X-Role", *value))
-    };
-    let role = |value: &str| Match::of(Attribute::header("x-role"), [value]);
     let hidden = header(&["user", "admin"]);
     assert!(!passes(&deny(role("admin")), &hidden), "one is enough to refuse");
     assert!(!passes(&deny(role("user,admin")), &hidden), "and so are all together");
@@ -125,7 +129,7 @@ fn a_header_with_several_values() {
     assert!(passes(&deny(role("user,admin2")), &hidden));
     assert!(!passes(&allow(role("admin")), &hidden), "to grant takes all");
     assert!(!passes(&allow(role("user*")), &hidden));
-    assert!(passes(&allow(role("admin")), &header(&["admin", "admin"])));
+    assert!(passes(&allow(role("user*")), &header(&["user1", "user2"])));
     // Istio, the broken twin.
     let istio = |action, value| authorizer(action, role(value), &Config::istio());
     assert!(passes(&istio(Action::Deny, "admin"), &hidden));
@@ -134,16 +138,132 @@ fn a_header_with_several_values() {
 }
 
 #[test]
-fn an_authority_with_a_port_or_a_dot() {
-    let admin = || Match::of(Attribute::Host, ["admin.shop"]);
-    let host = |name: &str| get("/").with_authority(name);
-    for name in ["admin.shop", "ADMIN.shop:8080", "admin.shop.", "admin.shop.:80"] {
-        assert!(!passes(&deny(admin()), &host(name)), "{name}");
-        assert_eq!(passes(&allow(admin()), &host(name)), name == "admin.shop", "{name}");
+fn a_list_in_one_line_is_a_list() {
+    let lists: [&[&str]; 6] = [
+        &["user,admin"],
+        &["user, admin"],
+        &["user ,\tadmin"],
+        &["admin , user"],
+        &["user,", "other, admin,"],
+        &["user", "admin"],
+    ];
+    let istio = authorizer(Action::Deny, role("admin"), &Config::istio());
+    for list in lists {
+        assert!(!passes(&deny(role("admin")), &header(list)), "{list:?}");
+        assert!(!passes(&deny(role("adm*")), &header(list)), "{list:?}");
+        assert!(passes(&deny(role("admins")), &header(list)), "{list:?}");
+        assert!(passes(&istio, &header(list)), "the broken twin: {list:?}");
     }
-    assert!(passes(&deny(admin()), &host("badmin.shop")));
-    let istio = authorizer(Action::Deny, admin(), &Config::istio());
-    assert!(passes(&istio, &host("admin.shop:8080")), "the broken twin");
+    // Blanks around commas mean nothing, in the policy neither.
+    for value in ["user,admin", "user, admin", "us*", "*, admin"] {
+        for list in [&["user,admin"][..], &["user, admin"], &["user", "admin"], &["user\t,admin"]] {
+            assert!(!passes(&deny(role(value)), &header(list)), "{value} {list:?}");
+        }
+    }
+    assert!(passes(&deny(role("a b")), &header(&["ab"])), "blanks in a value do");
+    // A grant is of what was sent, and never of more than Istio would grant.
+    assert!(passes(&allow(role("user,admin")), &header(&["user,admin"])));
+    assert!(!passes(&allow(role("admin")), &header(&["user,admin"])));
+    assert!(!passes(&allow(role("admin")), &header(&["admin", "admin"])), "together another value");
+    let istio = authorizer(Action::Allow, role("admin"), &Config::istio());
+    assert!(!passes(&istio, &header(&["admin", "admin"])));
+    // What is left out of a grant is refused.
+    let but = |config: &Config| authorizer(Action::Allow, role("*").except(["admin"]), config);
+    assert!(!passes(&but(&Config::default()), &header(&["user, admin"])));
+    assert!(passes(&but(&Config::default()), &header(&["user"])));
+    assert!(passes(&but(&Config::istio()), &header(&["user, admin"])), "the broken twin");
+}
+
+#[test]
+fn a_cookie_is_one_in_however_many_crumbs() {
+    let cookie = |value: &str| Match::of(Attribute::header("cookie"), [value]);
+    let sent = |lines: &[&str]| {
+        lines.iter().fold(get("/"), |head, line| head.with_header("cookie", *line))
+    };
+    for lines in [&["a=1; bad=2"][..], &["a=1", "bad=2"], &["bad=2;a=1"]] {
+        assert!(!passes(&deny(cookie("bad=2")), &sent(lines)), "{lines:?}");
+    }
+    assert!(passes(&deny(cookie("bad=2")), &sent(&["a=1,bad=2"])), "a comma is a letter there");
+    // Envoy joins crumbs before anybody sees them.
+    let istio = authorizer(Action::Deny, cookie("a=1; bad=2"), &Config::istio());
+    assert!(!passes(&istio, &sent(&["a=1", "bad=2"])));
+}
+
+#[test]
+fn one_host_is_written_in_many_ways() {
+    let host = |name: &str| get("/").with_authority(name);
+    let of = |value: &str| Match::of(Attribute::Host, [value]);
+    let forms = ["admin.shop", "ADMIN.shop", "admin.shop.", "user@admin.shop", "u:p@Admin.Shop."];
+    for value in ["admin.shop", "Admin.SHOP.", "*.shop", "*.SHOP.", "*min.shop"] {
+        for form in forms {
+            for port in ["", ":", ":80", ":8080", ":080", ":99999", ":http"] {
+                let authority = format!("{form}{port}");
+                assert!(!passes(&deny(of(value)), &host(&authority)), "{value} {authority}");
+            }
+        }
+    }
+    // A port that a policy names is a number; who names none means that of http or https.
+    for (value, authority, refused) in [
+        ("admin.shop:8080", "admin.shop.:8080", true),
+        ("admin.shop.:8080", "x@ADMIN.shop:08080", true),
+        ("*.shop:8080", "admin.shop.:8080", true),
+        ("admin.shop:8080", "admin.shop:8081", false),
+        ("admin.shop:8080", "admin.shop", false),
+        ("admin.shop:443", "admin.shop", true),
+        ("admin.shop:80", "admin.shop.", true),
+        ("admin.shop:443", "admin.shop:80", false),
+        ("*:8080", "admin.shop.:08080", true),
+        ("*:8080", "admin.shop", false),
+        ("admin.*", "admin.shop.:80", true),
+        ("admin.shop:*", "admin.shop", true),
+        ("admin.shop:80*", "admin.shop.:8080", true),
+        ("admin.shop", "badmin.shop", false),
+        ("admin.shop", "admin.shop.evil", false),
+        ("admin.shop", "admin.shop@evil", false),
+        ("[::1]:80", "[::1]", true),
+        ("[::1]", "[::1]:8080", true),
+        ("[::1]:80", "[::1]:81", false),
+    ] {
+        assert_eq!(!passes(&deny(of(value)), &host(authority)), refused, "{value} {authority}");
+    }
+    // A grant is of the name as it was sent, whatever its case, and of nobody who hides behind a user.
+    for (value, authority, granted) in [
+        ("admin.shop", "ADMIN.shop", true),
+        ("admin.shop", "admin.shop:80", false),
+        ("admin.shop", "admin.shop.", false),
+        ("admin.shop:80", "admin.shop", false),
+        ("admin.shop", "user@admin.shop", false),
+        ("admin.*", "admin.shop@evil", false),
+        ("*.shop", "evil@admin.shop", true),
+    ] {
+        assert_eq!(passes(&allow(of(value)), &host(authority)), granted, "{value} {authority}");
+    }
+    // Of a header by one of its names too.
+    let header = Match::of(Attribute::header(":authority"), ["admin.shop:8080"]);
+    assert!(!passes(&deny(header), &host("admin.shop.:8080")));
+    let istio = |action, value| authorizer(action, of(value), &Config::istio());
+    assert!(
+        passes(&istio(Action::Deny, "admin.shop"), &host("admin.shop:8080")),
+        "the broken twin"
+    );
+    assert!(passes(&istio(Action::Allow, "admin.*"), &host("admin.shop@evil")), "the broken twin");
+}
+
+#[test]
+fn a_server_name_with_a_dot_is_the_same() {
+    let named = |name| Connection::default().with_sni(name);
+    let of = |value: &str| Match::of(Attribute::Sni, [value]);
+    let refuses =
+        |authorizer: &Authorizer, name| !authorizer.decide(&named(name), &get("/")).is_allowed();
+    for value in ["admin.shop", "admin.shop.", "*.shop", "ADMIN.*"] {
+        for name in ["admin.shop", "admin.shop.", "Admin.Shop"] {
+            assert!(refuses(&deny(of(value)), name), "{value} {name}");
+        }
+    }
+    assert!(!refuses(&deny(of("admin.shop")), "badmin.shop"));
+    assert!(refuses(&allow(of("admin.shop")), "admin.shop."), "as it was sent");
+    let istio = authorizer(Action::Deny, of("admin.shop"), &Config::istio());
+    assert!(!refuses(&istio, "admin.shop."), "the broken twin");
 }
 
 #[test]
@@ -175,6 +295,46 @@ fn nobody_is_not_somebody_else() {
         let authorizer = allow(Match::not(attribute.clone(), [value]));
         assert_eq!(reason(&authorizer), Reason::NotAllowed, "{attribute}");
     }
+}
+
+#[test]
+fn nobody_at_all_is_who_is_not_anybody() {
+    // `notPrincipals: ["*"]`: there is one that it could be, and that is none.
+    let table = [
+        (Attribute::Principal, true),
+        (Attribute::Namespace, true),
+        (Attribute::TrustDomain, true),
+        (Attribute::Sni, true),
+        (Attribute::Host, true),
+        (Attribute::header("x"), true),
+        (Attribute::RequestPrincipal, true),
+        (Attribute::Audience, true),
+        (Attribute::Method, false),
+        (Attribute::Path, false),
+    ];
+    let there = get("/").with_authority("a").with_header("X", "").with_claim(["aud"], "a");
+    let there = there.with_claim(["iss"], "a").with_claim(["sub"], "b");
+    let somebody = Connection::default().with_principal(SLEEP).with_sni("a");
+    for (attribute, is_absent) in table {
+        for config in [Config::default(), Config::istio()] {
+            let but_any = Match::not(attribute.clone(), ["*"]);
+            let authorizer = authorizer(Action::Allow, but_any, &config);
+            let of = |connection: &Connection<'_>, head: &PlainHead| {
+                authorizer.decide(connection, head).is_allowed()
+            };
+            assert_eq!(of(&Connection::default(), &get("/")), is_absent, "{attribute}");
+            assert!(!of(&somebody, &there), "{attribute}");
+        }
+    }
+    // Beside another exception it says the same.
+    let both = allow(Match::not(Attribute::Principal, ["cluster.local/*", "*"]));
+    assert!(both.decide(&Connection::default(), &get("/")).is_allowed());
+    // Where anybody is wanted, nobody is not.
+    assert!(
+        !allow(Match::of(Attribute::Principal, ["*"]))
+            .decide(&Connection::default(), &get("/"))
+            .is_allowed()
+    );
 }
 
 #[test]

@@ -20,12 +20,32 @@ impl Text {
         }
     }
 
+    pub(super) fn is_any(&self) -> bool {
+        matches!(self, Self::Any)
+    }
+
     pub(super) fn matches(&self, text: &[u8]) -> bool {
         match self {
             Self::Any => !text.is_empty(),
             Self::Exact(exact) => text == exact.as_bytes(),
             Self::Prefix(prefix) => text.starts_with(prefix.as_bytes()),
             Self::Suffix(suffix) => text.ends_with(suffix.as_bytes()),
+        }
+    }
+
+    /// The same of a text that is not written in one place.
+    pub(super) fn matches_letters<L>(&self, letters: impl Fn() -> L) -> bool
+    where
+        L: Iterator<Item = u8>,
+    {
+        match self {
+            Self::Any => letters().next().is_some(),
+            Self::Exact(exact) => letters().eq(exact.bytes()),
+            Self::Prefix(prefix) => letters().take(prefix.len()).eq(prefix.bytes()),
+            Self::Suffix(suffix) => {
+                let length = letters().count();
+                length >= suffix.len() && letters().skip(length - suffix.len()).eq(suffix.bytes())
+            }
         }
     }
 

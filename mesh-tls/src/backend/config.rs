@@ -28,7 +28,7 @@ use crate::{error::MaterialError, mesh::Shared, policy::PeerPolicy};
 pub(crate) struct OwnKey(Arc<CertifiedKey>);
 
 /// What a client wants of a handshake besides the peer's identity.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientSettings {
     pub(crate) alpn: Vec<Vec<u8>>,
     pub(crate) sni: Option<ServerName<'static>>,
@@ -50,9 +50,27 @@ impl OwnKey {
     }
 }
 
+#[cfg(feature = "origination")]
+impl OwnKey {
+    /// Shows it to every server that asks.
+    pub(super) fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
+        Arc::new(SingleCertAndKey::from(Arc::clone(&self.0)))
+    }
+}
+
 impl fmt::Debug for OwnKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OwnKey(redacted)")
+    }
+}
+
+// === impl ClientSettings ===
+
+impl ClientSettings {
+    /// The name that is sent in clear text.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        let ServerName::DnsName(name) = self.sni.as_ref()? else { return None };
+        Some(name.as_ref())
     }
 }
 

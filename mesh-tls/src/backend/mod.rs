@@ -1,13 +1,19 @@
 //! Every call into rustls and webpki, so that the next version of them touches one folder.
 
 mod config;
+mod configs;
 mod outcome;
+#[cfg(feature = "origination")]
+mod outside;
 mod provider;
 mod trust;
 mod verify;
 
 pub(crate) use config::{ClientSettings, LiveConfig, OwnKey, client, server};
-pub(crate) use outcome::{Failure, alert_in, capture, classify, tls_info};
+pub(crate) use configs::Configs;
+pub(crate) use outcome::{Failure, alert_in, capture, classify, proved, tls_info};
+#[cfg(feature = "origination")]
+pub(crate) use outside::{Anchors, OutsideVerifier, outside_client};
 pub(crate) use provider::{Provider, default_provider};
 pub(crate) use trust::{Role, TrustStore, list_issuer};
 pub(crate) use verify::PeerVerifier;

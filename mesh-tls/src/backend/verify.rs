@@ -17,14 +17,18 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::trust::{Role, TrustStore};
 use crate::{
     error::{Refusal, Untrusted},
+    info::PeerIdentity,
     policy::PeerPolicy,
 };
 
 tokio::task_local! {
-    /// Why the verifier refused, for the handshake that is being polled. rustls has no room in its own error for
-    /// both our reason and the alert that fits it, and a verifier serves many handshakes at once.
-    pub(super) static REFUSAL: RefCell<Option<Refusal>>;
+    /// What the verifier has come to in the handshake that is being polled: rustls has no room in its error for both our
+    /// reason and the alert that fits it, and none at all for who the peer is. A verifier serves many handshakes at once.
+    pub(super) static VERDICT: RefCell<Verdict>;
 }
+
+/// `None` where no verifier was asked.
+pub(crate) type Verdict = Option<Result<PeerIdentity, Refusal>>;
 
 /// Verifies one kind of peer against one immutable store of trust.
 #[derive(Debug)]
@@ -44,13 +48,13 @@ impl PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
         role: Role,
-    ) -> Result<(), Refusal> {
+    ) -> Result<PeerIdentity, Refusal> {
         let (trust, policy) = (&self.trust, &self.policy);
         let verified =
             trust.verify_peer(end_entity, intermediates, now, role, self.algorithms, policy);
         let peer = verified.map_err(Refusal::Untrusted)?;
         match policy.admits(&peer) {
-            true => Ok(()),
+            true => Ok(peer),
             false => Err(Refusal::NotAuthorized(peer.id().clone())),
         }
     }
@@ -62,13 +66,22 @@ impl PeerVerifier {
         now: UnixTime,
         role: Role,
     ) -> Result<(), Error> {
-        self.judge(end_entity, intermediates, now, role).map_err(|refusal| {
-            let alert = alert_for(&refusal);
-            // Outside our own handshakes (a configuration lent to another client) nobody listens.
-            let _unheard = REFUSAL.try_with(|slot| slot.replace(Some(refusal)));
-            Error::InvalidCertificate(alert)
-        })
+        let peer = self.judge(end_entity, intermediates, now, role).map_err(refuse)?;
+        tell(Ok(peer));
+        Ok(())
     }
+}
+
+/// Keeps the reason for whoever runs the handshake.
+pub(super) fn refuse(refusal: Refusal) -> Error {
+    let alert = alert_for(&refusal);
+    tell(Err(refusal));
+    Error::InvalidCertificate(alert)
+}
+
+pub(super) fn tell(verdict: Result<PeerIdentity, Refusal>) {
+    // Outside our own handshakes (a configuration lent to another client) nobody listens.
+    let _unheard = VERDICT.try_with(|slot| slot.replace(Some(verdict)));
 }
 
 impl ServerCertVerifier for PeerVerifier {
@@ -165,6 +178,7 @@ fn alert_for(refusal: &Refusal) -> CertificateError {
                 CertificateError::UnknownIssuer
             }
             Untrusted::WrongPurpose => CertificateError::InvalidPurpose,
+            Untrusted::OtherNames { .. } => CertificateError::NotValidForName,
             Untrusted::BadSignature => CertificateError::BadSignature,
             Untrusted::Revoked => CertificateError::Revoked,
             Untrusted::RevocationUnknown | Untrusted::RevocationForged => {

@@ -61,6 +61,8 @@ pub enum MaterialErrorKind {
     BadBundleMap(String),
     /// The cryptography provider does not work with TLS 1.3, or there is none.
     Provider(String),
+    /// The operating system has no certificate authorities that can be read; the text says why.
+    NoSystemRoots(String),
     /// Nothing was delivered in time.
     Timeout,
     /// The source has withdrawn the identity.
@@ -91,6 +93,7 @@ impl MaterialErrorKind {
             | Self::TwoBundles(_)
             | Self::BadBundleMap(_)
             | Self::Provider(_)
+            | Self::NoSystemRoots(_)
             | Self::Timeout
             | Self::Withdrawn
             | Self::DriverEnded
@@ -209,6 +212,10 @@ impl fmt::Display for MaterialError {
             MaterialErrorKind::Provider(why) => write!(
                 f,
                 "no usable cryptography ({why}); enable feature aws-lc-rs or ring, or pass a provider",
+            ),
+            MaterialErrorKind::NoSystemRoots(why) => write!(
+                f,
+                "no certificate authorities of the system ({why}); install them (ca-certificates), or name a file",
             ),
             MaterialErrorKind::Timeout => f.write_str("no identity was delivered in time"),
             MaterialErrorKind::Withdrawn => f.write_str("the source has withdrawn the identity"),

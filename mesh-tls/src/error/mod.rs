@@ -30,12 +30,19 @@ pub enum Untrusted {
     Expired,
     /// Its validity has not begun.
     NotYetValid,
-    /// No chain leads to a root of its trust domain.
+    /// No chain leads to a root of its trust domain; of a server outside the mesh, to a root given for it.
     UnknownIssuer,
     /// No bundle of this trust domain is loaded.
     UnknownTrustDomain(TrustDomain),
     /// Its extended key usage is for something else.
     WrongPurpose,
+    /// Its certificate is another server's: of one [outside the mesh](crate::origination).
+    OtherNames {
+        /// The names one of which would have done.
+        wanted: Vec<String>,
+        /// Those in the certificate, DNS names, IP addresses and URIs, at most 16, escaped.
+        found: Vec<String>,
+    },
     /// It breaks this rule of X.509-SVID.
     NotAnSvid(SvidRule),
     /// A certificate above it must not issue: it breaks this rule.
@@ -91,11 +98,15 @@ impl fmt::Display for Untrusted {
             Self::NotYetValid => {
                 f.write_str("its certificate is not valid yet; compare the clocks")
             }
-            Self::UnknownIssuer => f.write_str("no root of its trust domain's bundle signed it"),
+            Self::UnknownIssuer => f.write_str("no root that is trusted for it has signed it"),
             Self::UnknownTrustDomain(domain) => {
                 write!(f, "no bundle is loaded for its trust domain {domain}")
             }
             Self::WrongPurpose => f.write_str("its extended key usage is for another purpose"),
+            Self::OtherNames { wanted, found } => {
+                let found = if found.is_empty() { "nobody".into() } else { found.join(", ") };
+                write!(f, "its certificate is for {found}; wanted is {}", wanted.join(" or "))
+            }
             Self::NotAnSvid(rule) => write!(f, "its certificate is no X.509-SVID: {rule}"),
             Self::BadIssuer(rule) => write!(f, "an issuer in its chain must not issue: {rule}"),
             Self::Revoked => f.write_str("it, or an issuer above it, has been revoked"),
@@ -120,7 +131,7 @@ impl fmt::Display for Alert {
             Self::UnknownAuthority => f.write_str("unknown_ca"),
             Self::CertificateExpired => f.write_str("certificate_expired"),
             Self::CertificateRevoked => f.write_str("certificate_revoked"),
-            Self::CertificateRequired => f.write_str("certificate_required"),
+            Self::CertificateRequired => f.write_str("certificate_required, and none was sent"),
             Self::BadCertificate => f.write_str("bad_certificate"),
             Self::Other(number) => write!(f, "alert {number}"),
         }

@@ -24,6 +24,9 @@ pub enum SvidRule {
     NoCrlSign,
     /// Its key usage, where it has one, must have digitalSignature (4.3).
     DigitalSignature,
+    /// It must have a key usage (4.3): only where
+    /// [`MeshTlsBuilder::require_key_usage`](crate::MeshTlsBuilder::require_key_usage) asks for it.
+    HasKeyUsage,
 }
 
 /// A rule that a certificate breaks which signs others. The clauses are those of `X509-SVID.md`.
@@ -56,6 +59,7 @@ impl fmt::Display for SvidRule {
             Self::NoCertSign => "it may sign certificates",
             Self::NoCrlSign => "it may sign revocation lists",
             Self::DigitalSignature => "its key usage lacks digitalSignature",
+            Self::HasKeyUsage => "it has no key usage, which is required here",
         })
     }
 }

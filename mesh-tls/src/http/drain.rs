@@ -6,7 +6,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header::CONNECTION,
+};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -18,7 +20,8 @@ use crate::info::ConnInfo;
 ///
 /// axum serves a connection to its end and has no way to end one of many; but the server below it keeps the promise of a
 /// `Connection: close` in a response. Without this layer the connection ends behind a response all the same, and a
-/// client that has sent its next request by then must repeat it. HTTP/2 needs no layer, and is not touched.
+/// client that has sent its next request by then must repeat it. HTTP/2 needs no layer, and is not touched; nor is a
+/// response behind which HTTP ends, to an upgrade or to CONNECT.
 ///
 /// ```
 /// use mesh_tls::DrainLayer;
@@ -46,6 +49,7 @@ pin_project! {
         #[pin]
         response: F,
         connection: Option<ConnInfo>,
+        is_connect: bool,
     }
 }
 
@@ -84,7 +88,8 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let is_http1 = request.version() <= Version::HTTP_11;
         let connection = conn_info(request.extensions()).filter(|_| is_http1).cloned();
-        DrainFuture { response: self.inner.call(request), connection }
+        let is_connect = request.method() == Method::CONNECT;
+        DrainFuture { response: self.inner.call(request), connection, is_connect }
     }
 }
 
@@ -100,8 +105,25 @@ where
         if let Ok(response) = &mut result
             && this.connection.as_ref().is_some_and(ConnInfo::is_draining)
         {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            let status = response.status();
+            let begins_tunnel = *this.is_connect && status.is_success();
+            if status != StatusCode::SWITCHING_PROTOCOLS && !begins_tunnel {
+                close(response.headers_mut());
+            }
         }
         Poll::Ready(result)
     }
+}
+
+/// Adds `close`. What else the header says stays: it names headers that are for this connection alone (RFC 9110, 7.6.1).
+fn close(headers: &mut HeaderMap) {
+    let replaced = |option: &str| {
+        ["close", "keep-alive", ""].iter().any(|known| option.eq_ignore_ascii_case(known))
+    };
+    let said = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let options = said.flat_map(|value| value.split(',')).map(str::trim);
+    let mut options: Vec<_> = options.filter(|option| !replaced(option)).collect();
+    options.push("close");
+    let joined = HeaderValue::try_from(options.join(", "));
+    headers.insert(CONNECTION, joined.unwrap_or_else(|_| HeaderValue::from_static("close")));
 }

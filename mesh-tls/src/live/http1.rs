@@ -1,21 +1,35 @@
 //! Where an HTTP/1.1 response ends, so that a connection that drains ends behind one and not inside.
 //!
 //! Nothing is parsed while a connection is well: a response is followed only from its first octet, and only on a
-//! connection that drains. What is not understood is [`Lost`](Response::Lost), and then the grace alone decides. A
-//! response to HEAD has the length of a body that never comes (RFC 9112, 6.3): it is not seen to end, which costs the
-//! rest of the grace and nothing else.
+//! connection that drains. What is not understood is [`Lost`](Response::Lost), and what has no length of its own goes
+//! [on](Response::UntilClose); then the grace decides.
+//!
+//! Whether there is a body at all depends on the request, too (RFC 9112, 6.3): a response to HEAD has the length of one
+//! that never comes, and a tunnel begins behind a good response to CONNECT. So of each request that follows a
+//! response the method is looked at, if it comes in one piece. One that does not is taken for any other: then a
+//! response to HEAD is not seen to end, which costs the rest of the grace and nothing else.
 
 /// More than any server of ours sends, and as much as hyper reads.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// What is to be known of a request to see where its response ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    Head,
+    Connect,
+    Other,
+}
+
 /// How far a response has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Response {
-    /// So much of its head.
-    Head(Vec<u8>),
+    /// So much of its head, and what it answers.
+    Head(Vec<u8>, Method),
     /// So many octets are left of its body.
     Body(u64),
     Chunks(Chunks),
+    /// Its end is that of the connection: a body without a length, or another protocol from here on.
+    UntilClose,
     Ended,
     Lost,
 }
@@ -31,12 +45,30 @@ pub(crate) enum Chunks {
     Trailer(u64),
 }
 
+// === impl Method ===
+
+impl Method {
+    /// Of the first octets of a client behind a response. A request that does not end here has a body, or comes in
+    /// pieces.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        if !bytes.ends_with(b"\r\n\r\n") {
+            Self::Other
+        } else if bytes.starts_with(b"HEAD ") {
+            Self::Head
+        } else if bytes.starts_with(b"CONNECT ") {
+            Self::Connect
+        } else {
+            Self::Other
+        }
+    }
+}
+
 // === impl Response ===
 
 impl Response {
-    /// One that has not begun.
-    pub(crate) fn to_come() -> Self {
-        Self::Head(Vec::new())
+    /// One that has not begun, to a request with this method.
+    pub(crate) fn to_come(method: Method) -> Self {
+        Self::Head(Vec::new(), method)
     }
 
     /// The next octets of the server; whether the response has ended with them.
@@ -51,7 +83,7 @@ impl Response {
 
     fn step(&mut self, bytes: &[u8]) -> usize {
         match self {
-            Self::Head(head) => {
+            Self::Head(head, method) => {
                 let before = head.len();
                 head.extend_from_slice(bytes);
                 let from = before.saturating_sub(3);
@@ -63,7 +95,7 @@ impl Response {
                     return bytes.len();
                 };
                 head.truncate(end);
-                *self = body_of(head);
+                *self = body_of(head, *method);
                 end - before
             }
             Self::Body(left) => {
@@ -93,7 +125,7 @@ impl Response {
                 *self = Self::Lost;
                 bytes.len()
             }
-            Self::Lost => bytes.len(),
+            Self::UntilClose | Self::Lost => bytes.len(),
         }
     }
 }
@@ -136,34 +168,35 @@ impl Chunks {
 }
 
 /// What follows this head.
-fn body_of(head: &[u8]) -> Response {
+fn body_of(head: &[u8], method: Method) -> Response {
     let Ok(head) = std::str::from_utf8(head) else { return Response::Lost };
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1."));
     let status = status.and_then(|rest| rest.get(2..5)).and_then(|code| code.parse::<u16>().ok());
-    match status {
-        // Another protocol from here on.
-        Some(101) | None => return Response::Lost,
-        Some(100..=199) => return Response::to_come(),
-        Some(204 | 304) => return Response::Ended,
-        Some(_) => {}
+    match (status, method) {
+        (None, _) => return Response::Lost,
+        (Some(101), _) | (Some(200..=299), Method::Connect) => return Response::UntilClose,
+        (Some(100..=199), _) => return Response::to_come(method),
+        (Some(204 | 304), _) | (Some(_), Method::Head) => return Response::Ended,
+        (Some(_), Method::Connect | Method::Other) => {}
     }
     let mut length = None;
     for line in lines {
         let Some((name, value)) = line.split_once(':') else { continue };
         if name.eq_ignore_ascii_case("transfer-encoding") {
             let chunked = value.trim().eq_ignore_ascii_case("chunked");
-            return if chunked { Response::Chunks(Chunks::Size(0, false)) } else { Response::Lost };
+            let chunks = Response::Chunks(Chunks::Size(0, false));
+            return if chunked { chunks } else { Response::Lost };
         }
         if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse().ok();
+            let Ok(said) = value.trim().parse() else { return Response::Lost };
+            length = Some(said);
         }
     }
     match length {
         Some(0) => Response::Ended,
         Some(length) => Response::Body(length),
-        // Its end is the end of the connection.
-        None => Response::Lost,
+        None => Response::UntilClose,
     }
 }
 
@@ -177,7 +210,11 @@ mod tests {
 
     /// Where the response is seen to end, in pieces of this size.
     fn end(text: &str, size: usize) -> Option<usize> {
-        let mut response = Response::to_come();
+        end_of(Method::Other, text, size)
+    }
+
+    fn end_of(method: Method, text: &str, size: usize) -> Option<usize> {
+        let mut response = Response::to_come(method);
         let mut at = 0;
         for piece in text.as_bytes().chunks(size) {
             at += piece.len();
@@ -220,15 +257,47 @@ mod tests {
     }
 
     #[test]
+    fn the_method_decides_whether_there_is_a_body() {
+        let rows = [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", true, false),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", true, false),
+            ("HTTP/1.1 200 OK\r\n\r\n", true, false),
+            ("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 404 Not Found\r\n\r\n", true, false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", true, false),
+            ("HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n", true, true),
+            ("HTTP/1.1 101 Switching Protocols\r\n\r\n", false, false),
+        ];
+        for (text, ends_head, ends_connect) in rows {
+            for size in [1, 7, text.len()] {
+                let ends = |method| end_of(method, text, size).is_some();
+                assert_eq!(ends(Method::Head), ends_head, "{text:?}");
+                assert_eq!(ends(Method::Connect), ends_connect, "{text:?}");
+            }
+        }
+        // The broken twin: a length alone says that there is a body.
+        assert_eq!(end(rows[0].0, 1), None);
+    }
+
+    #[test]
+    fn a_method_is_read_off_a_whole_request_only() {
+        assert_eq!(Method::of(b"HEAD / HTTP/1.1\r\n\r\n"), Method::Head);
+        assert_eq!(Method::of(b"CONNECT x:1 HTTP/1.1\r\n\r\n"), Method::Connect);
+        for other in ["", "HEAD", "HEAD / HTTP/1.1\r\n", "HEADS / HTTP/1.1\r\n\r\n", "GET \r\n\r\n"]
+        {
+            assert_eq!(Method::of(other.as_bytes()), Method::Other, "{other:?}");
+        }
+    }
+
+    #[test]
     fn what_comes_behind_the_end_is_not_taken_for_it() {
-        let mut response = Response::to_come();
+        let mut response = Response::to_come(Method::Other);
         assert!(!response.pass(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1"), "the next has begun");
         assert_eq!(response, Response::Lost);
     }
 
     #[test]
     fn a_head_without_end_is_given_up() {
-        let mut response = Response::to_come();
+        let mut response = Response::to_come(Method::Other);
         for _ in 0..=MAX_HEAD / 1024 {
             response.pass(&[b'x'; 1024]);
         }

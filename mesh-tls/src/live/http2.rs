@@ -7,6 +7,8 @@
 //! The first octets of the client's preface (RFC 9113, 3.4) tell HTTP/2 from HTTP/1: no method is called `PRI`. From
 //! the server's first octet on, frames are counted: nine octets of header, of which three are the length (4.1). A
 //! header block that goes on in CONTINUATION frames must not be interrupted (6.10), and SETTINGS come first (3.4).
+//! A server that has said GOAWAY itself has said enough: ours names the highest stream there is, and the second of two
+//! must not name a higher one than the first (6.8).
 
 /// GOAWAY on stream 0, NO_ERROR, last stream 2^31-1: what is on its way is finished, nothing new is begun (6.8).
 pub(crate) const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
@@ -15,6 +17,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 const HEADER: usize = 9;
 const HEADERS: u8 = 1;
 const PUSH_PROMISE: u8 = 5;
+const GOING_AWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
@@ -43,6 +46,8 @@ struct Frames {
     left: usize,
     in_header_block: bool,
     begun: bool,
+    /// The server says GOAWAY, or has.
+    goes_away: bool,
 }
 
 // === impl Http2 ===
@@ -72,6 +77,11 @@ impl Http2 {
 
     pub(crate) fn is_http2(&self) -> bool {
         self.protocol == Protocol::Http2
+    }
+
+    /// Whether a GOAWAY of ours is still of use.
+    pub(crate) fn wants_goaway(&self) -> bool {
+        self.is_http2() && !self.frames.goes_away
     }
 
     /// Whether the server's next octet may be the first of a GOAWAY.
@@ -137,6 +147,7 @@ impl Frames {
         if matches!(kind, HEADERS | PUSH_PROMISE | CONTINUATION) {
             self.in_header_block = flags & END_HEADERS == 0;
         }
+        self.goes_away |= kind == GOING_AWAY;
     }
 
     fn is_between(&self) -> bool {
@@ -258,5 +269,18 @@ mod tests {
         http2.server_said(&frame(4, 0, 0));
         http2.server_said(&GOAWAY);
         assert!(http2.is_between_frames());
+    }
+
+    #[test]
+    fn one_goaway_is_enough() {
+        for size in [1, 5, 17] {
+            let mut http2 = http2();
+            http2.server_said(&frame(4, 0, 7));
+            assert!(http2.wants_goaway());
+            GOAWAY.chunks(size).for_each(|piece| http2.server_said(piece));
+            assert!(!http2.wants_goaway());
+            http2.server_said(&frame(0, 0, 100));
+            assert!(!http2.wants_goaway());
+        }
     }
 }

@@ -4,10 +4,13 @@ use std::sync::{Arc, Weak};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+#[cfg(feature = "origination")]
+use crate::origination::Outside;
 use crate::{
     backend::Role,
-    error::{Refusal, Untrusted},
+    error::{ConnectErrorKind, Refusal, Untrusted},
     id::SpiffeId,
+    info::PeerIdentity,
     mesh::{Counter, Generation, Shared},
     policy::PeerPolicy,
     server::{ModeHandle, PolicyHandle, ServerMode},
@@ -33,6 +36,8 @@ pub(crate) struct Judge {
     /// What it was last judged by.
     generation: u64,
     policy: Arc<PeerPolicy>,
+    /// Whom that has verified.
+    peer: Option<PeerIdentity>,
     /// When the handshake was: the dates of a peer are not asked a second time.
     since: UnixTime,
 }
@@ -40,7 +45,13 @@ pub(crate) struct Judge {
 #[derive(Debug)]
 enum Rules {
     Client,
-    Server { mode: ModeHandle, policy: PolicyHandle },
+    /// Of a server outside the mesh.
+    #[cfg(feature = "origination")]
+    Outside(Outside),
+    Server {
+        mode: ModeHandle,
+        policy: PolicyHandle,
+    },
 }
 
 // === impl Judge ===
@@ -50,12 +61,26 @@ impl Judge {
         shared: &Arc<Shared>,
         generation: &Generation,
         policy: PeerPolicy,
+        peer: PeerIdentity,
     ) -> Self {
         Self {
             shared: Arc::downgrade(shared),
             rules: Rules::Client,
             generation: generation.number,
             policy: Arc::new(policy),
+            peer: Some(peer),
+            since: shared.provider.clock.now(),
+        }
+    }
+
+    #[cfg(feature = "origination")]
+    pub(crate) fn outside(shared: &Arc<Shared>, outside: Outside) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+            rules: Rules::Outside(outside),
+            generation: 0,
+            policy: Arc::default(),
+            peer: None,
             since: shared.provider.clock.now(),
         }
     }
@@ -63,8 +88,8 @@ impl Judge {
     /// For plaintext the generation is 0: it is judged by the mode alone.
     pub(crate) fn server(
         shared: &Arc<Shared>,
-        generation: u64,
-        judged_by: Arc<PeerPolicy>,
+        (generation, judged_by): (u64, Arc<PeerPolicy>),
+        peer: Option<PeerIdentity>,
         policy: PolicyHandle,
         mode: ModeHandle,
     ) -> Self {
@@ -73,6 +98,7 @@ impl Judge {
             rules: Rules::Server { mode, policy },
             generation,
             policy: judged_by,
+            peer,
             since: shared.provider.clock.now(),
         }
     }
@@ -82,30 +108,46 @@ impl Judge {
         let Some((leaf, intermediates)) = chain.and_then(<[_]>::split_first) else {
             return self.judge_nobody();
         };
-        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-        let Some(generation) = shared.current() else { return Ok(()) };
-        let (policy, role) = match &self.rules {
+        let (policy, role) = match &mut self.rules {
+            #[cfg(feature = "origination")]
+            Rules::Outside(outside) => {
+                let verdict = outside.judge(leaf, intermediates, self.since);
+                return verdict.map_err(Why::NotTrusted);
+            }
             Rules::Client => (Arc::clone(&self.policy), Role::Server),
             Rules::Server { policy, .. } => (policy.load(), Role::Client),
         };
-        if self.generation == generation.number && Arc::ptr_eq(&self.policy, &policy) {
+        let same_policy = Arc::ptr_eq(&self.policy, &policy);
+        let Some(generation) = self.shared.upgrade().and_then(|shared| shared.current()) else {
+            // Not remembered: it is judged again when there is trust again.
+            return if same_policy { Ok(()) } else { self.judge_without_trust(&policy) };
+        };
+        if self.generation == generation.number && same_policy {
             return Ok(());
         }
         let verifier = generation.verifier(&policy, true);
-        let verdict = verifier.judge(leaf, intermediates, self.since, role);
-        verdict.map_err(|refusal| match refusal {
-            Refusal::Untrusted(why) => Why::NotTrusted(why),
-            Refusal::NotAuthorized(id) => Why::NotAuthorized(id),
-        })?;
+        self.peer = Some(verifier.judge(leaf, intermediates, self.since, role)?);
         self.generation = generation.number;
         self.policy = policy;
         Ok(())
+    }
+
+    /// Whom the last trust has verified is who he was: a new policy is asked about that peer.
+    fn judge_without_trust(&self, policy: &PeerPolicy) -> Result<(), Why> {
+        match &self.peer {
+            Some(peer) if policy.admits(peer) => Ok(()),
+            Some(peer) => Err(Why::NotAuthorized(peer.id().clone())),
+            None => Err(Why::NoProof),
+        }
     }
 
     fn judge_nobody(&self) -> Result<(), Why> {
         match &self.rules {
             Rules::Server { mode, .. } if mode.get() == ServerMode::Strict => Err(Why::NoProof),
             Rules::Server { .. } | Rules::Client => Ok(()),
+            // Never: TLS knows no server without a certificate.
+            #[cfg(feature = "origination")]
+            Rules::Outside(_) => Err(Why::NoProof),
         }
     }
 
@@ -117,6 +159,29 @@ impl Judge {
 }
 
 // === impl Why ===
+
+/// What a client says of its server.
+impl From<Why> for ConnectErrorKind {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::NotTrusted(why) => Self::PeerUntrusted(why),
+            Why::NotAuthorized(id) => Self::PeerNotAuthorized(id),
+            // Servers alone drain for these.
+            Why::NoProof => Self::PeerUntrusted(Untrusted::NoCertificate),
+            Why::Expired => Self::PeerUntrusted(Untrusted::Expired),
+            Why::TooOld => Self::HandshakeTimeout,
+        }
+    }
+}
+
+impl From<Refusal> for Why {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Untrusted(why) => Self::NotTrusted(why),
+            Refusal::NotAuthorized(id) => Self::NotAuthorized(id),
+        }
+    }
+}
 
 impl From<&Why> for Counter {
     fn from(why: &Why) -> Self {

@@ -14,7 +14,9 @@
 //! | the peer's certificate, where asked for | | whose certificate has expired |
 //!
 //! The dates of a peer are not asked a second time: a new root would otherwise end connections for nothing but their
-//! age. While no identity is loaded nothing is judged, because there is nothing to judge by.
+//! age. While no identity is loaded there is no trust to judge by, but there are policies and modes.
+//!
+//! While all is well that costs the way of a request one load and one branch. Timers mark, too: no stream asks them.
 //!
 //! To drain is to ask, then to close: see [`crate::stream`] for how each protocol is asked.
 
@@ -22,15 +24,18 @@ mod http1;
 mod http2;
 mod judge;
 mod registry;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
+mod timer;
 mod watch;
 
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Wake, Waker},
     time::Duration,
 };
 
@@ -38,7 +43,7 @@ use tokio::sync::Notify;
 
 pub(crate) use judge::{Judge, Why};
 pub(crate) use registry::Registry;
-pub(crate) use watch::{Side, Watch};
+pub(crate) use watch::{End, Side, Watch};
 
 /// What the holder of a connection, its stream and the registry share.
 pub(crate) struct Live {
@@ -108,26 +113,32 @@ impl Live {
     }
 
     /// Something has changed: judge again before the next octet.
+    ///
+    /// It writes also where it changes nothing. A mark that only looked, and found another one, would leave its own
+    /// change unordered with the judgement that takes the other one away; a write is read by that judgement, or comes
+    /// after it and marks again.
     fn mark(&self) {
-        if self.replace(State::Well, State::Marked) {
-            self.wake();
+        let before = self.state.fetch_max(State::Marked as u8, Ordering::AcqRel);
+        if before == State::Well as u8 {
+            self.wake_both();
         }
     }
 
     /// The judgement begins; whoever marks from here on marks again.
     fn unmark(&self) -> bool {
-        self.replace(State::Marked, State::Well)
+        let (marked, well) = (State::Marked as u8, State::Well as u8);
+        self.state.compare_exchange(marked, well, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     fn drain(&self) {
         self.state.fetch_max(State::Draining as u8, Ordering::AcqRel);
         self.draining.notify_waiters();
-        self.wake();
+        self.wake_both();
     }
 
     fn close(&self) {
         self.state.fetch_max(State::Closed as u8, Ordering::AcqRel);
-        self.wake();
+        self.wake_both();
     }
 
     fn wait(&self, cx: &Context<'_>, side: Side) {
@@ -143,15 +154,25 @@ impl Live {
         }
     }
 
-    fn wake(&self) {
-        let wakers =
-            std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
-        wakers.into_iter().flatten().for_each(Waker::wake);
+    fn wake_both(&self) {
+        self.forget_who_waits().into_iter().flatten().for_each(Waker::wake);
     }
 
-    fn replace(&self, from: State, to: State) -> bool {
-        let (from, to) = (from as u8, to as u8);
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    fn forget_who_waits(&self) -> [Option<Waker>; 2] {
+        std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A timer is over, or a transport that either half may write to has room. Marked, so that a stream that is always
+/// ready looks at its timers without asking for them at each poll.
+impl Wake for Live {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.mark();
+        self.wake_both();
     }
 }
 

@@ -1,23 +1,20 @@
 //! What a stream does about its own end: it judges itself when marked, says GOAWAY, and keeps the time.
 
 use std::{
-    future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use rustls_pki_types::CertificateDer;
-use tokio::{
-    io::{self, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
-};
+use tokio::io::{self, AsyncWrite, ReadBuf};
 
 use super::{
     Ending, Judge, Live, State, Why,
-    http1::Response,
+    http1::{Method, Response},
     http2::{GOAWAY, Http2},
+    timer::Timer,
 };
 
 /// How long a drained client of HTTP/1.1 waits for more of what may be a response, before it takes it for complete.
@@ -32,7 +29,7 @@ pub(crate) enum Side {
 
 /// Which end of the connection we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Client,
     Server,
 }
@@ -41,26 +38,30 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(crate) struct Watch {
     live: Arc<Live>,
+    /// Wakes both halves.
+    both: Waker,
     judge: Judge,
     end: End,
     grace: Duration,
     /// Until it drains the limit of its life, and why there is one; then the grace.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     limit: Why,
     /// Why it drains.
     why: Option<Why>,
     /// A client that has agreed on HTTP/1.1.
     http1: bool,
+    /// Who has said something last, and the method of what may be the last request.
+    last: Option<End>,
+    method: Method,
     /// While it drains: the response on its way, from its first octet.
     response: Option<Response>,
-    quiet: Option<Pin<Box<Sleep>>>,
+    quiet: Option<Timer>,
     http2: Http2,
     /// So much of the GOAWAY has been said.
     said: usize,
     unflushed: bool,
-    /// Its waker is in the transport, and a write of ours from the reading side would replace it.
-    writer_waits: bool,
-    last: Side,
+    /// Behind the end of the server's octets there is no place for a GOAWAY.
+    no_place: bool,
 }
 
 // === impl Watch ===
@@ -75,13 +76,15 @@ impl Watch {
     ) -> Self {
         let age = ending.max_age.map(|age| (jittered(age, chance()), Why::TooOld));
         let expiry = left.filter(|_| ending.at_expiry).map(|left| (left, Why::Expired));
-        let (timer, limit) = match (age, expiry) {
+        let mut watch = Self::new(live, judge, End::Server, ending.grace);
+        let (limit, why) = match (age, expiry) {
             (Some(age), Some(expiry)) if age.0 > expiry.0 => expiry,
             (Some(first), _) | (None, Some(first)) => first,
-            (None, None) => return Self::new(live, judge, End::Server, ending.grace),
+            (None, None) => return watch,
         };
-        let timer = Some(Box::pin(sleep(timer)));
-        Self { timer, limit, ..Self::new(live, judge, End::Server, ending.grace) }
+        watch.timer = Some(Timer::after(limit, &watch.both));
+        watch.limit = why;
+        watch
     }
 
     pub(crate) fn client(
@@ -90,12 +93,14 @@ impl Watch {
         grace: Duration,
         alpn: Option<&[u8]>,
     ) -> Self {
-        let http1 = alpn == Some(b"http/1.1");
-        Self { http1, ..Self::new(live, judge, End::Client, grace) }
+        let mut watch = Self::new(live, judge, End::Client, grace);
+        watch.http1 = alpn == Some(b"http/1.1");
+        watch
     }
 
     fn new(live: Arc<Live>, judge: Judge, end: End, grace: Duration) -> Self {
         Self {
+            both: Waker::from(Arc::clone(&live)),
             live,
             judge,
             end,
@@ -104,13 +109,14 @@ impl Watch {
             limit: Why::TooOld,
             why: None,
             http1: false,
+            last: None,
+            method: Method::Other,
             response: None,
             quiet: None,
             http2: Http2::default(),
             said: 0,
             unflushed: false,
-            writer_waits: false,
-            last: Side::Read,
+            no_place: false,
         }
     }
 
@@ -119,22 +125,37 @@ impl Watch {
         self.live.state()
     }
 
-    /// Judges it where it is marked. What is returned is not `Marked`.
+    /// Judges it where it is marked, and looks at its timers. What is returned is not `Marked`: whoever waits behind a
+    /// mark that was not attended to would not be woken by the next.
     #[cold]
     pub(crate) fn attend(&mut self, chain: Option<&[CertificateDer<'_>]>) -> State {
-        while self.live.unmark() {
-            if let Err(why) = self.judge.judge(chain) {
-                self.drain(why);
+        loop {
+            match self.live.state() {
+                State::Marked if self.live.unmark() => match self.judge.judge(chain) {
+                    Ok(()) => self.look_at_timer(),
+                    Err(why) => self.drain(why),
+                },
+                State::Marked => {}
+                State::Draining if self.is_overdue() => self.live.close(),
+                state @ (State::Well | State::Draining | State::Closed) => return state,
             }
         }
-        self.live.state()
     }
 
     /// Before anybody has it: whether it would still be let in.
     pub(crate) fn confirm(&mut self, chain: Option<&[CertificateDer<'_>]>) -> Result<(), Why> {
         // A mark from after the judgement stays.
         let _marked = self.live.unmark();
-        self.judge.judge(chain)
+        self.judge.judge(chain)?;
+        // The mark may have been the timer's.
+        self.look_at_timer();
+        Ok(())
+    }
+
+    fn look_at_timer(&mut self) {
+        if self.why.is_none() && self.timer.as_ref().is_some_and(Timer::is_over) {
+            self.drain(self.limit.clone());
+        }
     }
 
     /// Why it drains, once it does.
@@ -142,64 +163,108 @@ impl Watch {
         self.why.as_ref()
     }
 
+    pub(crate) fn end(&self) -> End {
+        self.end
+    }
+
+    /// Whether the grace is over: nothing is waited for any more.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.why.is_some() && self.timer.as_ref().is_some_and(Timer::is_over)
+    }
+
+    /// Whether it was closed behind a response and not in the middle of something.
+    pub(crate) fn has_ended_cleanly(&self) -> bool {
+        self.response == Some(Response::Ended)
+    }
+
+    /// Polls what writes to the transport. Both halves of a stream that drains may do so, by GOAWAY, and a transport
+    /// keeps the waker of one: then it is given one that wakes them both.
+    pub(crate) fn poll_out<T>(
+        &self,
+        cx: &mut Context<'_>,
+        state: State,
+        out: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if state == State::Well {
+            return out(cx);
+        }
+        self.poll_for_both(cx, Side::Write, out)
+    }
+
+    fn poll_for_both<T>(
+        &self,
+        cx: &mut Context<'_>,
+        side: Side,
+        out: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        // Before the transport is asked: it may wake at once.
+        self.live.wait(cx, side);
+        out(&mut Context::from_waker(&self.both))
+    }
+
     /// The transport has nothing to do now. Whether to wait: not if something has changed since `seen`.
     pub(crate) fn wait(&mut self, cx: &mut Context<'_>, side: Side, seen: State) -> bool {
-        self.writer_waits |= side == Side::Write;
         self.live.wait(cx, side);
-        if self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
-            self.timer = None;
-            if self.live.is_draining() {
-                self.live.close();
-            } else {
-                self.drain(self.limit.clone());
-            }
-        }
-        let quiet = self.quiet.as_mut().is_some_and(|quiet| quiet.as_mut().poll(cx).is_ready());
-        if quiet && self.live.is_draining() {
+        // Only who has read everything there is can tell that it is quiet.
+        let quiet = side == Side::Read && self.quiet.as_ref().is_some_and(Timer::is_over);
+        if quiet && seen == State::Draining {
             self.live.close();
         }
-        self.live.state() == seen
+        // A limit that is over marks; the end of the grace changes no state by itself.
+        !self.is_overdue() && self.live.state() == seen
     }
 
     #[inline]
     pub(crate) fn has_read(&mut self, bytes: &[u8]) {
         match self.end {
-            End::Client => self.server_said(bytes, Side::Read),
-            End::Server => self.client_said(bytes, Side::Read),
+            End::Client => self.server_said(bytes),
+            End::Server => self.client_said(bytes),
         }
     }
 
     #[inline]
     pub(crate) fn has_written(&mut self, bytes: &[u8]) {
-        self.writer_waits = false;
         match self.end {
-            End::Client => self.client_said(bytes, Side::Write),
-            End::Server => self.server_said(bytes, Side::Write),
+            End::Client => self.client_said(bytes),
+            End::Server => self.server_said(bytes),
         }
     }
 
+    /// The other end has said everything.
+    pub(crate) fn has_read_all(&mut self) {
+        self.no_place |= self.end == End::Client;
+    }
+
+    /// We have said everything.
+    pub(crate) fn is_shut_down(&mut self) {
+        self.no_place |= self.end == End::Server;
+    }
+
     #[inline]
-    fn client_said(&mut self, bytes: &[u8], side: Side) {
+    fn client_said(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        self.last = side;
+        if self.last != Some(End::Client) {
+            self.last = Some(End::Client);
+            self.method = Method::of(bytes);
+        }
         self.http2.client_said(bytes);
         if self.why.is_some() {
             self.quiet = None;
             // What is on its way already goes on; what was lost is over by the next request.
             if matches!(self.response, None | Some(Response::Lost)) {
-                self.response = Some(Response::to_come());
+                self.response = Some(Response::to_come(self.method));
             }
         }
     }
 
     #[inline]
-    fn server_said(&mut self, bytes: &[u8], side: Side) {
+    fn server_said(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        self.last = side;
+        self.last = Some(End::Server);
         self.http2.server_said(bytes);
         if self.why.is_some() && !self.http2.is_http2() {
             self.follow(bytes);
@@ -218,7 +283,7 @@ impl Watch {
     }
 
     fn await_quiet(&mut self) {
-        self.quiet = self.http1.then(|| Box::pin(sleep(QUIET)));
+        self.quiet = self.http1.then(|| Timer::after(QUIET, &self.both));
     }
 
     /// On a client that drains: our own GOAWAY in place of the server's next octets. Whether something was put in.
@@ -243,12 +308,13 @@ impl Watch {
     where
         W: AsyncWrite,
     {
-        if self.end != End::Server || (side == Side::Read && self.writer_waits) {
+        if self.end != End::Server {
             return Poll::Ready(Ok(()));
         }
         while self.may_say() {
             let rest = GOAWAY.get(self.said..).unwrap_or_default();
-            let written = ready!(transport.as_mut().poll_write(cx, rest))?;
+            let out = transport.as_mut();
+            let written = ready!(self.poll_for_both(cx, side, |cx| out.poll_write(cx, rest)))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -256,7 +322,7 @@ impl Watch {
             self.unflushed = true;
         }
         if self.unflushed {
-            ready!(transport.poll_flush(cx))?;
+            ready!(self.poll_for_both(cx, side, |cx| transport.poll_flush(cx)))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
@@ -264,31 +330,35 @@ impl Watch {
 
     /// How much of `bytes` a server that drains may write before it looks again.
     pub(crate) fn up_to_goaway(&self, bytes: &[u8]) -> usize {
-        let must_say = self.end == End::Server && self.said == 0 && self.http2.is_http2();
+        let must_say = self.end == End::Server && self.said == 0 && self.http2.wants_goaway();
         if must_say { self.http2.up_to_next_place(bytes) } else { bytes.len() }
     }
 
     fn may_say(&self) -> bool {
-        let begun = self.said > 0 && self.said < GOAWAY.len();
-        begun || (self.said == 0 && self.http2.is_between_frames())
+        let has_begun = self.said > 0 && self.said < GOAWAY.len();
+        let may_begin = self.said == 0 && !self.no_place;
+        has_begun || (may_begin && self.http2.wants_goaway() && self.http2.is_between_frames())
     }
 
     fn drain(&mut self, why: Why) {
         tracing::debug!(?why, grace = ?self.grace, "a connection is asked to end");
         self.judge.count(&why);
         self.why = Some(why);
-        // Whether a request is on its way, and the first octet of its response still to come.
-        let request_was_last = match self.end {
-            End::Client => self.last == Side::Write,
-            End::Server => self.last == Side::Read,
-        };
-        if request_was_last {
-            self.response = Some(Response::to_come());
+        // Whether a request is on its way, or to be expected, and the first octet of its response still to come.
+        if self.last.map_or(self.end == End::Server, |last| last == End::Client) {
+            self.response = Some(Response::to_come(self.method));
         } else if !self.http2.is_http2() {
             self.await_quiet();
         }
-        self.timer = Some(Box::pin(sleep(self.grace)));
+        self.timer = Some(Timer::after(self.grace, &self.both));
         self.live.drain();
+    }
+}
+
+/// What is known of a connection outlives it in requests and responses, and must not keep its tasks.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.live.forget_who_waits();
     }
 }
 

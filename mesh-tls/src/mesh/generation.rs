@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rustls::{ClientConfig, Error, ServerConfig};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::{
-    backend::{OwnKey, PeerVerifier, Provider, Role, TrustStore},
+    backend::{self, ClientSettings, Configs, OwnKey, PeerVerifier, Provider, Role, TrustStore},
     error::{MaterialError, MaterialErrorKind, Untrusted},
     id::SpiffeId,
     info::PeerIdentity,
@@ -26,15 +27,23 @@ pub(crate) struct Generation {
     pub(crate) trust: Arc<TrustStore>,
     /// What `trust` was made of.
     trusted: Trust,
+    /// The number of the generation with which this trust began; a new certificate of our own does not change it.
+    pub(crate) trusted_since: u64,
     leaf: CertificateDer<'static>,
     provider: Provider,
+    clients: Configs<(PeerPolicy, Arc<ClientSettings>), ClientConfig>,
+    servers: Configs<(Arc<PeerPolicy>, Alpn, bool), ServerConfig>,
 }
+
+type Alpn = Arc<[Vec<u8>]>;
 
 /// What is asked of every generation.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Demands {
     pub(super) expected: Option<SpiffeId>,
     pub(super) revocation: Revocation,
+    /// Whether a certificate must have a key usage.
+    pub(super) key_usage: bool,
 }
 
 impl Generation {
@@ -45,7 +54,7 @@ impl Generation {
         demands: &Demands,
         previous: Option<&Self>,
     ) -> Result<Self, MaterialError> {
-        let Demands { expected, revocation } = demands;
+        let Demands { expected, revocation, key_usage } = demands;
         let Material { chain, key, trust: trusted, origin: _ } = material;
         let leaf = chain
             .first()
@@ -56,7 +65,9 @@ impl Generation {
             let (expected, found) = (expected.clone(), own.id().clone());
             return Err(MaterialError::new(MaterialErrorKind::UnexpectedId { expected, found }));
         }
-        let trust = TrustStore::new(&trusted, *revocation)?;
+        let trust = TrustStore::new(&trusted, *revocation)?.requiring_key_usage(*key_usage);
+        let same_trust = previous.filter(|previous| previous.trusted == trusted);
+        let trusted_since = same_trust.map_or(number, |previous| previous.trusted_since);
         let only_the_bundle_changed = previous.is_some_and(|previous| previous.leaf == leaf);
         if !only_the_bundle_changed {
             check_own(&chain, &own, &trust, provider)?;
@@ -64,7 +75,19 @@ impl Generation {
         warn_of_expired_roots(&trusted.bundles, provider.clock.now());
         let own_key = OwnKey::new(chain, key, provider)?;
         let (trust, provider) = (Arc::new(trust), provider.clone());
-        Ok(Self { number, own, own_key, trust, trusted, leaf, provider })
+        let (clients, servers) = (Configs::default(), Configs::default());
+        Ok(Self {
+            number,
+            own,
+            own_key,
+            trust,
+            trusted,
+            trusted_since,
+            leaf,
+            provider,
+            clients,
+            servers,
+        })
     }
 
     /// The same identity, trusting only whom `trust` trusts too; `None` when that is what it does already.
@@ -78,16 +101,46 @@ impl Generation {
         if trusted == self.trusted {
             return Ok(None);
         }
-        let trust = Arc::new(TrustStore::new(&trusted, demands.revocation)?);
+        let trust = TrustStore::new(&trusted, demands.revocation)?;
+        let trust = Arc::new(trust.requiring_key_usage(demands.key_usage));
         Ok(Some(Self {
             number,
             own: self.own.clone(),
             own_key: self.own_key.clone(),
             trust,
             trusted,
+            trusted_since: number,
             leaf: self.leaf.clone(),
             provider: self.provider.clone(),
+            clients: Configs::default(),
+            servers: Configs::default(),
         }))
+    }
+
+    /// What a client of this generation shakes hands with.
+    pub(crate) fn client_config(
+        &self,
+        policy: &PeerPolicy,
+        settings: &Arc<ClientSettings>,
+    ) -> Result<Arc<ClientConfig>, Error> {
+        self.clients.get((policy.clone(), Arc::clone(settings)), |(policy, settings)| {
+            let verifier = self.verifier(policy, true);
+            backend::client(&self.provider, &self.own_key, verifier, settings)
+        })
+    }
+
+    /// What a server of this generation shakes hands with. `mandatory`: whether a client must have a certificate.
+    pub(crate) fn server_config(
+        &self,
+        policy: &Arc<PeerPolicy>,
+        alpn: &Alpn,
+        mandatory: bool,
+    ) -> Result<Arc<ServerConfig>, Error> {
+        let key = (Arc::clone(policy), Arc::clone(alpn), mandatory);
+        self.servers.get(key, |(policy, alpn, mandatory)| {
+            let verifier = self.verifier(policy, *mandatory);
+            backend::server(&self.provider, &self.own_key, verifier, alpn)
+        })
     }
 
     pub(crate) fn verifier(&self, policy: &PeerPolicy, mandatory: bool) -> PeerVerifier {

@@ -76,11 +76,12 @@ pub(crate) use stats::{Counter, Counters};
 use crate::{
     backend::{ClientSettings, LiveConfig, Provider},
     client::{HttpConnector, MtlsConnector},
-    error::{ConnectError, MaterialError, MaterialErrorKind},
+    error::{BoxError, ConnectError, MaterialError, MaterialErrorKind},
     info::PeerIdentity,
     live::Registry,
     material::{Material, Trust},
     policy::PeerPolicy,
+    renewing::Renewing,
     server::MtlsAcceptor,
     source::IdentitySource,
     stream::MeshStream,
@@ -176,7 +177,7 @@ impl MeshTls {
     /// name of the URL plays no part; `policy` decides.
     ///
     /// What reqwest keeps in its pool is out of reach here: such a connection is not judged again when trust changes on
-    /// this side. Servers drain it on theirs; else `pool_idle_timeout` is the bound.
+    /// this side. [`MeshTls::renewing`] gives up the whole pool then; use that, unless the client lives for one request.
     ///
     /// Build the client with `https_only(true)`. To an `http://` URL, also one that a server redirects to, reqwest
     /// speaks plaintext, and this configuration is never asked.
@@ -191,6 +192,23 @@ impl MeshTls {
         let settings = ClientSettings { alpn: crate::client::default_alpn(), sni: None };
         LiveConfig::build(&self.shared, policy, &settings)
             .map_err(|e| MaterialError::new(MaterialErrorKind::Provider(e.to_string())))
+    }
+
+    /// A client that is built anew when trust changes, so that no connection of the old one's pool is used again; a new
+    /// certificate of our own alone changes nothing. For clients that take a configuration once and keep connections
+    /// where nobody can judge them: reqwest. See [`renewing`](crate::renewing) for an example.
+    ///
+    /// `build` is given a fresh [`MeshTls::reqwest_config`] each time, the first time now.
+    ///
+    /// # Errors
+    ///
+    /// When `build` fails, or the cryptography provider does not do TLS 1.3.
+    pub fn renewing<T, E, F>(&self, policy: PeerPolicy, build: F) -> Result<Renewing<T>, BoxError>
+    where
+        F: Fn(rustls::ClientConfig) -> Result<T, E> + Send + Sync + 'static,
+        E: Into<BoxError>,
+    {
+        Renewing::new(self.clone(), policy, move |config| build(config).map_err(Into::into))
     }
 
     /// Counters and dates, read at once.
@@ -251,8 +269,26 @@ impl fmt::Debug for MeshTls {
 // === impl Shared ===
 
 impl Shared {
+    pub(crate) fn new(provider: Provider, demands: Demands) -> Arc<Self> {
+        Arc::new(Self {
+            provider,
+            counters: Counters::default(),
+            live: Registry::default(),
+            plaintext: Plaintext::default(),
+            demands,
+            current: ArcSwapOption::empty(),
+            published: watch::Sender::new(0),
+            last_error: Mutex::new(None),
+        })
+    }
+
     pub(crate) fn current(&self) -> Option<Arc<Generation>> {
         self.current.load_full()
+    }
+
+    /// The generation with which the trust of the current one began; 0 when there is none.
+    pub(crate) fn trusted_since(&self) -> u64 {
+        self.current.load().as_ref().map_or(0, |generation| generation.trusted_since)
     }
 
     /// Makes `material` the current generation, or says why not and changes nothing.

@@ -133,7 +133,7 @@ impl Counters {
         self.label.withdrawn();
     }
 
-    pub(super) fn snapshot(&self, current: Option<&Generation>) -> Stats {
+    pub(crate) fn snapshot(&self, current: Option<&Generation>) -> Stats {
         use Counter as C;
         let of = |counter: C| {
             self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
@@ -199,6 +199,7 @@ impl From<&Untrusted> for Counter {
                 Self::RefusedUnknownIssuer
             }
             Untrusted::WrongPurpose
+            | Untrusted::OtherNames { .. }
             | Untrusted::NotAnSvid(_)
             | Untrusted::BadIssuer(_)
             | Untrusted::Revoked

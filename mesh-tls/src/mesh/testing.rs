@@ -1,11 +1,8 @@
 //! The place where material is put to use, without a source or a driver, for tests of sources.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
-
-use super::{Counters, Demands, Generation, Shared};
+use super::{Demands, Generation, Shared};
 use crate::{
     backend::{Provider, default_provider},
     clock::SystemClock,
@@ -17,16 +14,8 @@ pub(crate) struct Published(Arc<Shared>);
 impl Published {
     pub(crate) fn new() -> Self {
         let crypto = default_provider().expect("tests have cryptography");
-        Self(Arc::new(Shared {
-            provider: Provider { crypto: Arc::new(crypto), clock: Arc::new(SystemClock::new()) },
-            counters: Counters::default(),
-            live: Default::default(),
-            plaintext: Default::default(),
-            demands: Demands::default(),
-            current: ArcSwapOption::empty(),
-            published: watch::Sender::new(0),
-            last_error: Mutex::new(None),
-        }))
+        let provider = Provider { crypto: Arc::new(crypto), clock: Arc::new(SystemClock::new()) };
+        Self(Shared::new(provider, Demands::default()))
     }
 
     /// Whether it was put to use.

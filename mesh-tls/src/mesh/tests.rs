@@ -114,6 +114,10 @@ fn what_two_trusts_have_in_common() {
     assert_ne!(roots(&new), roots(&old.narrowed_to(&new)));
 }
 
+fn settings() -> Arc<ClientSettings> {
+    Arc::new(ClientSettings { alpn: crate::client::default_alpn(), sni: None })
+}
+
 /// How many of the generations are still there.
 fn alive(generations: &[Weak<Generation>]) -> usize {
     generations.iter().filter(|generation| generation.strong_count() > 0).count()
@@ -126,15 +130,46 @@ fn resident() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
+#[tokio::test]
+async fn who_is_idle_keeps_nothing_of_what_has_been_replaced() {
+    let (ours, friend) = (ca("test.local"), ca("friend.test"));
+    let published = Published::new();
+    let mesh = MeshTls { shared: Arc::clone(published.shared()) };
+    assert!(published.publish(material(&ours, &[&ours], &friend)));
+    let policy = PeerPolicy::trust_domain(domain("test.local"));
+    let (connector, acceptor) = (mesh.connector(policy.clone()), mesh.acceptor(policy));
+    let shake_hands = async || {
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let (client, server) = tokio::join!(connector.connect(near), acceptor.accept_io(far));
+        (client.unwrap(), server.unwrap())
+    };
+    let both = shake_hands().await;
+    let (generation, trust) = {
+        let current = mesh.shared().current().unwrap();
+        (Arc::downgrade(&current), Arc::downgrade(&current.trust))
+    };
+    drop(both);
+    assert!(trust.strong_count() > 1, "the configurations of both sides hold it, for the next");
+    assert!(published.publish(material(&ours, &[&ours], &friend)));
+    assert_eq!((generation.strong_count(), trust.strong_count()), (0, 0));
+    drop(shake_hands().await);
+}
+
 #[test]
 fn ten_thousand_rotations_leave_one_generation_and_no_memory_behind() {
     let (ours, friend) = (ca("test.local"), ca("friend.test"));
     let kept = [material(&ours, &[&ours], &friend), material(&ours, &[&ours], &friend)];
     let published = Published::new();
     let mut generations = Vec::with_capacity(10_000);
+    let mesh = MeshTls { shared: Arc::clone(published.shared()) };
+    let (policy, settings) = (Arc::new(PeerPolicy::any_authenticated()), settings());
     let rotate = |round: usize, generations: &mut Vec<Weak<Generation>>| {
         assert!(published.publish(kept[round % 2].duplicate()));
         generations.push(published.current());
+        // What a handshake of each side makes, and keeps for the next.
+        let current = mesh.shared().current().unwrap();
+        assert!(current.client_config(&policy, &settings).is_ok());
+        assert!(current.server_config(&policy, &settings.alpn.clone().into(), true).is_ok());
     };
     for round in 0..2_000 {
         rotate(round, &mut generations);

@@ -11,14 +11,13 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{MtlsAcceptor, ServerMode};
 use crate::{
-    backend::{capture, classify, tls_info},
+    backend::{capture, classify, proved, tls_info},
     error::{AcceptError, AcceptErrorKind, Untrusted},
-    info::ConnInfo,
+    info::{ConnInfo, PeerIdentity},
     live::{Judge, Watch, Why},
     mesh::Counter,
     prefixed::Prefixed,
     stream::{MeshStream, Transport},
-    svid,
 };
 
 /// The content type of a TLS handshake record (RFC 8446, 5.1).
@@ -119,7 +118,7 @@ fn plain<IO>(acceptor: &MtlsAcceptor, io: Prefixed<IO>, addresses: Addresses) ->
     let shared = acceptor.mesh.shared();
     let live = shared.live.register();
     let (policy, mode) = (acceptor.policy.clone(), acceptor.mode.clone());
-    let judge = Judge::server(shared, 0, policy.load(), policy, mode);
+    let judge = Judge::server(shared, (0, policy.load()), None, policy, mode);
     let info = ConnInfo::plain(addresses, Arc::clone(&live));
     let watch = Watch::server(live, judge, acceptor.ending, None);
     MeshStream::server(Transport::Plain(io), info, watch)
@@ -137,40 +136,48 @@ where
     let generation = acceptor.current()?;
     let policy = acceptor.policy.load();
     let config = acceptor.config(&generation, &policy, mode)?;
-    let io = match handshake(config, io).await {
-        Ok(io) => io,
+    let (io, peer) = match handshake(config, io, mode).await {
+        Ok(proved) => proved,
         Err((error, mut io)) => {
             linger(&mut io).await;
             return Err(error);
         }
     };
     let state = io.get_ref().1;
-    // The verifier has judged this certificate a moment ago, in this handshake: there is no resumption.
-    let leaf = state.peer_certificates().and_then(|chain| chain.first());
-    let peer = leaf.and_then(|leaf| svid::check_peer(leaf, &policy).ok());
-
     let shared = acceptor.mesh.shared();
     let live = shared.live.register();
     let now = shared.provider.clock.now().as_secs();
     let left = peer.as_ref().map(|peer| peer.not_after().as_secs().saturating_sub(now));
     let (handle, mode) = (acceptor.policy.clone(), acceptor.mode.clone());
-    let judge = Judge::server(shared, generation.number, policy, handle, mode);
+    let judge = Judge::server(shared, (generation.number, policy), peer.clone(), handle, mode);
     let (number, of_live) = (generation.number, Arc::clone(&live));
-    let info = ConnInfo::tls_of(addresses, peer, tls_info(state), number, of_live);
+    let tls = tls_info(state).asked_for(state.server_name());
+    let info = ConnInfo::tls_of(addresses, peer, tls, number, of_live);
     let watch = Watch::server(live, judge, acceptor.ending, left.map(Duration::from_secs));
     Ok(MeshStream::server(Transport::Tls(Box::new(io.into())), info, watch))
 }
 
+/// A session, and who is at its other end, if anybody has shown a certificate.
+type Proved<IO> = (TlsStream<Prefixed<IO>>, Option<PeerIdentity>);
+
 async fn handshake<IO>(
     config: Arc<ServerConfig>,
     io: Prefixed<IO>,
-) -> Result<TlsStream<Prefixed<IO>>, (AcceptError, Prefixed<IO>)>
+    mode: ServerMode,
+) -> Result<Proved<IO>, (AcceptError, Prefixed<IO>)>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let accept = TlsAcceptor::from(config).accept(io).into_fallible();
-    let (result, refusal) = capture(accept).await;
-    result.map_err(|(error, io)| (AcceptError::from_failure(classify(error, refusal)), io))
+    let (result, verdict) = capture(accept).await;
+    match result {
+        Ok(io) if verdict.is_none() && mode == ServerMode::Permissive => Ok((io, None)),
+        Ok(io) => match proved(verdict) {
+            Ok(peer) => Ok((io, Some(peer))),
+            Err(refused) => Err((AcceptError::from_failure(refused), io.into_inner().0)),
+        },
+        Err((error, io)) => Err((AcceptError::from_failure(classify(error, verdict)), io)),
+    }
 }
 
 /// Lets a refused client read its alert: closing a socket with unread bytes resets the connection, and a reset

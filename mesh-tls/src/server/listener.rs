@@ -9,7 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -30,7 +30,8 @@ const OUT_OF_RESOURCES: Duration = Duration::from_secs(1);
 ///
 /// With feature `axum` it is an `axum::serve::Listener`.
 pub struct MtlsListener {
-    tcp: TcpListener,
+    /// `None`: nothing more is accepted.
+    tcp: Option<TcpListener>,
     acceptor: MtlsAcceptor,
     handshakes: JoinSet<Result<MeshStream<TcpStream>, AcceptError>>,
     /// In the order of their beginning; those that have ended are taken out when they come to the front.
@@ -48,6 +49,7 @@ pub struct MtlsIncoming {
 
 impl MtlsListener {
     pub(super) fn new(acceptor: MtlsAcceptor, tcp: TcpListener) -> Self {
+        let tcp = Some(tcp);
         Self { tcp, acceptor, handshakes: JoinSet::new(), oldest: VecDeque::new(), resting: None }
     }
 
@@ -55,9 +57,10 @@ impl MtlsListener {
     ///
     /// # Errors
     ///
-    /// When the system does not know it.
+    /// When the system does not know it, or nothing more is accepted ([`finish`](Self::finish)).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+        let closed = || io::Error::from(io::ErrorKind::NotConnected);
+        self.tcp.as_ref().ok_or_else(closed)?.local_addr()
     }
 
     /// The next connection that was let in. Those that are refused are counted, and not seen here.
@@ -69,25 +72,60 @@ impl MtlsListener {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
+    /// Accepts nothing more, and gives what was in the middle of its handshake: for a server that ends gently. `None`:
+    /// there is nothing left. A silent client can be one of them until its time is over, so it is best waited for with a
+    /// limit.
+    ///
+    /// # Cancel safety
+    ///
+    /// The listening socket is closed by the first poll. Handshakes go on in their tasks; nothing is lost.
+    ///
+    /// ```no_run
+    /// # async fn serve(mut listener: mesh_tls::MtlsListener, end: impl Future<Output = ()>) {
+    /// # fn handle(_: mesh_tls::MeshStream<tokio::net::TcpStream>) {}
+    /// let mut end = std::pin::pin!(end);
+    /// loop {
+    ///     tokio::select! {
+    ///         stream = listener.accept() => handle(stream),
+    ///         () = end.as_mut() => break,
+    ///     }
+    /// }
+    /// while let Some(stream) = listener.finish().await {
+    ///     handle(stream);
+    /// }
+    /// # }
+    /// ```
+    pub async fn finish(&mut self) -> Option<MeshStream<TcpStream>> {
+        self.tcp = None;
+        poll_fn(|cx| self.poll_handshakes(cx)).await
+    }
+
+    /// The next one that was let in; `None` if no handshake is under way.
+    fn poll_handshakes(&mut self, cx: &mut Context<'_>) -> Poll<Option<MeshStream<TcpStream>>> {
+        loop {
+            match ready!(self.handshakes.poll_join_next(cx)) {
+                Some(Ok(Ok(stream))) => return Poll::Ready(Some(stream)),
+                // Refused, and counted where it happened.
+                Some(Ok(Err(_))) => {}
+                // Aborted for a newer one, and counted there.
+                Some(Err(failed)) if failed.is_cancelled() => {}
+                Some(Err(failed)) => tracing::error!(%failed, "a handshake task failed"),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<MeshStream<TcpStream>> {
         loop {
             // Finished ones first: they are what the caller waits for, and they make room.
-            match self.handshakes.poll_join_next(cx) {
-                Poll::Ready(Some(Ok(Ok(stream)))) => return Poll::Ready(stream),
-                // Refused, and counted where it happened.
-                Poll::Ready(Some(Ok(Err(_)))) => continue,
-                // Aborted for a newer one, and counted there.
-                Poll::Ready(Some(Err(failed))) if failed.is_cancelled() => continue,
-                Poll::Ready(Some(Err(failed))) => {
-                    tracing::error!(%failed, "a handshake task failed");
-                    continue;
-                }
-                Poll::Ready(None) | Poll::Pending => {}
+            if let Poll::Ready(Some(stream)) = self.poll_handshakes(cx) {
+                return Poll::Ready(stream);
             }
             if self.is_resting(cx) {
                 return Poll::Pending;
             }
-            match self.tcp.poll_accept(cx) {
+            let Some(tcp) = &self.tcp else { return Poll::Pending };
+            match tcp.poll_accept(cx) {
                 Poll::Ready(Ok((tcp, _))) => self.start(tcp),
                 Poll::Ready(Err(error)) => self.rest_after(&error),
                 Poll::Pending => return Poll::Pending,

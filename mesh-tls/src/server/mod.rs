@@ -42,7 +42,6 @@ mod listener;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -53,7 +52,6 @@ pub use handles::{ModeHandle, PolicyHandle};
 pub use listener::{MtlsIncoming, MtlsListener};
 
 use crate::{
-    backend,
     error::{AcceptError, AcceptErrorKind},
     live::Ending,
     mesh::{Generation, MeshTls},
@@ -104,15 +102,6 @@ pub struct MtlsAcceptor {
     detect_timeout: Duration,
     max_handshakes: usize,
     ending: Ending,
-    /// The configurations of the last generation seen.
-    cached: Arc<ArcSwapOption<Cached>>,
-}
-
-struct Cached {
-    generation: u64,
-    policy: Arc<PeerPolicy>,
-    strict: Arc<ServerConfig>,
-    permissive: Arc<ServerConfig>,
 }
 
 // === impl MtlsAcceptor ===
@@ -131,7 +120,6 @@ impl MtlsAcceptor {
             detect_timeout: TIMEOUT,
             max_handshakes: MAX_HANDSHAKES,
             ending: Ending::default(),
-            cached: Arc::default(),
         }
     }
 
@@ -171,11 +159,7 @@ impl MtlsAcceptor {
         I: IntoIterator,
         I::Item: Into<Vec<u8>>,
     {
-        Self {
-            alpn: protocols.into_iter().map(Into::into).collect(),
-            cached: Arc::default(),
-            ..self
-        }
+        Self { alpn: protocols.into_iter().map(Into::into).collect(), ..self }
     }
 
     /// How long a connection may go on after it was asked to end. Default: 10 s. See [`stream`](crate::stream).
@@ -261,40 +245,11 @@ impl MtlsAcceptor {
         policy: &Arc<PeerPolicy>,
         mode: ServerMode,
     ) -> Result<Arc<ServerConfig>, AcceptError> {
-        let cached = self.cached.load();
-        let is_right = |cached: &Cached| {
-            cached.generation == generation.number && Arc::ptr_eq(&cached.policy, policy)
+        let mandatory = match mode {
+            ServerMode::Strict | ServerMode::Disabled => true,
+            ServerMode::Permissive => false,
         };
-        let cached = match &*cached {
-            Some(cached) if is_right(cached) => Arc::clone(cached),
-            Some(_) | None => {
-                let fresh = Arc::new(self.configs(generation, policy)?);
-                // A race of two handshakes makes it twice; both are right.
-                self.cached.store(Some(Arc::clone(&fresh)));
-                fresh
-            }
-        };
-        Ok(Arc::clone(match mode {
-            ServerMode::Strict | ServerMode::Disabled => &cached.strict,
-            ServerMode::Permissive => &cached.permissive,
-        }))
-    }
-
-    fn configs(
-        &self,
-        generation: &Generation,
-        policy: &Arc<PeerPolicy>,
-    ) -> Result<Cached, AcceptError> {
-        let config = |mandatory| {
-            let verifier = generation.verifier(policy, mandatory);
-            let provider = &self.mesh.shared().provider;
-            backend::server(provider, &generation.own_key, verifier, &self.alpn)
-                .map(Arc::new)
-                .map_err(AcceptError::io)
-        };
-        let (strict, permissive) = (config(true)?, config(false)?);
-        let (generation, policy) = (generation.number, Arc::clone(policy));
-        Ok(Cached { generation, policy, strict, permissive })
+        generation.server_config(policy, &self.alpn, mandatory).map_err(AcceptError::io)
     }
 
     fn current(&self) -> Result<Arc<Generation>, AcceptError> {

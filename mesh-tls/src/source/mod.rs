@@ -9,6 +9,10 @@ mod fixed;
 use std::future::Future;
 
 pub use file::FileSource;
+#[cfg(all(unix, feature = "origination"))]
+pub(crate) use file::warn_of_an_open_key;
+#[cfg(feature = "origination")]
+pub(crate) use file::{Bytes, Watched, text};
 pub use fixed::{MaterialHandle, StaticSource};
 
 use crate::{error::MaterialError, material::Material};

@@ -3,13 +3,17 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use http::Response;
+use http::{HeaderValue, Response, header};
 use pin_project_lite::pin_project;
 
-use crate::error::{MeshError, into_response};
+use super::AuthorizeBody;
+use crate::error::{MeshError, Reason, into_response};
+
+/// What Envoy says, and nothing of why.
+const DENIED: &str = "RBAC: access denied";
 
 pin_project! {
     /// The inner service's response, or the refusal.
@@ -46,17 +50,30 @@ impl<F> ResponseFuture<F> {
 impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Default,
 {
-    type Output = Result<Response<B>, E>;
+    type Output = Result<Response<AuthorizeBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Calling { future } => future.poll(cx),
+            StateProj::Calling { future } => {
+                let response = ready!(future.poll(cx))?;
+                Poll::Ready(Ok(response.map(AuthorizeBody::inner)))
+            }
             StateProj::Refused { grpc, error } => {
                 let error = error.take().expect("polled after it was ready");
-                Poll::Ready(Ok(into_response(*grpc, &error)))
+                Poll::Ready(Ok(refusal(*grpc, &error)))
             }
         }
     }
+}
+
+/// A caller of gRPC gets the head alone.
+fn refusal<B>(grpc: bool, error: &MeshError) -> Response<AuthorizeBody<B>> {
+    let mut response = into_response(grpc, error);
+    if !grpc && error.reason() == Reason::Denied {
+        *response.body_mut() = AuthorizeBody::words(DENIED);
+        let plain = HeaderValue::from_static("text/plain");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    }
+    response
 }

@@ -1,6 +1,6 @@
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
@@ -40,6 +40,7 @@ pub(super) struct Shared {
     pub(super) name: Arc<str>,
     pub(super) current: ArcSwap<Snapshot>,
     is_watching: AtomicBool,
+    refused: AtomicU64,
 }
 
 /// The policies that a request sees, and their counters.
@@ -65,6 +66,11 @@ impl Handle {
         self.0.is_watching.store(mode == Mode::Watch, Relaxed);
     }
 
+    /// How many requests were refused since the layer was made. The metrics say by which policies.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Relaxed)
+    }
+
     /// Whether the policies are enforced.
     pub fn mode(&self) -> Mode {
         self.0.mode()
@@ -76,8 +82,13 @@ impl Shared {
         Self {
             current: ArcSwap::from_pointee(Snapshot::new(&name, authorizer)),
             is_watching: AtomicBool::new(mode == Mode::Watch),
+            refused: AtomicU64::new(0),
             name,
         }
+    }
+
+    pub(super) fn on_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
     }
 
     pub(super) fn mode(&self) -> Mode {

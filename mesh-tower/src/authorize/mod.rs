@@ -18,13 +18,13 @@
 //! | decision | HTTP | gRPC (by the request's `content-type`) | `x-mesh-flag` |
 //! | --- | --- | --- | --- |
 //! | allowed | the inner service's answer | | |
-//! | refused | 403 | `PERMISSION_DENIED` 7, trailers only | `RBAC` |
+//! | refused | 403, `RBAC: access denied` (Envoy's words) | `PERMISSION_DENIED` 7, trailers only | `RBAC` |
 //! | a path that has no one form; hosts that contradict one another, in the target, `:authority` and `Host` | 400 | `INTERNAL` 13 | `DPE` |
 //!
 //! Without any policy everything passes, and paths stay as they are.
 //!
 //! A refusal is a response, so the error type stays that of the inner service. It says nothing of the policy: that is for the
-//! log (DEBUG) and the metrics.
+//! log (DEBUG), the metrics and [`Handle::refused`].
 //!
 //! | metric | labels | counts |
 //! | --- | --- | --- |
@@ -44,8 +44,8 @@
 //!
 //! # Example
 //!
-//! With mesh-tls, `mesh_tls::peer` and `mesh_tls::conn_info` read all of it from the extensions; `examples/authorization.rs` does
-//! so, with an Istio document.
+//! With mesh-tls, `mesh_tls::peer` and `mesh_tls::conn_info` read all of it from the extensions, the server name of the handshake
+//! too; `examples/authorization.rs` does so, with an Istio document.
 //!
 //! ```
 //! use http::{Extensions, Request, Response};
@@ -84,6 +84,7 @@
 //! # Ok(()) }
 //! ```
 
+mod body;
 pub mod future;
 mod handle;
 mod head;
@@ -95,6 +96,7 @@ use http::HeaderName;
 pub use mesh_core::authorize as policy;
 
 pub use self::{
+    body::AuthorizeBody,
     handle::{Handle, Mode},
     layer::{AuthorizeLayer, Caller},
     service::Authorize,

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{
-    Caller, FORWARDED_CLIENT_CERT, Mode,
+    AuthorizeBody, Caller, FORWARDED_CLIENT_CERT, Mode,
     future::ResponseFuture,
     handle::Shared,
     head::{RequestHead, normalize},
@@ -60,9 +60,8 @@ impl<S, C, B, RB> Service<Request<B>> for Authorize<S, C>
 where
     S: Service<Request<B>, Response = Response<RB>>,
     C: Caller,
-    RB: Default,
 {
-    type Response = Response<RB>;
+    type Response = Response<AuthorizeBody<RB>>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
@@ -74,6 +73,7 @@ where
         match self.judge(&mut request) {
             Ok(()) => ResponseFuture::calling(self.inner.call(request)),
             Err(reason) => {
+                self.shared.on_refused();
                 ResponseFuture::refused(is_grpc(request.headers()), MeshError::new(reason))
             }
         }

@@ -69,7 +69,8 @@ impl Knowledge {
 /// assert_eq!(
 ///     documents.authorization(&workload).unwrap_err().to_string(),
 ///     "users.yaml:6:43: error: AuthorizationPolicy users: spec.rules[0].from[0].source.requestPrincipals: \
-///      is not supported: no token is verified here",
+///      is not supported: no token is verified here; verify tokens in the application, or ask for who the peer is \
+///      (principals)",
 /// );
 /// assert!(documents.authorization(&workload.with_tokens()).is_ok());
 /// # Ok::<_, istio::Errors>(())
@@ -132,12 +133,12 @@ impl Workload {
     fn lacks(&self, knowledge: Knowledge) -> Option<&'static str> {
         match knowledge {
             Knowledge::Tokens => {
-                (!self.tokens).then_some("is not supported: no token is verified here")
+                (!self.tokens).then_some(NO_TOKEN)
             }
             Knowledge::RemoteIp => (!self.remote_ip)
-                .then_some("is not supported: who the first sender was is not known here"),
+                .then_some("is not supported: who the first sender was is not known here; ipBlocks and source.ip are the connection's"),
             Knowledge::Sni => (!self.sni)
-                .then_some("is not supported: the server name of the handshake is not known here"),
+                .then_some("is not supported: the server name of the handshake is not known here; hosts are"),
         }
     }
 }
@@ -235,7 +236,7 @@ impl AuthorizationPolicy {
             return Self { policy: new(Action::Allow), origin, needs: Vec::new() };
         };
         let action = spec.take("action").and_then(|action| read_action(&action, report));
-        spec.refuse("provider", "is not supported: nobody is here to ask it", report);
+        spec.refuse("provider", "is not supported: nobody is here to ask it; remove it", report);
         for target in ["targetRef", "targetRefs"] {
             spec.refuse(target, "is not supported: say whom it is for by its selector", report);
         }
@@ -274,7 +275,7 @@ fn read_action(field: &Field<'_>, report: &mut Report<'_>) -> Option<Action> {
         "DENY" => Some(Action::Deny),
         "AUDIT" => Some(Action::Audit),
         "CUSTOM" => {
-            field.unsupported("is not supported: nobody is here to ask its provider", report);
+            field.unsupported(CUSTOM, report);
             None
         }
         _ => {
@@ -469,6 +470,12 @@ fn surprise(attribute: &Attribute, value: &str) -> Option<&'static str> {
     }
     (!is_glob && !is_template && has_inner_star(value)).then_some(STAR)
 }
+
+const NO_TOKEN: &str = "is not supported: no token is verified here; verify tokens in the application, or ask for who \
+    the peer is (principals)";
+
+const CUSTOM: &str = "is not supported: nobody is here to ask its provider; ask in the application, or say it by ALLOW and \
+    DENY";
 
 const STAR: &str = "is not allowed: * stands at the beginning or at the end, once";
 

@@ -1,7 +1,7 @@
 //! `tls` of a DestinationRule: how a client connects.
 
 use super::{
-    Documents, Errors, Unsupported,
+    Destination, Documents, Errors, Unsupported,
     cursor::{Field, Fields, Report},
     problem::{Cause, Origin, Problem},
     yaml::Place,
@@ -9,7 +9,9 @@ use super::{
 
 /// How connections to a host are secured (`trafficPolicy.tls`): for whoever makes them. An upstream of this crate has its
 /// connections from a transport that its caller brings, so it cannot do this by itself: see
-/// [`Documents::with_client_tls`].
+/// [`Documents::with_client_tls`]. With mesh-tls as the transport it is an `origination::Config` for `SIMPLE` and `MUTUAL`, and
+/// a `PeerPolicy` for `ISTIO_MUTUAL`; the example `origination` is one page of it, and the proxy does all of it
+/// (`examples/proxy/config/client_tls.rs`).
 ///
 /// | mode | connections | server's names, one of which its certificate must have | server name in the handshake | own certificate |
 /// | --- | --- | --- | --- | --- |
@@ -19,7 +21,7 @@ use super::{
 /// | `ISTIO_MUTUAL` | TLS of the mesh | `subjectAltNames`, else the SPIFFE IDs of the host's service accounts | `sni`, else [`mesh_server_name`](Self::mesh_server_name) | the mesh's |
 ///
 /// `caCertificates` are the roots of the server's certificate; without, those of the system; of `ISTIO_MUTUAL` always the
-/// mesh's. Names are compared exactly.
+/// mesh's. Names are compared exactly, but that a certificate for `*.bank.example` is for `api.bank.example` too.
 ///
 /// Differences from Istio: with `sni` and no `subjectAltNames` Istio compares no name at all, so that any certificate of the
 /// roots will do; here it is the `sni`. `insecureSkipVerify: true`, `credentialName` and `caCrl` are refused: the first proves
@@ -127,6 +129,36 @@ impl ClientTls {
         format!("outbound_.{port}_.{}_.{host}", subset.unwrap_or_default())
     }
 
+    /// What is wrong with a field of the block, as it turned out for whoever makes the connections: in the words of all other
+    /// problems, with the place.
+    ///
+    /// ```
+    /// use mesh_tower::istio::{self, Unsupported};
+    ///
+    /// let text = "\
+    /// apiVersion: networking.istio.io/v1
+    /// kind: DestinationRule
+    /// metadata: {name: bank}
+    /// spec:
+    ///   host: bank.example
+    ///   trafficPolicy:
+    ///     tls: {mode: SIMPLE, caCertificates: /nowhere.pem}
+    /// ";
+    /// let documents = istio::read(text, "bank.yaml", Unsupported::Error)?.with_client_tls();
+    /// let tls = documents.client_tls("bank.example", None)?.expect("the rule has a block");
+    /// assert_eq!(
+    ///     tls.problem("caCertificates", "/nowhere.pem cannot be read").to_string(),
+    ///     "bank.yaml:7:10: error: DestinationRule bank: spec.trafficPolicy.tls.caCertificates: \
+    ///      /nowhere.pem cannot be read",
+    /// );
+    /// # Ok::<_, istio::Errors>(())
+    /// ```
+    #[must_use]
+    pub fn problem(&self, field: &str, why: impl Into<String>) -> Problem {
+        let path = format!("{}.{field}", self.path);
+        Problem::new(self.origin.clone(), self.place, path, Cause::Invalid, why)
+    }
+
     pub(super) fn read(field: &Field<'_>, report: &mut Report<'_>) -> Option<Self> {
         let mut fields = field.fields(report)?;
         let mode = fields.take("mode");
@@ -170,11 +202,7 @@ impl ClientTls {
         fields.finish(report);
         tls.refuse_others(field, report);
         if tls.is_optional {
-            report.unsupported(
-                tls.place,
-                &tls.path,
-                "is for whoever makes connections, by client_tls",
-            );
+            report.unsupported(tls.place, &tls.path, IS_FOR);
         }
         Some(tls)
     }
@@ -201,10 +229,17 @@ impl ClientTls {
         }
     }
 
-    fn problem(&self) -> Problem {
+    fn unsupported(&self) -> Problem {
         let why = "is not carried out by an upstream: make its connections by client_tls, and say so by with_client_tls";
         Problem::new(self.origin.clone(), self.place, &*self.path, Cause::Unsupported, why)
     }
+}
+
+const IS_FOR: &str = "is for whoever makes connections, by client_tls";
+
+/// Whether a warning says no more than that a block is for whoever makes connections.
+pub(super) fn is_of_client_tls(warning: &Problem) -> bool {
+    warning.message() == IS_FOR
 }
 
 fn read_mode(field: &Field<'_>, report: &mut Report<'_>) -> Option<TlsMode> {
@@ -245,10 +280,11 @@ fn read_names(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Vec<String> {
 impl Documents {
     /// Says that whoever makes connections does so by [`client_tls`](Self::client_tls). Without it, an upstream whose rule has
     /// a `tls` block is an error: it would be connected to in another way than the block says. (With
-    /// [`Unsupported::Warn`] it is a warning when the text is read.)
+    /// [`Unsupported::Warn`] it is a warning when the text is read, which is taken back here.)
     #[must_use]
     pub fn with_client_tls(mut self) -> Self {
         self.carries_tls = true;
+        self.warnings.retain(|warning| !is_of_client_tls(warning));
         self
     }
 
@@ -270,6 +306,17 @@ impl Documents {
         Ok(self.blocks_of(host, subset)?.and_then(|blocks| blocks.tls().cloned()))
     }
 
+    /// How to connect to the upstream of a [`destination`](Self::destination): to its host, subset and port.
+    ///
+    /// # Errors
+    ///
+    /// A subset that no rule defines.
+    pub fn client_tls_of(&self, to: &Destination) -> Result<Option<ClientTls>, Errors> {
+        let view = self.view_of(to.full_host(), to.port());
+        let blocks = view.blocks_of(to.host(), to.subset())?;
+        Ok(blocks.and_then(|blocks| blocks.tls().cloned()))
+    }
+
     /// Blocks that nobody carries out.
     pub(super) fn refuse_tls<'a>(
         &self,
@@ -277,7 +324,7 @@ impl Documents {
     ) -> Result<(), Errors> {
         let mut problems: Vec<Problem> = Vec::new();
         for tls in blocks.flatten().filter(|tls| !self.carries_tls && !tls.is_optional) {
-            let problem = tls.problem();
+            let problem = tls.unsupported();
             if !problems.contains(&problem) {
                 problems.push(problem);
             }

@@ -166,6 +166,11 @@ impl<'n> Fields<'n> {
         Some(field)
     }
 
+    /// Whether there is a field of this name, without asking for it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.left.iter().any(|(key, node)| key.name == name && node.value != Value::Null)
+    }
+
     /// Whether anything was not asked for.
     pub(super) fn is_empty(&self) -> bool {
         self.left.is_empty()

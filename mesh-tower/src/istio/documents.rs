@@ -5,6 +5,7 @@ use mesh_core::{InvalidConfig, Labels};
 use super::{
     AuthorizationPolicy, Destination, DestinationRule, EffectivePolicy, Errors, HttpRoute,
     MeshConfig, PeerAuthentication, Retries, VirtualService, WHOLE,
+    client_tls::is_of_client_tls,
     host::is_asked,
     problem::{Cause, Origin, Problem},
     traffic_policy::{Blocks, TrafficPolicy},
@@ -57,12 +58,14 @@ impl Documents {
         self
     }
 
-    /// These documents and then those of another text, as if they had been read from one. Root namespace and mesh are
-    /// those of `self`.
+    /// These documents and then those of another text, as if they had been read from one. Root namespace and mesh, and who
+    /// makes connections, are those of `self`.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.destination_rules.extend(other.destination_rules);
-        self.warnings.extend(other.warnings);
+        let carries_tls = self.carries_tls;
+        let others = other.warnings.into_iter();
+        self.warnings.extend(others.filter(|one| !carries_tls || !is_of_client_tls(one)));
         self.peer_authentications.extend(other.peer_authentications);
         self.http_routes.extend(other.http_routes);
         self.authorization_policies.extend(other.authorization_policies);
@@ -197,21 +200,7 @@ impl Documents {
         host: &str,
         subset: Option<&str>,
     ) -> Result<Option<Blocks>, Errors> {
-        let view = self.view(host)?;
-        let policy = match subset {
-            None => None,
-            Some(name) => {
-                let mut subsets = view.rules.iter().flat_map(|rule| &rule.subsets);
-                let Some(subset) = subsets.find(|subset| subset.name == name) else {
-                    let name = shorten(name, 60);
-                    let message =
-                        format!("\"{name}\" is no subset of a DestinationRule for {host}");
-                    return Err(unresolved(Origin::default(), "", message).into());
-                };
-                subset.policy.as_ref()
-            }
-        };
-        Ok(view.blocks(policy))
+        self.view(host)?.blocks_of(host, subset)
     }
 
     fn view(&self, asked: &str) -> Result<View<'_>, Errors> {
@@ -379,6 +368,28 @@ impl Default for Documents {
 // === impl View ===
 
 impl View<'_> {
+    /// The blocks in force for `host`, which this is about, or one of its subsets.
+    pub(super) fn blocks_of(
+        &self,
+        host: &str,
+        subset: Option<&str>,
+    ) -> Result<Option<Blocks>, Errors> {
+        let policy = match subset {
+            None => None,
+            Some(name) => {
+                let mut subsets = self.rules.iter().flat_map(|rule| &rule.subsets);
+                let Some(subset) = subsets.find(|subset| subset.name == name) else {
+                    let name = shorten(name, 60);
+                    let message =
+                        format!("\"{name}\" is no subset of a DestinationRule for {host}");
+                    return Err(unresolved(Origin::default(), "", message).into());
+                };
+                subset.policy.as_ref()
+            }
+        };
+        Ok(self.blocks(policy))
+    }
+
     /// The blocks in force for a subset's policy, or for the host as a whole.
     pub(super) fn blocks(&self, subset: Option<&TrafficPolicy>) -> Option<Blocks> {
         TrafficPolicy::merge(self.mesh.policy.as_ref(), self.policy, subset, self.port)

@@ -132,6 +132,10 @@ fn read_parent(item: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Op
             Some(Parent::Service(service(&name, own.as_deref(), namespace), port))
         }
         ("gateway.networking.k8s.io", "Gateway") => {
+            if port.is_some() {
+                let why = "has a port, which is not supported: a client knows no listeners";
+                report.unsupported(item.place(), &item.path, why);
+            }
             Some(Parent::Gateway(name, own.unwrap_or_else(|| namespace.to_owned())))
         }
         (_, _) => {
@@ -195,14 +199,22 @@ fn read_rule(item: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Opti
     };
     let known = matches.as_deref().unwrap_or_default();
     let mut filters = Filters::default();
-    for filter in fields.take("filters").and_then(|field| field.list(report)).iter().flatten() {
+    let listed = fields.take("filters");
+    for filter in listed.as_ref().and_then(|field| field.list(report)).iter().flatten() {
         filters.read(filter, Some((known, namespace)), report);
     }
-    let timeouts = fields.take("timeouts").map(|field| read_timeouts(&field, report));
-    let (timeout, per_try) = timeouts.unwrap_or_default();
-    let retries = fields.take("retry").map(|field| Retries::read_gateway(&field, report));
-    let backends = fields.take("backendRefs");
+    if let Some(listed) = &listed {
+        filters.check_redirect(listed, report);
+    }
+    let (timeouts, retry) = (fields.take("timeouts"), fields.take("retry"));
     let redirected = filters.redirect.is_some();
+    for idle in [&timeouts, &retry].into_iter().flatten().filter(|_| redirected) {
+        report.advise(idle.place(), &idle.path, "has no effect beside a RequestRedirect");
+    }
+    let timeouts = timeouts.map(|field| read_timeouts(&field, report));
+    let (timeout, per_try) = timeouts.unwrap_or_default();
+    let retries = retry.map(|field| Retries::read_gateway(&field, report));
+    let backends = fields.take("backendRefs");
     if let Some(backends) = backends.as_ref().filter(|_| redirected) {
         let why = "has no effect beside a RequestRedirect";
         report.invalid(backends.place(), &backends.path, why);
@@ -223,7 +235,7 @@ fn read_rule(item: &Field<'_>, namespace: &str, report: &mut Report<'_>) -> Opti
         action,
         retries,
     };
-    let Filters { request, response, rewrite, authority, redirect, mirrors } = filters;
+    let Filters { request, response, rewrite, authority, redirect, mirrors, .. } = filters;
     let made = if let Some(redirect) = redirect {
         rule(Action::Redirect(redirect))
     } else {

@@ -22,6 +22,8 @@ pub(super) struct Filters {
     pub(super) authority: Option<String>,
     pub(super) redirect: Option<Redirect>,
     pub(super) mirrors: Vec<Mirror<Destination>>,
+    /// The kinds that were there.
+    kinds: Vec<String>,
 }
 
 impl Filters {
@@ -34,7 +36,12 @@ impl Filters {
     ) -> Option<()> {
         let mut fields = item.fields(report)?;
         let kind = fields.require("type", report)?;
-        match (kind.text(report)?, rule) {
+        let name = kind.text(report)?;
+        if name != "RequestMirror" && self.has(name) {
+            kind.invalid("stands there twice, and only RequestMirror may", report);
+        }
+        self.kinds.push(name.to_owned());
+        match (name, rule) {
             ("RequestHeaderModifier", _) => {
                 let changes =
                     read_changes(&fields.require("requestHeaderModifier", report)?, report)?;
@@ -64,6 +71,26 @@ impl Filters {
         }
         fields.finish(report);
         Some(())
+    }
+
+    /// What the others cannot do where no request goes on. `at` is the list of filters.
+    pub(super) fn check_redirect(&self, at: &Field<'_>, report: &mut Report<'_>) {
+        if !self.has("RequestRedirect") {
+            return;
+        }
+        if self.has("URLRewrite") {
+            at.report(report, "RequestRedirect and URLRewrite cannot stand in one rule");
+        }
+        for other in ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror"] {
+            if self.has(other) {
+                let why = format!("has {other}, which is not carried out beside RequestRedirect");
+                report.unsupported(at.place(), &at.path, why);
+            }
+        }
+    }
+
+    fn has(&self, kind: &str) -> bool {
+        self.kinds.iter().any(|known| known == kind)
     }
 }
 

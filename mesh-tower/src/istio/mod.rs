@@ -82,8 +82,9 @@
 //! * A share is cut to whole millionths of the number as it is written; Istio multiplies in binary floating point, and makes
 //!   123,455 millionths of 12.3456 %.
 //!
-//! * Of an `AuthorizationPolicy` nothing is ever left out, with [`Unsupported::Warn`] neither: a rule that is not carried out
-//!   lets through what it should refuse. `CUSTOM`, `targetRefs`, unknown keys, empty lists, a `*` in the middle and
+//! * Of an `AuthorizationPolicy` or a `PeerAuthentication` nothing is ever left out, with [`Unsupported::Warn`] neither: a rule
+//!   that is not carried out lets through what it should refuse. A `RequestAuthentication` is refused whole: nobody verifies
+//!   tokens here. `CUSTOM`, `targetRefs`, unknown keys, empty lists, a `*` in the middle and
 //!   `spiffe://` in a principal are errors when it is read; what is asked of tokens, SNI and the first sender is one for a
 //!   [`Workload`] that does not know it. Istio skips rules that it does not understand.
 //! * What an `AuthorizationPolicy` says of a request that can be read in two ways, refuses it:
@@ -255,7 +256,11 @@ impl Reader<'_> {
         let (Some(group), Some(name)) = (version.text(&mut report), kind.text(&mut report)) else {
             return;
         };
-        if name == "AuthorizationPolicy" {
+        // What a policy cannot refuse must not be left out in silence.
+        let of_security = ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"];
+        let of_traffic = ["DestinationRule", "VirtualService", "HTTPRoute", "List"];
+        let is_of_group = group.starts_with("security.istio.io/") && !of_traffic.contains(&name);
+        if of_security.contains(&name) || is_of_group {
             report.be_strict();
         }
         let known = match name {
@@ -273,6 +278,7 @@ impl Reader<'_> {
             }
             // What `kubectl get -o yaml` prints of several.
             "List" if !is_item => ["v1"].as_slice(),
+            "RequestAuthentication" => return kind.unsupported(TOKENS, &mut report),
             _ => return kind.unsupported(KINDS, &mut report),
         };
         if !known.contains(&group) {
@@ -293,6 +299,8 @@ impl Reader<'_> {
         }
     }
 }
+
+const TOKENS: &str = "is not supported: no token is verified here; verify tokens in the application, and remove this document";
 
 const KINDS: &str = "is not supported, expected DestinationRule, VirtualService, PeerAuthentication, \
     AuthorizationPolicy or HTTPRoute";

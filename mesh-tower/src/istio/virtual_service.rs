@@ -183,6 +183,9 @@ fn read_rule(
         let why = "is not supported; the rule is left out";
         fields.refuse("delegate", why, report).is_some()
     };
+    if let Some(answer) = ["redirect", "directResponse"].into_iter().find(|name| fields.has(name)) {
+        pass_over(&mut fields, answer, report);
+    }
     let matches = fields.route("match", LEFT_OUT, report);
     let is_matched = matches.is_some();
     let matches =
@@ -255,6 +258,21 @@ fn read_rule(
         .with_timeout(timeout);
     let forward = mirrors.into_iter().fold(forward, Forward::with_mirror);
     Some((rule(forward.into(), retries), whole))
+}
+
+/// What is for requests that go on, in a rule that answers them itself.
+fn pass_over(fields: &mut Fields<'_>, answer: &str, report: &mut Report<'_>) {
+    let why = format!("has no effect beside {answer}");
+    for name in ["timeout", "retries", "mirror", "mirrors", "mirrorPercentage"] {
+        if let Some(field) = fields.take(name) {
+            report.advise(field.place(), &field.path, &why);
+        }
+    }
+    if let Some(rewrite) = fields.take("rewrite") {
+        // Istio refuses it as well.
+        rewrite.report(report, &format!("cannot stand beside {answer}"));
+    }
+    fields.refuse("headers", &format!("is not carried out beside {answer}"), report);
 }
 
 /// One entry of `route`.

@@ -167,6 +167,65 @@ fn what_is_not_known_of_requests_is_refused_for_the_workload_that_asks_for_it() 
 }
 
 #[test]
+fn what_is_about_tokens_or_another_judge_says_what_to_do_instead() {
+    let tokens = "is not supported: no token is verified here; verify tokens in the application, ";
+    let refused_when = |errors: istio::Errors| {
+        let text = errors.to_string();
+        assert!(text.starts_with("it.yaml:"), "{text}");
+        text
+    };
+    let request = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+                   metadata: {name: jwt}\nspec: {jwtRules: [{issuer: a}]}\n";
+    // A document before it, so that places are of the right one.
+    let request = format!("{}{request}", policy("it", "shop", DENY_ALL));
+    let text = policy("it", "shop", "action: CUSTOM, provider: {name: opa}, rules: [{}]");
+    let other = request.replace("RequestAuthentication", "AuthorizationPolicies");
+    for mode in [Unsupported::Error, Unsupported::Warn] {
+        let error = refused_when(istio::read(&request, "it.yaml", mode).unwrap_err());
+        let place = "it.yaml:7:7: error: RequestAuthentication jwt: kind: ";
+        assert!(error.contains(place), "{error}");
+        assert!(error.contains(tokens) && error.contains("remove this document"), "{error}");
+        let error = refused_when(istio::read(&other, "it.yaml", mode).unwrap_err());
+        assert!(error.contains("it.yaml:7:7: error: AuthorizationPolicies jwt: kind: "), "{error}");
+        let error = refused_when(istio::read(&text, "it.yaml", mode).unwrap_err());
+        assert!(
+            error.contains("it.yaml:4:16: error: AuthorizationPolicy it: spec.action: "),
+            "{error}"
+        );
+        assert!(error.contains("ask in the application, or say it by ALLOW and DENY"), "{error}");
+        assert!(
+            error.contains("it.yaml:4:24: error: AuthorizationPolicy it: spec.provider: "),
+            "{error}"
+        );
+    }
+    for (rule, path) in [
+        ("from: [{source: {requestPrincipals: [\"*\"]}}]", "from[0].source.requestPrincipals: "),
+        ("when: [{key: request.auth.principal, values: [a/b]}]", "when[0].values: "),
+        ("when: [{key: request.auth.audiences, notValues: [a]}]", "when[0].notValues: "),
+    ] {
+        let text = policy("it", "shop", &format!("action: DENY, rules: [{{{rule}}}]"));
+        let documents = istio::read(&text, "it.yaml", Unsupported::Warn).unwrap();
+        let error = refused_when(documents.authorization(&cart()).unwrap_err());
+        assert!(error.starts_with("it.yaml:4:"), "{error}");
+        let said = format!("error: AuthorizationPolicy it: spec.rules[0].{path}{tokens}");
+        assert!(error.contains(&said), "{error}");
+    }
+}
+
+#[test]
+fn of_who_must_prove_himself_nothing_is_left_out() {
+    let text = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+                metadata: {name: x}\nspec: {mtsl: {mode: STRICT}}\n";
+    for mode in [Unsupported::Error, Unsupported::Warn] {
+        let error = istio::read(text, "it.yaml", mode).unwrap_err().to_string();
+        assert!(
+            error.starts_with("it.yaml:4:8: error: PeerAuthentication x: spec.mtsl: "),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn how_requests_are_read_is_said_by_the_workload() {
     let text = policy("it", "shop", "rules: [{from: [{source: {notNamespaces: [evil]}}]}]");
     let documents = read(&text);

@@ -1,5 +1,6 @@
 //! `tls` of a DestinationRule: read for whoever makes connections, and an error for an upstream that has nobody.
 
+use mesh_core::route::{Action, Client, Rule};
 use mesh_tower::istio::{self, Cause, TlsMode, Unsupported};
 
 use super::{read, refused, rule};
@@ -98,6 +99,45 @@ fn an_upstream_that_nobody_connects_so_is_an_error() {
     let documents = istio::read(&tls("mode: SIMPLE"), "t", Unsupported::Warn).unwrap();
     assert_eq!(documents.warnings()[0].path(), "spec.trafficPolicy.tls");
     assert!(documents.upstream("shop").is_ok());
+    // And taken back, if somebody does: in either order.
+    let carried = documents.clone().with_client_tls();
+    assert!(carried.warnings().is_empty());
+    assert!(carried.and(documents.clone()).warnings().is_empty());
+    assert!(documents.clone().and(documents).with_client_tls().warnings().is_empty());
+}
+
+#[test]
+fn a_destination_has_the_block_of_its_subset_and_port() {
+    let documents = read(&rule(
+        "trafficPolicy: {tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 80}, \
+         tls: {mode: DISABLE}}]}, subsets: [{name: v1, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}]",
+    ));
+    let service = "\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: front}
+spec:
+  hosts: [front]
+  http:
+    - route:
+        - {destination: {host: shop}, weight: 1}
+        - {destination: {host: shop, subset: v1}, weight: 1}
+        - {destination: {host: shop, port: {number: 80}}, weight: 1}
+        - {destination: {host: other}, weight: 1}
+";
+    let documents = documents.with_client_tls().and(read(service));
+    let hosts = documents.routes(&Client::default()).unwrap();
+    let Some(Action::Forward(forward)) = hosts[0].rules().next().map(Rule::action) else {
+        panic!("it forwards")
+    };
+    let shares = forward.destinations().weights();
+    let modes = shares.map(|(share, _)| {
+        let tls = documents.client_tls_of(share.destination().unwrap()).unwrap();
+        tls.map(|tls| tls.mode())
+    });
+    let expected =
+        [Some(TlsMode::Simple), Some(TlsMode::IstioMutual), Some(TlsMode::Disable), None];
+    assert_eq!(modes.collect::<Vec<_>>(), expected);
 }
 
 #[test]

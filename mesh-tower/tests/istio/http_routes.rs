@@ -272,6 +272,18 @@ fn what_is_not_carried_out_is_named_by_document_line_and_path() {
             "spec.rules[0].backendRefs: has no effect beside a RequestRedirect",
         ),
         (
+            "  rules: [{filters: [{type: RequestRedirect, requestRedirect: {}}, {type: URLRewrite, urlRewrite: {}}]}]",
+            "spec.rules[0].filters: RequestRedirect and URLRewrite cannot stand in one rule",
+        ),
+        (
+            "  rules: [{filters: [{type: URLRewrite, urlRewrite: {}}, {type: URLRewrite, urlRewrite: {hostname: a}}]}]",
+            "spec.rules[0].filters[1].type: \"URLRewrite\" stands there twice",
+        ),
+        (
+            "  rules: [{filters: [{type: RequestRedirect, requestRedirect: {}}, {type: RequestMirror, requestMirror: {backendRef: {name: a}}}]}]",
+            "spec.rules[0].filters: has RequestMirror, which is not carried out beside RequestRedirect",
+        ),
+        (
             "  rules: [{timeouts: {request: 1s, backendRequest: 2s}}]",
             "spec.rules[0].timeouts: backendRequest must not be longer than request",
         ),
@@ -282,8 +294,25 @@ fn what_is_not_carried_out_is_named_by_document_line_and_path() {
         assert!(text.contains(expected), "{expected:?} is not said of {spec}:\n{text}");
     }
     assert_eq!(said(Unsupported::Error, "  rules: [{backendRefs: [{name: a, port: 80}]}]"), "");
+    let idle = said(
+        Unsupported::Error,
+        "  rules: [{filters: [{type: RequestRedirect, requestRedirect: {}}], timeouts: {request: 1s}}]",
+    );
+    assert!(idle.contains("timeouts: has no effect beside a RequestRedirect"), "{idle}");
     let warned = said(Unsupported::Warn, "  rules: [{sessionPersistence: {}}]");
     assert!(warned.contains("warning"), "{warned}");
+}
+
+#[test]
+fn a_gateway_has_no_ports_here() {
+    let text = SHOP.replace(
+        "{group: \"\", kind: Service, name: shop, port: 80}",
+        "{kind: Gateway, name: edge, port: 80}",
+    );
+    let error = istio::read(&text, "r.yaml", Unsupported::Error).unwrap_err().to_string();
+    assert!(error.contains("spec.parentRefs[0]: has a port, which is not supported"), "{error}");
+    let portless = text.replace(", port: 80}]\n  rules", "}]\n  rules");
+    assert!(istio::read(&portless, "r.yaml", Unsupported::Error).is_ok());
 }
 
 #[test]

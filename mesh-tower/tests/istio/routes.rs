@@ -267,3 +267,28 @@ fn what_is_wrong_is_said_by_name() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn what_a_rule_that_answers_itself_leaves_out_is_said() {
+    for answer in ["redirect: {uri: /new}", "directResponse: {status: 200}"] {
+        let name = answer.split(':').next().unwrap();
+        let text = |rest: &str| service(&format!("{answer}, {rest}"));
+        for (rest, path) in [
+            ("timeout: 1s", "timeout"),
+            ("retries: {attempts: 2}", "retries"),
+            ("mirror: {host: copy}", "mirror"),
+            ("mirrors: []", "mirrors"),
+        ] {
+            let documents = read(&text(rest));
+            let said: Vec<_> = documents.warnings().iter().map(ToString::to_string).collect();
+            let expected = format!("spec.http[0].{path}: has no effect beside {name}");
+            assert!(said.iter().any(|said| said.contains(&expected)), "{rest}: {said:?}");
+        }
+        let rewrite = refused(&text("rewrite: {uri: /other}"));
+        assert!(rewrite.contains("rewrite: cannot stand beside"), "{rewrite}");
+        let headers = refused(&text("headers: {response: {set: {a: b}}}"));
+        assert!(headers.contains("headers: is not carried out beside"), "{headers}");
+        let plain = read(&service(answer));
+        assert_eq!(plain.warnings().len(), 0, "{:?}", plain.warnings());
+    }
+}

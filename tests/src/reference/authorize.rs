@@ -31,6 +31,13 @@ pub(super) const MACHINE: Machine = Machine {
         "for a connection, a refusing rule that asks something of HTTP is left out",
         "the last rule is named",
         "a port in the authority hides the host",
+        "a dot at the end of a name is a letter of it",
+        "who names no port means none",
+        "a user before the host is a part of it",
+        "a list in one line is one value",
+        "blanks in a list are letters",
+        "to grant, each line of a header is enough",
+        "an exception for everybody is never met by nobody",
     ],
     check,
 };
@@ -79,9 +86,20 @@ struct Request {
 }
 
 const IDS: [&str; 3] = ["td/ns/a/sa/x", "td/ns/ab/sa/x", "other/ns/b/sa/y"];
-const HOSTS: [&str; 6] = ["", "shop", "Shop", "shop:80", "a.shop", "shop.:80"];
+/// As it was sent, its name without a dot, and its port.
+const HOSTS: [(&str, &str, &str); 9] = [
+    ("", "", ""),
+    ("shop", "shop", ""),
+    ("Shop", "shop", ""),
+    ("shop:80", "shop", "80"),
+    ("a.shop", "a.shop", ""),
+    ("shop.:80", "shop", "80"),
+    ("shop.", "shop", ""),
+    ("shop:81", "shop", "81"),
+    ("u@shop", "shop", ""),
+];
 const METHODS: [&str; 3] = ["GET", "POST", "get"];
-const HEADERS: [&str; 3] = ["1", "12", "2"];
+const HEADERS: [&str; 5] = ["1", "1", "2", "1, 2", "2,1"];
 
 /// As it was sent, as it is handed on, and how else it may be read.
 const PATHS: [(&str, &str, &[&str]); 8] = [
@@ -100,10 +118,10 @@ impl What {
         match self {
             Self::Principal => &["td/ns/a/sa/x", "td/ns/a*", "*/sa/x", "*"],
             Self::Namespace => &["a", "a*", "*", "b"],
-            Self::Host => &["shop", "SHOP", "*.shop", "*"],
+            Self::Host => &["shop", "SHOP", "*.shop", "*", "shop:80", "shop.", "u@sh*"],
             Self::Method => &["GET", "P*", "*"],
             Self::Path => &["/a", "/a*", "*/b", "*"],
-            Self::Header => &["1", "1*", "*", "1,2", "*2"],
+            Self::Header => &["1", "1*", "*", "1,2", "*2", "*1, 2", "1", "1,2"],
             Self::Port => &["80", "81"],
         }
     }
@@ -240,7 +258,7 @@ impl Request {
 
     fn head(&self) -> PlainHead {
         let head = PlainHead::new(pick(&METHODS, self.method), pick(&PATHS, self.path).0)
-            .with_authority(pick(&HOSTS, self.host));
+            .with_authority(pick(&HOSTS, self.host).0);
         self.header().into_iter().fold(head, |head, value| head.with_header("x-h", value))
     }
 
@@ -343,7 +361,8 @@ impl Model<'_> {
         if exceptions.is_empty() || self.has(5) {
             return true;
         }
-        if self.doubts && grants && !self.has(6) && is_absent(one.what, request) {
+        let nobody = !self.has(24) && exceptions.contains(&"*");
+        if self.doubts && grants && !self.has(6) && !nobody && is_absent(one.what, request) {
             return false;
         }
         !any(&exceptions, refuses(false))
@@ -362,13 +381,20 @@ impl Model<'_> {
                 is(method) || (refuses == Some(true) && is(&method.to_uppercase()))
             }
             What::Host => {
-                let host = pick(&HOSTS, request.host);
-                let host = if self.has(7) { host.to_owned() } else { host.to_lowercase() };
-                let text = if self.has(7) { text.to_owned() } else { text.to_lowercase() };
-                let bare = host.trim_end_matches(":80");
-                let names = [&*host, bare, bare.trim_end_matches('.')];
-                let count = if refuses == Some(true) && !self.has(17) { 3 } else { 1 };
-                names[..count].iter().any(|name| self.is_text(&text, name))
+                let (sent, name, port) = pick(&HOSTS, request.host);
+                let lower = |text: &str| match self.has(7) {
+                    true => text.to_owned(),
+                    false => text.to_lowercase(),
+                };
+                let (sent, text) = (lower(sent), lower(text));
+                let is = |host: &str| self.is_text(&text, host);
+                match refuses {
+                    Some(true) => {
+                        is(&sent) || self.readings(name, port).iter().any(|host| is(host))
+                    }
+                    Some(false) if !self.has(20) => is(&sent) && is(sent.trim_start_matches("u@")),
+                    None | Some(false) => is(&sent),
+                }
             }
             What::Path => {
                 let (sent, path, others) = pick(&PATHS, request.path);
@@ -385,14 +411,47 @@ impl Model<'_> {
                 if values.is_empty() || text == "*" {
                     return !values.is_empty();
                 }
+                let joined = values.join(",");
+                let listed = || {
+                    let mut list = joined.split(',').map(str::trim);
+                    let plain = |text: &str| match self.has(22) {
+                        true => text.to_owned(),
+                        false => text.replace(' ', ""),
+                    };
+                    list.any(is)
+                        || (text.contains(',') && self.is_text(&plain(text), &plain(&joined)))
+                };
                 match refuses {
                     _ if self.has(12) => is(values[0]),
-                    None => is(&values.join(",")),
-                    Some(true) => values.iter().any(|value| is(value)) || is(&values.join(",")),
-                    Some(false) => values.iter().all(|value| is(value)),
+                    None => is(&joined),
+                    Some(true) => {
+                        values.iter().any(|value| is(value))
+                            || is(&joined)
+                            || (!self.has(21) && listed())
+                    }
+                    Some(false) => {
+                        values.iter().all(|value| is(value)) && (self.has(23) || is(&joined))
+                    }
                 }
             }
         }
+    }
+
+    /// How else an authority can be written that means the same.
+    fn readings(&self, name: &str, port: &str) -> Vec<String> {
+        if name.is_empty() || self.has(17) {
+            return Vec::new();
+        }
+        let names = [name.to_owned(), format!("{name}.")];
+        let ports = match port {
+            "" if self.has(19) => &[""][..],
+            "" => &["", ":80", ":443"],
+            "80" => &["", ":80"],
+            _ => &["", ":81"],
+        };
+        let count = if self.has(18) { 1 } else { 2 };
+        let all = names[..count].iter();
+        all.flat_map(|name| ports.iter().map(move |port| format!("{name}{port}"))).collect()
     }
 
     fn is_text(&self, text: &str, value: &str) -> bool {
@@ -410,7 +469,7 @@ fn is_absent(what: What, request: &Request) -> bool {
     match what {
         What::Principal | What::Namespace => request.id.is_none(),
         What::Port => request.port.is_none(),
-        What::Host => pick(&HOSTS, request.host).is_empty(),
+        What::Host => pick(&HOSTS, request.host).0.is_empty(),
         What::Header => request.header().is_empty(),
         What::Method | What::Path => false,
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use mesh_core::{outlier, retry};
-use mesh_tls::{ConnectError, MeshTls, PeerPolicy};
+use mesh_tls::{ConnectError, DevCa, MeshTls, PeerPolicy, StaticSource};
 use mesh_tower::{
     error::Reason,
     reqwest::ReqwestEndpoints,
@@ -122,4 +122,39 @@ async fn alone_it_trusts_only_whom_the_policy_names() {
     assert!(ConnectError::find(&refused).is_none(), "reqwest does the handshake itself");
     eventually("counted", || server.stats().refused_not_authorized == 1).await;
     assert_eq!(echo.requests(), 1, "only the first has reached the handler");
+}
+
+#[tokio::test]
+async fn a_client_that_renews_leaves_its_connections_when_trust_changes() {
+    let (ours, theirs) = (ca(), ca());
+    let both = format!("{}{}", ours.bundle_pem(), theirs.bundle_pem());
+    let trusting = |ca: &DevCa, path: &str, bundle: &str| {
+        ca.issue(path).unwrap().with_bundle_pem(bundle).material().unwrap()
+    };
+    let (source, _handle) = StaticSource::new(trusting(&theirs, "/server", &both));
+    let server = MeshTls::builder(source).spawn().await.unwrap();
+    let (source, handle) = StaticSource::new(trusting(&ours, "/caller", &both));
+    let caller = MeshTls::builder(source).spawn().await.unwrap();
+    let echo = Server::mtls(server.acceptor(only("/caller")), echo).await;
+    let clients = caller.renewing(only("/server"), |config| {
+        Client::builder().tls_backend_preconfigured(config).no_proxy().build()
+    });
+    let clients = clients.unwrap();
+    let fixed = Client::clone(&clients.current().unwrap());
+    let renewing = ReqwestEndpoints::renewing(move || Ok(Client::clone(&*clients.current()?)));
+    let send = async |endpoints: ReqwestEndpoints| {
+        let upstream = upstream().endpoints([echo.endpoint()]).spawn(endpoints.https()).unwrap();
+        let response = upstream.oneshot(post(pattern(100))).await?;
+        bytes(response).await
+    };
+    assert!(send(renewing.clone()).await.is_ok());
+    handle.set(trusting(&ours, "/caller", &ours.bundle_pem()));
+    caller.reached(2).await;
+    let error = send(renewing).await.unwrap_err();
+    assert_eq!(mesh_error(&error).reason(), Reason::ConnectFailed);
+    assert!(send(ReqwestEndpoints::new(fixed)).await.is_ok(), "what it is against");
+    let nobody = ReqwestEndpoints::renewing(|| Err("there is none".into()));
+    let error = send(nobody).await.unwrap_err();
+    assert_eq!(mesh_error(&error).reason(), Reason::ConnectFailed);
+    assert_eq!(echo.requests(), 2);
 }

@@ -2,7 +2,7 @@ use super::{
     Caller, Distribute, ZoneRouting,
     labels::{ByLabels, HOSTNAME, NETWORK, REGION, SUB_ZONE, ZONE},
 };
-use crate::{Endpoint, InvalidConfig, Locality};
+use crate::{InvalidConfig, Labels, Locality};
 
 /// How far an endpoint is from the caller, and where requests go by that: one of Istio's `distribute`, `failover` with
 /// `failoverPriority`, and zone-aware.
@@ -208,21 +208,28 @@ impl Config {
         }
     }
 
-    /// How far `endpoint` is: by labels, then by locality.
-    pub(super) fn distance(&self, caller: &Caller, endpoint: &Endpoint) -> (usize, usize) {
-        let of_labels = |labels: &ByLabels| labels.distance(caller.labels(), endpoint.labels());
-        let (own, its) = (caller.locality(), endpoint.locality());
-        // Of who does not know where he is, nobody is near: all are as far.
-        let is_lost = *own == Locality::default();
+    /// How far an endpoint of these labels is; its locality counts behind that.
+    pub(super) fn distance_of_labels(&self, caller: &Caller, labels: &Labels) -> usize {
         match &self.kind {
-            Kind::Distribute(_) => (0, 0),
-            Kind::Failover(regions, labels) if !labels.is_empty() && regions.is_empty() => {
-                (of_labels(labels), 0)
+            Kind::Distribute(_) => 0,
+            Kind::Failover(_, by) | Kind::ZoneAware(_, by, _) => {
+                by.distance(caller.labels(), labels)
             }
-            Kind::Failover(regions, labels) => {
-                let by_locality = if is_lost {
-                    0
-                } else if own.region() != its.region() {
+        }
+    }
+
+    /// How far an endpoint of that locality is, among those whose labels are as far.
+    pub(super) fn distance_of_locality(&self, caller: &Caller, its: &Locality) -> usize {
+        let own = caller.locality();
+        // Of who does not know where he is, nobody is near: all are as far.
+        if *own == Locality::default() {
+            return 0;
+        }
+        match &self.kind {
+            Kind::Distribute(_) => 0,
+            Kind::Failover(regions, labels) if !labels.is_empty() && regions.is_empty() => 0,
+            Kind::Failover(regions, _) => {
+                if own.region() != its.region() {
                     3 + usize::from(
                         fails_over_to(regions, own).is_some_and(|to| to != its.region()),
                     )
@@ -230,18 +237,16 @@ impl Config {
                     2
                 } else {
                     usize::from(own.sub_zone() != its.sub_zone())
-                };
-                (of_labels(labels), by_locality)
+                }
             }
-            Kind::ZoneAware(regions, labels, _) => {
-                let by_region = if is_lost || own.region() == its.region() {
+            Kind::ZoneAware(regions, ..) => {
+                if own.region() == its.region() {
                     0
                 } else if fails_over_to(regions, own) == Some(its.region()) {
                     1
                 } else {
                     2
-                };
-                (of_labels(labels), by_region)
+                }
             }
         }
     }

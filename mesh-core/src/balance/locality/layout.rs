@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Config, ZoneRouting};
 use crate::{Endpoint, Labels, Locality, balance::priority::Health};
@@ -106,23 +106,40 @@ impl Layout {
         endpoints: impl IntoIterator<Item = &'a Endpoint>,
     ) -> Self {
         let by_distance = can_fail_over && config.is_enabled();
-        let mut sorted: BTreeMap<_, BTreeMap<&Locality, Group>> = BTreeMap::new();
+        // Many endpoints, few groups: what an endpoint costs is one look-up, by numbers.
+        let mut known: HashMap<(u32, usize, &Locality), usize> = HashMap::new();
+        let mut found: Vec<(Rank, Group)> = Vec::new();
         let mut count = 0;
         for (index, endpoint) in endpoints.into_iter().enumerate() {
-            let distance =
-                if by_distance { config.distance(caller, endpoint) } else { Default::default() };
-            let locality = endpoint.locality();
-            let groups = sorted.entry((endpoint.priority(), distance)).or_default();
-            let group = groups.entry(locality).or_insert_with(|| Group::empty(locality));
-            group.add(index, endpoint);
+            let (priority, locality) = (endpoint.priority(), endpoint.locality());
+            let far = match by_distance {
+                true => config.distance_of_labels(caller, endpoint.labels()),
+                false => 0,
+            };
+            let group = *known.entry((priority, far, locality)).or_insert_with(|| {
+                let of_locality =
+                    if by_distance { config.distance_of_locality(caller, locality) } else { 0 };
+                found.push(((priority, far, of_locality), Group::empty(locality)));
+                found.len() - 1
+            });
+            found[group].1.add(index, endpoint);
             count = index + 1;
         }
+        found.sort_unstable_by(|(rank, group), (other, of_other)| {
+            (rank, &group.locality).cmp(&(other, &of_other.locality))
+        });
+        let mut levels: Vec<Level> = Vec::new();
+        let mut last = None;
+        for (rank, group) in found {
+            let same = last.replace(rank) == Some(rank);
+            match levels.last_mut().filter(|_| same) {
+                Some(level) => level.groups.push(group),
+                None => levels.push(Level { groups: vec![group] }),
+            }
+        }
         let entry = Some(config).filter(|config| config.is_enabled());
-        let entry = entry.and_then(|config| config.distribute_for(caller.locality()));
-        let mut levels = Vec::with_capacity(sorted.len());
-        for groups in sorted.into_values() {
-            let mut groups: Vec<_> = groups.into_values().collect();
-            if let Some(entry) = entry {
+        if let Some(entry) = entry.and_then(|config| config.distribute_for(caller.locality())) {
+            for Level { groups } in &mut levels {
                 let weights: Vec<_> =
                     groups.iter().map(|group| (group.locality.clone(), group.weight)).collect();
                 let mut shares = entry.shares(&weights).into_iter();
@@ -132,9 +149,7 @@ impl Layout {
                     share.is_some()
                 });
             }
-            if !groups.is_empty() {
-                levels.push(Level { groups });
-            }
+            levels.retain(|level| !level.groups.is_empty());
         }
         let priorities = priorities(&levels, count);
         let is_weighted = config.is_enabled() && config.has_weighted_localities(can_fail_over);
@@ -143,7 +158,7 @@ impl Layout {
     }
 
     /// Sorts `endpoints` by their own [priority](Endpoint::with_priority) alone, for who does not look at localities: those of a
-    /// priority are one group, and their localities are not read, which takes most of the time that [`Layout::new`] takes.
+    /// priority are one group, and their localities are not read.
     ///
     /// ```
     /// use mesh_core::{Endpoint, balance::locality::Layout};
@@ -190,6 +205,9 @@ impl Layout {
         self.zone_routing.as_ref()
     }
 }
+
+/// An endpoint's own priority, how far its labels are, and then its locality.
+type Rank = (u32, usize, usize);
 
 /// Of each of `count` endpoints.
 fn priorities(levels: &[Level], count: usize) -> Vec<Option<usize>> {

@@ -20,12 +20,12 @@ use crate::{
     material::Trust,
     policy::PeerPolicy,
     revocation::Revocation,
-    svid,
+    svid::{self, Claims},
 };
 
 /// No honest chain is longer, and path building is paid for by us.
-const MAX_CHAIN: usize = 16;
-const MAX_CHAIN_BYTES: usize = 64 * 1024;
+pub(super) const MAX_CHAIN: usize = 16;
+pub(super) const MAX_CHAIN_BYTES: usize = 64 * 1024;
 
 /// Which end of the connection the certificate belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(crate) enum Role {
 pub(crate) struct TrustStore {
     bundles: BTreeMap<TrustDomain, Bundle>,
     lists: Lists,
+    /// Whether a peer's certificate must have a key usage.
+    key_usage: bool,
 }
 
 struct Bundle {
@@ -62,7 +64,12 @@ impl TrustStore {
             let (roots, limits) = roots?.into_iter().unzip();
             anchors.insert(domain.clone(), Bundle { anchors: roots, limits });
         }
-        Ok(Self { bundles: anchors, lists: Lists::new(&trust.crls, revocation)? })
+        let lists = Lists::new(&trust.crls, revocation)?;
+        Ok(Self { bundles: anchors, lists, key_usage: false })
+    }
+
+    pub(crate) fn requiring_key_usage(self, key_usage: bool) -> Self {
+        Self { key_usage, ..self }
     }
 
     /// Verifies a whole chain: path to the bundle of its own trust domain, dates, purpose, revocation, SVID rules.
@@ -94,16 +101,44 @@ impl TrustStore {
             return Err(Untrusted::ChainTooLong);
         }
         // The ID is read before the signature is checked, only to choose the roots; it is believed afterwards.
-        let peer = svid::check_peer(end_entity, policy)?;
+        let Claims { first, others } = svid::check_peer(end_entity, policy, self.key_usage)?;
+        let cert = EndEntityCert::try_from(end_entity).map_err(|e| untrusted(&e))?;
+        let prove = |claim: &PeerIdentity| {
+            self.verify_path(&cert, intermediates, now, role, algorithms, claim)
+        };
+        let mut why = match prove(&first) {
+            Ok(()) => return Ok(first),
+            Err(why) => why,
+        };
+        for claim in others {
+            match prove(&claim) {
+                Ok(()) => return Ok(claim),
+                // What the bundle that knows its issuer says is the reason.
+                Err(found) if is_stranger(&why) && !is_stranger(&found) => why = found,
+                Err(_) => {}
+            }
+        }
+        Err(why)
+    }
+
+    /// A path from the certificate to the bundle of the trust domain that it claims.
+    fn verify_path(
+        &self,
+        cert: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+        algorithms: WebPkiSupportedAlgorithms,
+        claim: &PeerIdentity,
+    ) -> Result<(), Untrusted> {
         let bundle = self
             .bundles
-            .get(peer.id().trust_domain_str())
-            .ok_or_else(|| Untrusted::UnknownTrustDomain(peer.id().trust_domain()))?;
+            .get(claim.id().trust_domain_str())
+            .ok_or_else(|| Untrusted::UnknownTrustDomain(claim.id().trust_domain()))?;
         let usage = match role {
             Role::Server => KeyUsage::server_auth(),
             Role::Client => KeyUsage::client_auth(),
         };
-        let cert = EndEntityCert::try_from(end_entity).map_err(|e| untrusted(&e))?;
         let lists = self.lists.all();
         let path = cert
             .verify_for_usage(
@@ -119,8 +154,7 @@ impl TrustStore {
         // webpki does not look at the key usage of issuers.
         path.intermediate_certificates()
             .try_for_each(|issuer| svid::check_issuer(&issuer.der()))
-            .map_err(Untrusted::BadIssuer)?;
-        Ok(peer)
+            .map_err(Untrusted::BadIssuer)
     }
 
     /// Whether the bundle of the domain is there and has a root.
@@ -174,8 +208,13 @@ fn root(
     Ok((anchor.to_owned(), limits))
 }
 
+/// Whether a bundle knows nothing of who has signed.
+fn is_stranger(why: &Untrusted) -> bool {
+    matches!(why, Untrusted::UnknownIssuer | Untrusted::UnknownTrustDomain(_))
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "webpki's list of errors grows in patches")]
-fn untrusted(error: &webpki::Error) -> Untrusted {
+pub(super) fn untrusted(error: &webpki::Error) -> Untrusted {
     use webpki::Error as E;
     match error {
         E::CertExpired { .. } | E::InvalidCertValidity => Untrusted::Expired,

@@ -34,6 +34,7 @@ mod parse;
 mod read;
 #[cfg(all(test, unix, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
 mod tests;
+mod watched;
 
 use std::{
     path::{Path, PathBuf},
@@ -41,16 +42,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task, time};
-
-use self::read::Contents;
+#[cfg(unix)]
+pub(crate) use self::read::warn_of_an_open_key;
+#[cfg(feature = "origination")]
+pub(crate) use self::read::{Bytes, text};
+pub(crate) use self::watched::Watched;
 use super::{IdentitySource, SourceEvent};
 use crate::{error::MaterialError, id::TrustDomain};
-
-/// A rotation is announced hours ahead; a few seconds later is soon.
-const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// Between the two readings that must agree.
-const SETTLE: Duration = Duration::from_millis(100);
 
 /// Reads a certificate chain, its key and whom to trust from files.
 ///
@@ -66,18 +64,12 @@ const SETTLE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct FileSource {
     files: Arc<Files>,
-    poll_interval: Duration,
-    settle: Duration,
-    started: bool,
-    /// The last contents told, good or bad.
-    told: Option<Contents>,
-    /// New contents with an empty file among them, to be seen once more.
-    doubted: Option<Contents>,
+    watched: Watched,
     /// Our own trust domain as of the last good certificate, for a bundle beside a bad one.
     own: Option<TrustDomain>,
 }
 
-/// Which files there are. The order of [`Files::paths`] is that of [`Contents`].
+/// Which files there are: certificate and key, then the others, which is the order of their contents too.
 #[derive(Debug, Clone)]
 struct Files {
     cert: PathBuf,
@@ -154,74 +146,44 @@ impl FileSource {
 
     /// How often the files are read. Default: 5 s.
     #[must_use]
-    pub fn poll_interval(self, interval: Duration) -> Self {
-        Self { poll_interval: interval, ..self }
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.watched.set_poll_interval(interval);
+        self
     }
 
     /// How far apart the two readings are that must agree. Default: 100 ms.
     #[must_use]
-    pub fn settle(self, settle: Duration) -> Self {
-        Self { settle, ..self }
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.watched.set_settle(settle);
+        self
     }
 
     fn without_bundle(cert: PathBuf, key: PathBuf) -> Self {
-        Self {
-            files: Arc::new(Files { cert, key, trust: Vec::new() }),
-            poll_interval: POLL_INTERVAL,
-            settle: SETTLE,
-            started: false,
-            told: None,
-            doubted: None,
-            own: None,
-        }
+        let watched = Watched::new([cert.clone(), key.clone()]);
+        let files = Arc::new(Files { cert, key, trust: Vec::new() });
+        Self { files, watched, own: None }
     }
 
     fn also(mut self, holds: Holds, file: PathBuf) -> Self {
+        self.watched.also(file.clone());
         let mut files = Files::clone(&self.files);
         files.trust.push((holds, file));
         self.files = Arc::new(files);
         self
     }
-
-    async fn read(&self) -> Result<Contents, MaterialError> {
-        let files = Arc::clone(&self.files);
-        let reading = task::spawn_blocking(move || files.read());
-        reading.await.unwrap_or_else(|panicked| Err(MaterialError::from_source(panicked)))
-    }
 }
 
 impl IdentitySource for FileSource {
     async fn next(&mut self) -> Result<SourceEvent, MaterialError> {
-        loop {
-            if std::mem::replace(&mut self.started, true) {
-                time::sleep(self.poll_interval).await;
-            }
-            let contents = self.read().await?;
-            if self.told.as_ref() == Some(&contents) {
-                continue;
-            }
-            time::sleep(self.settle).await;
-            if self.read().await? != contents {
-                // Somebody is still writing. The next poll looks again.
-                continue;
-            }
-            // At the start there is nothing to lose.
-            let is_doubtful = self.told.is_some() && contents.has_empty_file();
-            if is_doubtful && self.doubted.as_ref() != Some(&contents) {
-                self.doubted = Some(contents);
-                continue;
-            }
-            self.doubted = None;
-            #[cfg(unix)]
-            if self.told.is_none() {
-                self.files.warn_of_an_open_key();
-            }
-            let parsed = self.files.parse(&contents, self.own.as_ref());
-            // Bad contents are remembered too: they are worth one error, not one at every poll.
-            self.told = Some(contents);
-            let (own, material) = parsed?;
-            self.own = Some(own);
-            return Ok(SourceEvent::Update(material));
+        #[cfg(unix)]
+        let is_first = !self.watched.has_told();
+        let contents = self.watched.changed().await?;
+        #[cfg(unix)]
+        if is_first {
+            warn_of_an_open_key(&self.files.key);
         }
+        let (own, material) = self.files.parse(contents, self.own.as_ref())?;
+        self.own = Some(own);
+        Ok(SourceEvent::Update(material))
     }
 }

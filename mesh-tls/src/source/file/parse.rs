@@ -1,18 +1,15 @@
 //! From the bytes of all files to material.
 
-use std::{io, path::Path};
-
-use zeroize::Zeroizing;
-
-use super::{Contents, Files, Holds};
+use super::{
+    Files, Holds,
+    read::{Bytes, Contents, text},
+};
 use crate::{
     error::{MaterialError, MaterialErrorKind},
     id::TrustDomain,
     material::{Material, Origin, Trust, bundle, certificates, crls, private_key},
     svid,
 };
-
-type Bytes = Result<Zeroizing<Vec<u8>>, io::ErrorKind>;
 
 // === impl Files ===
 
@@ -97,12 +94,5 @@ fn add(
     match trust.bundles.insert(domain.clone(), roots) {
         None => Ok(()),
         Some(_) => Err(MaterialError::new(MaterialErrorKind::TwoBundles(domain))),
-    }
-}
-
-fn text<'a>(bytes: &'a Bytes, path: &Path) -> Result<&'a [u8], MaterialError> {
-    match bytes {
-        Ok(bytes) => Ok(bytes),
-        Err(kind) => Err(MaterialError::unreadable(path.into(), (*kind).into())),
     }
 }

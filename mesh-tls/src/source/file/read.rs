@@ -9,7 +9,6 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::Files;
 use crate::error::{MaterialError, MaterialErrorKind};
 
 /// How often one reading starts over when directories are swapped under it.
@@ -17,48 +16,48 @@ const ATTEMPTS: usize = 3;
 /// No identity, map or list is larger; what is, was put there by mistake and would only cost memory.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The bytes of all files, in the order of [`Files::paths`]; or why there are none.
+/// The bytes of all files, in the order of their paths.
 #[derive(PartialEq, Eq)]
-pub(super) struct Contents(pub(super) Vec<Result<Secret, io::ErrorKind>>);
+pub(crate) struct Contents(pub(crate) Vec<Bytes>);
 
-/// Wiped when dropped: one of them is the key.
-pub(super) type Secret = Zeroizing<Vec<u8>>;
+/// The bytes of a file, or why there are none. Wiped when dropped: one of them is the key.
+pub(crate) type Bytes = Result<Zeroizing<Vec<u8>>, io::ErrorKind>;
 
-// === impl Files ===
-
-impl Files {
-    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        let trust = self.trust.iter().map(|(_, path)| path);
-        [&self.cert, &self.key].into_iter().chain(trust)
-    }
-
-    pub(super) fn read(&self) -> Result<Contents, MaterialError> {
-        for _ in 0..ATTEMPTS {
-            let before = self.resolve();
-            let contents = before.iter().map(|path| read(path.as_deref().map_err(|kind| *kind)?));
-            let contents = contents.collect();
-            if self.resolve() == before {
-                return Ok(Contents(contents));
-            }
-        }
-        Err(MaterialError::new(MaterialErrorKind::Unsettled).in_file(&self.cert))
-    }
-
-    #[cfg(unix)]
-    pub(super) fn warn_of_an_open_key(&self) {
-        use std::os::unix::fs::PermissionsExt;
-        /// Of everybody who is neither the owner nor of the group.
-        const OTHERS: u32 = 0o006;
-        let Ok(metadata) = self.key.metadata() else { return };
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & OTHERS != 0 {
-            let (file, mode) = (self.key.display(), format_args!("{mode:03o}").to_string());
-            tracing::warn!(%file, mode, "everybody on this machine may read or replace the private key; chmod 640 it");
+/// All files, as they are at one moment.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Contents, MaterialError> {
+    let resolve = || -> Vec<Result<PathBuf, io::ErrorKind>> {
+        paths.iter().map(|path| path.canonicalize().map_err(|error| error.kind())).collect()
+    };
+    for _ in 0..ATTEMPTS {
+        let before = resolve();
+        let contents = before.iter().map(|path| read_one(path.as_deref().map_err(|kind| *kind)?));
+        let contents = contents.collect();
+        if resolve() == before {
+            return Ok(Contents(contents));
         }
     }
+    let unsettled = MaterialError::new(MaterialErrorKind::Unsettled);
+    Err(paths.iter().take(1).fold(unsettled, MaterialError::in_file))
+}
 
-    fn resolve(&self) -> Vec<Result<PathBuf, io::ErrorKind>> {
-        self.paths().map(|path| path.canonicalize().map_err(|error| error.kind())).collect()
+/// The text of a file that could be read.
+pub(crate) fn text<'a>(bytes: &'a Bytes, path: &Path) -> Result<&'a [u8], MaterialError> {
+    match bytes {
+        Ok(bytes) => Ok(bytes),
+        Err(kind) => Err(MaterialError::unreadable(path.into(), (*kind).into())),
+    }
+}
+
+#[cfg(unix)]
+pub(crate) fn warn_of_an_open_key(key: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    /// Of everybody who is neither the owner nor of the group.
+    const OTHERS: u32 = 0o006;
+    let Ok(metadata) = key.metadata() else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & OTHERS != 0 {
+        let (file, mode) = (key.display(), format_args!("{mode:03o}").to_string());
+        tracing::warn!(%file, mode, "everybody on this machine may read or replace the private key; chmod 640 it");
     }
 }
 
@@ -78,7 +77,7 @@ impl fmt::Debug for Contents {
 }
 
 /// Into one buffer that is large enough from the start: a growing one would leave copies behind that nobody wipes.
-fn read(path: &Path) -> Result<Secret, io::ErrorKind> {
+fn read_one(path: &Path) -> Bytes {
     let read = || {
         let file = File::open(path)?;
         let expected = file.metadata()?.len();

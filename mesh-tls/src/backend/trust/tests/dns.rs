@@ -64,6 +64,34 @@ fn the_bundle_is_the_one_that_the_policy_names() {
 }
 
 #[test]
+fn a_name_under_several_trust_domains_is_the_peer_of_the_one_that_vouches_for_it() {
+    let (ours, theirs) = (root(authority("ours")), root(authority("theirs")));
+    let store = trusting(&[("td", &[&ours]), ("other", &[&theirs])]).unwrap();
+    let algorithms = default_provider().unwrap().signature_verification_algorithms;
+    let wanted = [policy("nowhere", WEB), policy("td", WEB), policy("other", WEB)];
+    let any =
+        |order: [usize; 3]| order.iter().fold(PeerPolicy::nobody(), |any, at| any.or(&wanted[*at]));
+    let mut expired = linkerd(vec![dns(WEB)]);
+    expired.not_after = rcgen::date_time_ymd(2029, 6, 1);
+    let stranger = root(authority("theirs"));
+    let good = linkerd(vec![dns("else.where"), dns(WEB)]);
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 1, 2]] {
+        let verify = |params: &CertificateParams, issuer: &Issuer| {
+            let policy = any(order);
+            let leaf = issue(params, issuer);
+            let peer = store.verify_peer(&leaf, &[], now(), Role::Client, algorithms, &policy);
+            assert!(peer.as_ref().map_or(true, |peer| policy.admits(peer)));
+            peer.map(|peer| peer.id().to_string())
+        };
+        assert_eq!(verify(&good, &theirs).as_deref(), Ok("spiffe://other"), "{order:?}");
+        assert_eq!(verify(&good, &ours).as_deref(), Ok("spiffe://td"), "{order:?}");
+        assert_eq!(verify(&expired, &theirs), Err(Untrusted::Expired), "{order:?}");
+        let unknown = verify(&good, &stranger).unwrap_err();
+        assert!(is_stranger(&unknown), "{order:?}: {unknown}");
+    }
+}
+
+#[test]
 fn a_certificate_with_a_uri_is_never_taken_for_its_dns_name() {
     let wanted = policy("td", WEB);
     let both = check_for(&wanted, |leaf| {

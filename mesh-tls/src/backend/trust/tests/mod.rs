@@ -113,6 +113,40 @@ fn not_an_svid(result: Result<PeerIdentity, Untrusted>, rule: Rule) {
 }
 
 #[test]
+fn the_serial_number_is_written_as_openssl_writes_it() {
+    let with = |serial: &[u8]| {
+        let peer = check(|leaf| leaf.serial_number = Some(serial.to_vec().into())).unwrap();
+        peer.serial().to_owned()
+    };
+    assert_eq!(with(&[0x0a, 0x00, 0xf9]), "0a:00:f9");
+    assert_eq!(with(&[0x7f]), "7f");
+    assert_eq!(with(&[0x80, 0x01]), "00:80:01", "the sign is kept");
+}
+
+#[test]
+fn a_key_usage_is_asked_for_only_where_that_is_wanted() {
+    let root = root(authority("root"));
+    let strict = trusting(&[("td", &[&root])]).unwrap().requiring_key_usage(true);
+    let lax = trusting(&[("td", &[&root])]).unwrap().requiring_key_usage(false);
+    let mut without = leaf();
+    without.key_usages.clear();
+    let mut by_name = without.clone();
+    by_name.subject_alt_names = vec![dns("web.test")];
+    let policy = PeerPolicy::dns_name("td".parse().unwrap(), "web.test").unwrap();
+    let algorithms = default_provider().unwrap().signature_verification_algorithms;
+    for role in [Role::Server, Role::Client] {
+        let verify = |store: &TrustStore, params: &CertificateParams| {
+            store.verify_peer(&issue(params, &root), &[], now(), role, algorithms, &policy)
+        };
+        for bare in [&without, &by_name] {
+            assert!(verify(&lax, bare).is_ok());
+            not_an_svid(verify(&strict, bare), Rule::HasKeyUsage);
+        }
+        assert!(verify(&strict, &leaf()).is_ok());
+    }
+}
+
+#[test]
 fn leaf_ok() {
     assert_eq!(check(|_| {}).unwrap().id().as_str(), "spiffe://td/workload");
     let other_names = check(|leaf| {

@@ -1,0 +1,326 @@
+//! `tls` of a DestinationRule, carried out.
+
+use std::{net::SocketAddr, time::Duration};
+
+use mesh_tls::DevCa;
+
+use crate::{
+    mutual::{ca, payment},
+    outside::{Authority, Outside},
+    support::{Directory, PROXY, Proxy, application, ask, command, output, until},
+};
+
+const HOST: &str = "api.bank.example";
+const IDENTITY: &str = "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
+
+fn rule(tls: &str) -> String {
+    format!(
+        "\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{ name: bank }}
+spec:
+  host: {HOST}
+  trafficPolicy:
+    tls: {{ {tls} }}
+"
+    )
+}
+
+/// `endpoints.yaml` with one upstream.
+fn endpoints(more: &str, address: SocketAddr) -> String {
+    format!("upstreams: {{ {HOST}: {{ {more} endpoints: [{{ address: '{address}' }}] }} }}")
+}
+
+/// A directory for a proxy that calls the host at that address, as `tls` says.
+fn directory(tls: &str, address: SocketAddr) -> Directory {
+    Directory::new()
+        .with("proxy.yaml", PROXY)
+        .with("endpoints.yaml", &endpoints("", address))
+        .with("bank.yaml", &rule(tls))
+}
+
+async fn get(proxy: &Proxy) -> (u16, String) {
+    let answer = ask(proxy.address("outbound"), HOST, "/").await.unwrap();
+    (answer.status.as_u16(), answer.body)
+}
+
+/// What the proxy has said of the rule.
+async fn told(proxy: &Proxy, part: &str) {
+    until(part, async || proxy.log().contains(part).then_some(())).await;
+}
+
+#[tokio::test]
+async fn simple_believes_the_server_that_has_its_name() {
+    let bank = Authority::new("bank");
+    let server = Outside::start(&bank.site(HOST), None).await;
+    let directory = directory("mode: SIMPLE, caCertificates: ca.pem", server.address)
+        .with("ca.pem", &bank.pem());
+    let proxy = Proxy::start(&directory).await;
+    let expected = format!("bank asked as {HOST:?}, shown nobody");
+    assert_eq!(get(&proxy).await, (200, expected));
+
+    // Without roots of its own: the system's.
+    let directory = self::directory("mode: SIMPLE", server.address).with("ca.pem", &bank.pem());
+    let mut with_root = command();
+    with_root.env("SSL_CERT_FILE", directory.path().join("ca.pem"));
+    let proxy = Proxy::start_by(with_root, &directory).await;
+    assert_eq!(get(&proxy).await.0, 200);
+    let proxy = Proxy::start(&directory).await;
+    let requests = server.requests();
+    assert_eq!(get(&proxy).await.0, 503, "no authority of the system");
+    assert_eq!(server.requests(), requests);
+}
+
+#[tokio::test]
+async fn whoever_is_somebody_else_gets_no_request_and_is_told_of() {
+    let (bank, strange) = (Authority::new("bank"), Authority::new("bank"));
+    let server = Outside::start(&bank.site(HOST), None).await;
+    let place = "bank.yaml:7:10: error: DestinationRule bank: spec.trafficPolicy.tls";
+    for (tls, root, why) in [
+        (
+            "mode: SIMPLE, caCertificates: ca.pem",
+            &strange,
+            ".caCertificates: ADDRESS: the server is not trusted: no root that is trusted for it has \
+             signed it; add its root",
+        ),
+        (
+            "mode: SIMPLE, caCertificates: ca.pem, sni: www.bank.example",
+            &bank,
+            ".subjectAltNames: ADDRESS: the server is not trusted: its certificate is for \
+             api.bank.example; wanted is www.bank.example; name one of them",
+        ),
+        (
+            "mode: SIMPLE, caCertificates: ca.pem, subjectAltNames: [a.example, 'spiffe://b/c']",
+            &bank,
+            ".subjectAltNames: ADDRESS: the server is not trusted: its certificate is for \
+             api.bank.example; wanted is a.example or spiffe://b/c; name one of them",
+        ),
+    ] {
+        let directory = directory(tls, server.address).with("ca.pem", &root.pem());
+        let proxy = Proxy::start(&directory).await;
+        let answer = ask(proxy.address("outbound"), HOST, "/").await.unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), &answer.headers["x-mesh-flag"]),
+            (503, &"UF".parse().unwrap())
+        );
+        told(&proxy, &format!("{place}{}", why.replace("ADDRESS", &server.address.to_string())))
+            .await;
+        // It is mended while it runs.
+        directory.write("ca.pem", &bank.pem());
+        directory.write(
+            "bank.yaml",
+            &rule("mode: SIMPLE, caCertificates: ca.pem, subjectAltNames: [x.y, api.bank.example]"),
+        );
+        until("it is believed", async || (get(&proxy).await.0 == 200).then_some(())).await;
+    }
+
+    // Plaintext is no way out.
+    let app = application("app", Duration::ZERO).await;
+    let directory =
+        directory("mode: SIMPLE, caCertificates: ca.pem", app).with("ca.pem", &bank.pem());
+    let proxy = Proxy::start(&directory).await;
+    assert_eq!(get(&proxy).await.0, 503);
+    told(&proxy, "tls.mode: ").await;
+    told(&proxy, "does not speak TLS, and plaintext is never used instead; DISABLE says").await;
+}
+
+#[tokio::test]
+async fn mutual_shows_a_certificate_that_rotates_while_requests_fly() {
+    let (bank, ours) = (Authority::new("bank"), Authority::new("ours"));
+    let server = Outside::start(&bank.site(HOST), Some(&ours)).await;
+    let simple = directory("mode: SIMPLE, caCertificates: ca.pem", server.address)
+        .with("ca.pem", &bank.pem());
+    let proxy = Proxy::start(&simple).await;
+    assert_eq!(get(&proxy).await.0, 503, "it wants a certificate");
+    assert_eq!(server.requests(), 0);
+
+    // Each request on a connection of its own, so that each shows what there is.
+    let rule = rule(
+        "mode: MUTUAL, caCertificates: ca.pem, clientCertificate: own.pem, privateKey: own.pem",
+    ) + "    connectionPool: { http: { maxRequestsPerConnection: 1 } }\n";
+    let directory = directory("", server.address)
+        .with("bank.yaml", &rule)
+        .with("ca.pem", &bank.pem())
+        .with("own.pem", &ours.site("first.example"));
+    let proxy = Proxy::start(&directory).await;
+    let mut requests = 0;
+    for name in ["first.example", "second.example", "third.example"] {
+        directory.write("own.pem", &ours.site(name));
+        until(name, async || {
+            let (status, body) = get(&proxy).await;
+            assert_eq!(status, 200, "{}", proxy.log());
+            requests += 1;
+            body.ends_with(name).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(server.requests(), requests);
+}
+
+/// A proxy with an identity of the mesh that calls the host at that address.
+async fn checkout(ca: &DevCa, tls: &str, more: &str, address: SocketAddr) -> (Directory, Proxy) {
+    let directory = directory(tls, address)
+        .with("proxy.yaml", &format!("{PROXY}{IDENTITY}"))
+        .with("endpoints.yaml", &endpoints(more, address));
+    ca.issue("/sa/checkout").unwrap().write_to(directory.path()).unwrap();
+    let proxy = Proxy::start(&directory).await;
+    (directory, proxy)
+}
+
+#[tokio::test]
+async fn istio_mutual_proves_who_both_are() {
+    let ca = ca();
+    let app = application("app", Duration::ZERO).await;
+    let (_files, pay) = payment(&ca, app, "spiffe://shop.example/sa/checkout").await;
+    let inbound = pay.address("inbound");
+    let pay_id = "'spiffe://shop.example/sa/pay'";
+    let other = "'spiffe://shop.example/sa/other'";
+    for (tls, more) in [
+        (format!("mode: ISTIO_MUTUAL, subjectAltNames: [{other}, {pay_id}]"), String::new()),
+        (
+            format!("mode: ISTIO_MUTUAL, subjectAltNames: [{pay_id}]"),
+            format!("tls: mutual, peers: [{other}],"),
+        ),
+        // Names of the document go before those of the list, which stand for the service's accounts.
+        ("mode: ISTIO_MUTUAL, sni: pay.example".into(), format!("peers: [{pay_id}],")),
+    ] {
+        let (_files, proxy) = checkout(&ca, &tls, &more, inbound).await;
+        let (status, body) = get(&proxy).await;
+        assert_eq!(status, 200, "{}", proxy.log());
+        assert!(body.contains("URI=spiffe://shop.example/sa/checkout"), "{body}");
+    }
+    let tls = format!("mode: ISTIO_MUTUAL, subjectAltNames: [{other}]");
+    let (_files, checkout) = checkout(&ca, &tls, &format!("peers: [{pay_id}],"), inbound).await;
+    assert_eq!(get(&checkout).await.0, 503);
+    let said = format!(
+        "tls.subjectAltNames: {inbound}: the server is spiffe://shop.example/sa/pay, which the policy \
+         does not allow; name it"
+    );
+    told(&checkout, &said).await;
+}
+
+#[tokio::test]
+async fn disable_is_plaintext_and_goes_before_the_list() {
+    let ca = ca();
+    let app = application("app", Duration::ZERO).await;
+    let peers = "tls: mutual, peers: ['spiffe://shop.example/sa/pay'],";
+    let (files, proxy) = checkout(&ca, "mode: DISABLE", peers, app).await;
+    assert_eq!(get(&proxy).await.0, 200);
+    told(&proxy, "although endpoints.yaml says mutual").await;
+    // And back.
+    files.write("bank.yaml", &rule("mode: ISTIO_MUTUAL"));
+    until("mutual TLS is wanted", async || (get(&proxy).await.0 == 503).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_subset_and_a_port_have_their_own() {
+    let bank = Authority::new("bank");
+    let secret = Outside::start(&bank.site("v1.bank.example"), None).await;
+    let app = application("app", Duration::ZERO).await;
+    let listed = format!(
+        "upstreams: {{ {HOST}: {{ endpoints: [
+           {{ address: '{}', labels: {{ version: v1 }} }},
+           {{ address: '{app}', labels: {{ version: v2 }} }} ] }} }}",
+        secret.address
+    );
+    let documents = "\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: { name: bank }
+spec:
+  host: api.bank.example
+  trafficPolicy:
+    tls: { mode: SIMPLE, caCertificates: ca.pem }
+    portLevelSettings: [{ port: { number: 8080 }, tls: { mode: DISABLE } }]
+  subsets:
+    - name: v1
+      labels: { version: v1 }
+      trafficPolicy: { tls: { mode: SIMPLE, caCertificates: ca.pem, sni: v1.bank.example } }
+    - name: v2
+      labels: { version: v2 }
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: bank }
+spec:
+  hosts: [api.bank.example]
+  http:
+    - match: [{ uri: { exact: /v1 } }]
+      route: [{ destination: { host: api.bank.example, subset: v1 } }]
+    - match: [{ uri: { exact: /v2 } }]
+      route: [{ destination: { host: api.bank.example, subset: v2 } }]
+    - route: [{ destination: { host: api.bank.example, subset: v2, port: { number: 8080 } } }]
+";
+    let directory = Directory::new()
+        .with("proxy.yaml", PROXY)
+        .with("endpoints.yaml", &listed)
+        .with("ca.pem", &bank.pem())
+        .with("bank.yaml", documents);
+    let proxy = Proxy::start(&directory).await;
+    let get = async |path: &str| {
+        let answer = ask(proxy.address("outbound"), HOST, path).await.unwrap();
+        (answer.status.as_u16(), answer.body)
+    };
+    let of_v1 = "bank asked as \"v1.bank.example\", shown nobody";
+    assert_eq!(get("/v1").await, (200, of_v1.to_owned()), "{}", proxy.log());
+    assert_eq!(get("/v2").await.0, 503, "the host's block is TLS, and it speaks plaintext");
+    let (status, body) = get("/").await;
+    assert!(status == 200 && body.starts_with("app"), "the port's block: {status} {body}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_carried_out_is_said_at_load_by_its_place() {
+    let address = "127.0.0.1:9".parse().unwrap();
+    let ca = Authority::new("bank");
+    let place = "bank.yaml:7:10: error: DestinationRule bank: spec.trafficPolicy.tls.";
+    let mutual =
+        "mode: MUTUAL, caCertificates: ca.pem, clientCertificate: own.pem, privateKey: key.pem";
+    for (tls, field, why) in [
+        ("mode: SIMPLE, caCertificates: none.pem", "caCertificates", "cannot be read"),
+        ("mode: SIMPLE, caCertificates: bank.yaml", "caCertificates", "no certificate found"),
+        ("mode: SIMPLE, sni: '*.bank.example'", "sni", "expected a DNS name (api.bank.example)"),
+        (
+            "mode: SIMPLE, subjectAltNames: [a b]",
+            "subjectAltNames",
+            "\"a b\" is not allowed, expected",
+        ),
+        (mutual, "privateKey", "the private key does not belong to the certificate"),
+        ("mode: ISTIO_MUTUAL", "mode", "set identity in proxy.yaml"),
+    ] {
+        let directory = directory(tls, address)
+            .with("ca.pem", &ca.pem())
+            .with("own.pem", &ca.site("client.example"))
+            .with("key.pem", &ca.site("client.example"));
+        for check in [true, false] {
+            let mut command = command();
+            command.arg("--config").arg(directory.path());
+            command.args(check.then_some("--check"));
+            let output = output(command).await;
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{tls}: {said}");
+            assert!(
+                said.contains(&format!("{place}{field}: ")) && said.contains(why),
+                "{tls}: {said}"
+            );
+        }
+    }
+    // With an identity, but nobody named; a name that nobody proves; and nothing said at all.
+    let identity = Directory::new().with("proxy.yaml", &format!("{PROXY}{IDENTITY}"));
+    self::ca().issue("/sa/checkout").unwrap().write_to(identity.path()).unwrap();
+    identity.write("endpoints.yaml", &endpoints("", address));
+    let check = async || {
+        let mut command = command();
+        command.arg("--check").arg("--config").arg(identity.path());
+        String::from_utf8(output(command).await.stderr).unwrap()
+    };
+    identity.write("bank.yaml", &rule("mode: ISTIO_MUTUAL"));
+    let said = check().await;
+    assert!(said.contains("tls.subjectAltNames: is missing: whose certificates"), "{said}");
+    identity.write("bank.yaml", &rule("mode: ISTIO_MUTUAL, subjectAltNames: [bank.example]"));
+    let said = check().await;
+    assert!(said.contains("tls.subjectAltNames: \"bank.example\" is no SPIFFE ID"), "{said}");
+    identity.write("bank.yaml", "");
+    let said = check().await;
+    assert!(said.contains(&format!("endpoints.yaml: upstreams.{HOST}.tls: is missing")), "{said}");
+}

@@ -1,0 +1,210 @@
+//! Callers that say nothing, or too little: they keep nobody waiting, and do not keep their place.
+
+#![allow(clippy::disallowed_methods, reason = "time is what is measured")]
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use mesh_tls::{DevCa, MeshTls, PeerPolicy, StaticSource};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::support::{Directory, PATIENCE, PROXY, Proxy, application, endpoints, until};
+
+const IDENTITY: &str = "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
+const MODE: &str = "\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: default, namespace: default }
+spec: { mtls: { mode: STRICT } }
+";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A proxy before an application, in STRICT or another mode.
+async fn before(app: SocketAddr, ca: &DevCa, mode: &str, more: &str) -> (Directory, Proxy) {
+    let inbound = format!("inbound: {{ listen: '127.0.0.1:0', app: '{app}' }}\n");
+    let directory = Directory::new()
+        .with("proxy.yaml", &format!("{PROXY}{IDENTITY}{inbound}{more}"))
+        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]))
+        .with("mtls.yaml", &MODE.replace("STRICT", mode));
+    ca.issue("/sa/shop").unwrap().write_to(directory.path()).unwrap();
+    let proxy = Proxy::start(&directory).await;
+    (directory, proxy)
+}
+
+async fn client(ca: &DevCa) -> MeshTls {
+    let material = ca.issue("/sa/cart").unwrap().material().unwrap();
+    MeshTls::builder(StaticSource::new(material).0).spawn().await.unwrap()
+}
+
+async fn tcp(to: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(to).await.unwrap();
+    // Or Nagle's algorithm and a delayed acknowledgement are all that is measured.
+    socket.set_nodelay(true).unwrap();
+    socket
+}
+
+/// How long a client takes from its first byte to the answer of the application.
+async fn honest(client: &MeshTls, to: SocketAddr) -> Duration {
+    let begun = Instant::now();
+    let stream = client.connect(tcp(to).await, PeerPolicy::any_authenticated()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("http://shop/").body(Empty::<Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    response.into_body().collect().await.unwrap();
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn silent_sockets_beyond_the_limit_keep_nobody_waiting() {
+    /// More than the listener has places for.
+    const CROWD: usize = 1_100;
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let app = application("app", Duration::ZERO).await;
+    let client = client(&ca).await;
+    for mode in ["STRICT", "PERMISSIVE"] {
+        let (_files, idle) = before(app, &ca, mode, "").await;
+        let (_more_files, crowded) = before(app, &ca, mode, "").await;
+        let (idle, to) = (idle.address("inbound"), crowded.address("inbound"));
+        let _warm = (honest(&client, idle).await, honest(&client, to).await);
+        let mut silent = Vec::with_capacity(CROWD);
+        for _ in 0..CROWD {
+            silent.push(tcp(to).await);
+        }
+        let (mut of_idle, mut of_crowded) = (Vec::new(), Vec::new());
+        for _ in 0..11 {
+            // In turn, so that a busy machine makes both slow. Far below what one time limit would cost.
+            of_idle.push(honest(&client, idle).await);
+            let served = timeout(Duration::from_secs(5), honest(&client, to)).await;
+            of_crowded.push(served.expect("it waits for the silent ones"));
+        }
+        of_idle.sort();
+        of_crowded.sort();
+        let (idle, crowded_too) = (of_idle[5], of_crowded[5]);
+        eprintln!(
+            "{mode}: served in {crowded_too:?} beside {CROWD} silent sockets, else in {idle:?}"
+        );
+        assert!(crowded_too <= idle * 4 + Duration::from_millis(50), "{crowded_too:?}, {idle:?}");
+        // The oldest made room.
+        until("some were aborted", async || {
+            let (_, certs) = crowded.admin("/certs").await;
+            (!certs.contains("\"refused_crowded_out\":0")).then_some(())
+        })
+        .await;
+        let end = timeout(PATIENCE, silent[0].read(&mut [0; 1])).await.expect("closed");
+        assert!(matches!(end, Ok(0) | Err(_)));
+    }
+}
+
+/// What a slow caller sends at once, and then over and over.
+const SLOW: [(&str, &[u8], &[u8]); 5] = [
+    ("silence", b"", b""),
+    ("half of a preface", b"PRI * HTTP/2.0\r\n", b""),
+    ("a head without an end", b"GET / HTTP/1.1\r\nhost: shop\r\n", b""),
+    ("a head that grows", b"GET / HTTP/1.1\r\nhost: shop\r\n", b"x: y\r\n"),
+    ("a preface and then nothing", PREFACE, b""),
+];
+
+/// How long the other side keeps the connection.
+async fn kept<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    first: &[u8],
+    more: &[u8],
+) -> Duration {
+    let begun = Instant::now();
+    stream.write_all(first).await.unwrap();
+    let mut bytes = [0; 1_024];
+    loop {
+        // A ping is read and not answered.
+        match timeout(Duration::from_millis(50), stream.read(&mut bytes)).await {
+            Ok(Ok(0) | Err(_)) => return begun.elapsed(),
+            Ok(Ok(_)) => {}
+            // Whether it still can be written to, the next read tells.
+            Err(_) => drop(stream.write_all(more).await),
+        }
+        assert!(begun.elapsed() < PATIENCE, "it is kept");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_come_to_the_end_of_his_head_is_let_go() {
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let app = application("app", Duration::ZERO).await;
+    let (_files, proxy) = before(app, &ca, "PERMISSIVE", "headerTimeout: 600ms\n").await;
+    let client = client(&ca).await;
+    let (inbound, outbound) = (proxy.address("inbound"), proxy.address("outbound"));
+    let limit = Duration::from_millis(600);
+    for (name, first, more) in SLOW {
+        let over_tls = async {
+            let tls = client.connector(PeerPolicy::any_authenticated());
+            let tls = if first.starts_with(b"GET") { tls.with_alpn(["http/1.1"]) } else { tls };
+            kept(tls.connect(tcp(inbound).await).await.unwrap(), first, more).await
+        };
+        let (out, tls) =
+            tokio::join!(async { kept(tcp(outbound).await, first, more).await }, over_tls,);
+        for kept in [out, tls] {
+            assert!(kept >= limit, "{name}: {kept:?} is less than it may have");
+            assert!(kept < limit + Duration::from_secs(5), "{name}: {kept:?}");
+        }
+    }
+    let plain = kept(tcp(inbound).await, b"G", b"").await;
+    assert!(plain >= limit, "it has shown that it is no TLS, and nothing more: {plain:?}");
+}
+
+#[tokio::test]
+async fn who_speaks_in_time_keeps_his_connection() {
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    // An answer may take longer than a head.
+    let app = application("app", Duration::from_millis(900)).await;
+    let (_files, proxy) = before(app, &ca, "PERMISSIVE", "headerTimeout: 600ms\n").await;
+    let socket = TokioIo::new(tcp(proxy.address("outbound")).await);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..3 {
+        sleep(Duration::from_millis(200)).await;
+        let request = Request::get("/").header("host", "shop").body(Empty::<Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap();
+    }
+    // Of HTTP/2 it is enough to answer pings, however long nothing is asked.
+    let stream = client(&ca).await;
+    let inbound = tcp(proxy.address("inbound")).await;
+    let stream = stream.connect(inbound, PeerPolicy::any_authenticated()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    sleep(Duration::from_millis(2_500)).await;
+    let request = Request::get("http://shop/").body(Empty::<Bytes>::new()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_handshake_that_had_begun_is_finished_when_the_proxy_ends() {
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let app = application("app", Duration::ZERO).await;
+    let (_files, mut proxy) = before(app, &ca, "STRICT", "").await;
+    let inbound = proxy.address("inbound");
+    let (early, silent) = (tcp(inbound).await, tcp(inbound).await);
+    sleep(Duration::from_millis(200)).await;
+    proxy.terminate();
+    until("nothing is accepted", async || TcpStream::connect(inbound).await.is_err().then_some(()))
+        .await;
+    let begun = Instant::now();
+    let client = client(&ca).await;
+    let stream = client.connect(early, PeerPolicy::any_authenticated()).await.unwrap();
+    assert!(stream.info().peer().is_some());
+    drop(stream);
+    assert_eq!(proxy.ended().await.code(), Some(0), "{}", proxy.log());
+    assert!(begun.elapsed() < Duration::from_secs(5), "the silent one does not hold it up");
+    drop(silent);
+}

@@ -1,0 +1,194 @@
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls_pki_types::{CertificateDer, ServerName};
+
+use super::name::{InvalidName, SubjectName, host};
+use crate::{client::default_alpn, error::MaterialError, material::certificates};
+
+/// Which servers are believed, and what is shown to them.
+///
+/// ```
+/// use mesh_tls::origination::{Config, Roots};
+///
+/// let bank = Config::new(Roots::file("/etc/bank/ca.pem"))
+///     .with_server_name("api.bank.example")?
+///     .with_certificate("/etc/bank/tls.crt", "/etc/bank/tls.key");
+/// # let _ = bank;
+/// # Ok::<_, mesh_tls::origination::InvalidName>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    pub(super) roots: Roots,
+    /// `None`: the host of the URI that is dialled.
+    pub(super) server_name: Option<ServerName<'static>>,
+    pub(super) names: Arc<[SubjectName]>,
+    pub(super) certificate: Option<(PathBuf, PathBuf)>,
+    pub(super) alpn: Vec<Vec<u8>>,
+    pub(super) handshake_timeout: Duration,
+    pub(super) drain_grace: Duration,
+    pub(super) poll_interval: Duration,
+}
+
+/// The authorities whose word is taken for who a server is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Roots(pub(super) RootsOf);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum RootsOf {
+    File(PathBuf),
+    Given(Arc<[CertificateDer<'static>]>),
+    #[cfg(feature = "system-roots")]
+    System,
+}
+
+/// As [`MtlsConnector::with_handshake_timeout`](crate::MtlsConnector::with_handshake_timeout), for the same reason.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const DRAIN_GRACE: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+// === impl Config ===
+
+impl Config {
+    /// Servers whose certificate leads to one of these roots and has the host that is dialled as its name. There is no
+    /// default for the roots, and no way to do without.
+    #[must_use]
+    pub fn new(roots: Roots) -> Self {
+        Self {
+            roots,
+            server_name: None,
+            names: Arc::default(),
+            certificate: None,
+            alpn: default_alpn(),
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            drain_grace: DRAIN_GRACE,
+            poll_interval: POLL_INTERVAL,
+        }
+    }
+
+    /// Asks for this name, a DNS name or an IP address, whatever host is dialled: where endpoints are addresses. A DNS name
+    /// is sent in clear text (SNI), so that a server with several certificates knows which; an address is not.
+    ///
+    /// # Errors
+    ///
+    /// Any other text: a wildcard, a URI, a name with a port.
+    pub fn with_server_name(self, name: &str) -> Result<Self, InvalidName> {
+        Ok(Self { server_name: Some(host(name)?), ..self })
+    }
+
+    /// Wants one of these names, DNS names, IP addresses or URIs, in the certificate, in place of the name that is asked
+    /// for. None at all leave it at that name.
+    ///
+    /// # Errors
+    ///
+    /// A text that is none of these. A wildcard is not one: it stands in certificates, where `*.bank.example` is
+    /// `api.bank.example` too.
+    pub fn with_subject_alt_names<I>(self, names: I) -> Result<Self, InvalidName>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let names = names.into_iter().map(|name| SubjectName::parse(name.as_ref()));
+        Ok(Self { names: names.collect::<Result<_, _>>()?, ..self })
+    }
+
+    /// Shows the certificate chain of the one file to servers that want one, with the key in the other (both PEM; they may
+    /// be one file). Both are read again when they change.
+    #[must_use]
+    pub fn with_certificate(self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self { certificate: Some((cert.into(), key.into())), ..self }
+    }
+
+    /// The protocols offered by ALPN, best first. Default: `h2`, `http/1.1`. A server that does not know ALPN is let pass,
+    /// and is spoken to in HTTP/1.1.
+    #[must_use]
+    pub fn with_alpn<I>(self, protocols: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<Vec<u8>>,
+    {
+        Self { alpn: protocols.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// How long a handshake may take, beyond the transport's own time. Default: 5 s.
+    #[must_use]
+    pub fn with_handshake_timeout(self, timeout: Duration) -> Self {
+        Self { handshake_timeout: timeout, ..self }
+    }
+
+    /// How long a connection may go on once its server is no longer trusted, for what is in flight to end. Default: 10 s.
+    #[must_use]
+    pub fn with_drain_grace(self, grace: Duration) -> Self {
+        Self { drain_grace: grace, ..self }
+    }
+
+    /// How often the files are looked at. Default: 5 s.
+    #[must_use]
+    pub fn with_poll_interval(self, interval: Duration) -> Self {
+        Self { poll_interval: interval, ..self }
+    }
+
+    /// The files of our own certificate and its key, if it is to be shown.
+    #[must_use]
+    pub fn certificate(&self) -> Option<(&Path, &Path)> {
+        self.certificate.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()))
+    }
+
+    /// The files, in the order in which they are read: roots, certificate, key.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let own = self.certificate.iter().flat_map(|(cert, key)| [cert, key]);
+        self.roots.path().into_iter().chain(own)
+    }
+}
+
+// === impl Roots ===
+
+impl Roots {
+    /// Those in this file (PEM, Istio's `caCertificates`), which is read again when it changes.
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(RootsOf::File(path.into()))
+    }
+
+    /// Those in this PEM.
+    ///
+    /// # Errors
+    ///
+    /// When there is no certificate in it.
+    pub fn pem(pem: &[u8]) -> Result<Self, MaterialError> {
+        Ok(Self(RootsOf::Given(certificates(pem)?.into())))
+    }
+
+    /// Those of the operating system, as curl and openssl use them, read once, at the start. The variables `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` name others.
+    #[cfg(feature = "system-roots")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "system-roots")))]
+    #[must_use]
+    pub fn system() -> Self {
+        Self(RootsOf::System)
+    }
+
+    pub(super) fn path(&self) -> Option<&PathBuf> {
+        match &self.0 {
+            RootsOf::File(path) => Some(path),
+            RootsOf::Given(_) => None,
+            #[cfg(feature = "system-roots")]
+            RootsOf::System => None,
+        }
+    }
+}
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            RootsOf::File(path) => path.fmt(f),
+            RootsOf::Given(roots) => write!(f, "{} certificates", roots.len()),
+            #[cfg(feature = "system-roots")]
+            RootsOf::System => f.write_str("of the system"),
+        }
+    }
+}
