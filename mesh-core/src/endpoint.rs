@@ -234,6 +234,11 @@ impl Locality {
         self.parts().2
     }
 
+    /// The same for those that are equal, and hardly ever for others.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
     fn parts(&self) -> (&str, &str, &str) {
         let text = self.text.as_deref().unwrap_or_default();
         let (rest, sub_zone) = text.split_at(self.zone_ends);

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::{Config, ZoneRouting};
 use crate::{Endpoint, Labels, Locality, balance::priority::Health};
@@ -106,8 +106,8 @@ impl Layout {
         endpoints: impl IntoIterator<Item = &'a Endpoint>,
     ) -> Self {
         let by_distance = can_fail_over && config.is_enabled();
-        // Many endpoints, few groups: what an endpoint costs is one look-up, by numbers.
-        let mut known: HashMap<(u32, usize, &Locality), usize> = HashMap::new();
+        // Many endpoints, few groups: what an endpoint costs is one look-up, by numbers and then one comparison.
+        let mut known: BTreeMap<(u32, usize, u64, &Locality), usize> = BTreeMap::new();
         let mut found: Vec<(Rank, Group)> = Vec::new();
         let mut count = 0;
         for (index, endpoint) in endpoints.into_iter().enumerate() {
@@ -116,7 +116,8 @@ impl Layout {
                 true => config.distance_of_labels(caller, endpoint.labels()),
                 false => 0,
             };
-            let group = *known.entry((priority, far, locality)).or_insert_with(|| {
+            let key = (priority, far, locality.digest(), locality);
+            let group = *known.entry(key).or_insert_with(|| {
                 let of_locality =
                     if by_distance { config.distance_of_locality(caller, locality) } else { 0 };
                 found.push(((priority, far, of_locality), Group::empty(locality)));
