@@ -59,7 +59,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Write for MeshStream<IO> {
 }
 
 impl<IO: Connection> Connection for MeshStream<IO> {
-    /// Also puts the [`ConnInfo`] into the extensions of each response.
+    /// Also puts the [`ConnInfo`](crate::ConnInfo) into the extensions of each response.
     fn connected(&self) -> Connected {
         let connected = self.get_ref().connected().extra(self.info.clone());
         if self.negotiated_h2() { connected.negotiated_h2() } else { connected }
