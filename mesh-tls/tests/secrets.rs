@@ -250,6 +250,28 @@ async fn no_byte_of_a_key_is_ever_said() {
         of_servers_outside(&said, &dir, &bad).await;
     }
 
+    // A certificate for servers outside the mesh.
+    #[cfg(feature = "origination")]
+    {
+        use mesh_tls::origination::{Config, Origination, Roots};
+        let config = || {
+            let roots = Roots::pem(identity.bundle_pem().as_bytes()).unwrap();
+            let config = Config::new(roots).with_poll_interval(Duration::from_millis(10));
+            config.with_certificate(dir.join("tls.crt"), dir.join("tls.key"))
+        };
+        said.note(&config());
+        let outside = Origination::spawn(config()).unwrap();
+        said.note(&(&outside, outside.connector()));
+        let good = fs::read(dir.join("tls.key")).unwrap();
+        for bad in [stranger.key_pem().as_bytes(), cut.as_bytes(), &der[..], encrypted.as_bytes()] {
+            fs::write(dir.join("tls.key"), bad).unwrap();
+            eventually("told", || outside.status().last_error.is_some()).await;
+            said.note(&outside.status());
+            said.error(&Origination::spawn(config()).unwrap_err());
+        }
+        fs::write(dir.join("tls.key"), good).unwrap();
+    }
+
     // The Workload API.
     let agent = Agent::start(&dir.join("agent.sock"));
     agent.answer(&answer(&identity));

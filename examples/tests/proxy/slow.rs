@@ -114,13 +114,14 @@ const SLOW: [(&str, &[u8], &[u8]); 5] = [
     ("a preface and then nothing", PREFACE, b""),
 ];
 
-/// How long the other side keeps the connection.
+/// How long the other side keeps the connection, from before it is there: its limit cannot have begun sooner.
 async fn kept<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+    connecting: impl Future<Output = S>,
     first: &[u8],
     more: &[u8],
 ) -> Duration {
     let begun = Instant::now();
+    let mut stream = connecting.await;
     stream.write_all(first).await.unwrap();
     let mut bytes = [0; 1_024];
     loop {
@@ -147,16 +148,15 @@ async fn who_does_not_come_to_the_end_of_his_head_is_let_go() {
         let over_tls = async {
             let tls = client.connector(PeerPolicy::any_authenticated());
             let tls = if first.starts_with(b"GET") { tls.with_alpn(["http/1.1"]) } else { tls };
-            kept(tls.connect(tcp(inbound).await).await.unwrap(), first, more).await
+            kept(async { tls.connect(tcp(inbound).await).await.unwrap() }, first, more).await
         };
-        let (out, tls) =
-            tokio::join!(async { kept(tcp(outbound).await, first, more).await }, over_tls,);
+        let (out, tls) = tokio::join!(kept(tcp(outbound), first, more), over_tls);
         for kept in [out, tls] {
             assert!(kept >= limit, "{name}: {kept:?} is less than it may have");
             assert!(kept < limit + Duration::from_secs(5), "{name}: {kept:?}");
         }
     }
-    let plain = kept(tcp(inbound).await, b"G", b"").await;
+    let plain = kept(tcp(inbound), b"G", b"").await;
     assert!(plain >= limit, "it has shown that it is no TLS, and nothing more: {plain:?}");
 }
 
@@ -164,8 +164,8 @@ async fn who_does_not_come_to_the_end_of_his_head_is_let_go() {
 async fn who_speaks_in_time_keeps_his_connection() {
     let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
     // An answer may take longer than a head.
-    let app = application("app", Duration::from_millis(900)).await;
-    let (_files, proxy) = before(app, &ca, "PERMISSIVE", "headerTimeout: 600ms\n").await;
+    let app = application("app", Duration::from_millis(1_200)).await;
+    let (_files, proxy) = before(app, &ca, "PERMISSIVE", "headerTimeout: 1s\n").await;
     let socket = TokioIo::new(tcp(proxy.address("outbound")).await);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();
     tokio::spawn(connection);
