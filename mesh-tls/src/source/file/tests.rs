@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use tokio::time;
@@ -48,10 +49,15 @@ enum Layout {
 }
 
 impl Layout {
-    /// How long the writer rests. Where it overwrites, three readings fit into a rest, and a writer that is kept from its work
-    /// between emptying a file and filling it is back before three have seen it empty, on a busy machine too.
+    /// How long the writer rests. Where it overwrites, three readings fit into a rest.
     fn rest(self) -> Duration {
         Duration::from_millis(if self == Self::Overwritten { 240 } else { 80 })
+    }
+
+    /// Between two readings. Who overwrites in place needs a writer that stops now and then, and two readings that are not
+    /// one.
+    fn wait(self) -> Duration {
+        if self == Self::Overwritten { self.rest() / 4 } else { Duration::ZERO }
     }
 }
 
@@ -77,9 +83,7 @@ impl Dir {
                 FileSource::in_directory(&self.0)
             }
         };
-        // Who overwrites in place needs a writer that stops now and then, and two readings that are not one.
-        let wait = if layout == Layout::Overwritten { layout.rest() / 4 } else { Duration::ZERO };
-        source.poll_interval(wait).settle(wait)
+        source.poll_interval(layout.wait()).settle(layout.wait())
     }
 
     fn write(&self, layout: Layout, round: usize, identity: &DevIdentity) {
@@ -155,6 +159,8 @@ struct Tally {
     errors: usize,
     mismatched: usize,
     torn_states: usize,
+    /// How often the writer was kept from its work with an empty file for so long that it is meant to be believed.
+    stalls: usize,
 }
 
 /// Reads until the writer has made all its replacements and the last one is in use.
@@ -183,8 +189,13 @@ async fn torture(layout: Layout, publish: fn(&Published, Material) -> bool) -> T
     let writer = {
         let (dir, done, stop) = (Arc::clone(&dir), Arc::clone(&done), Arc::clone(&stop));
         thread::spawn(move || {
+            let mut stalls = 0;
             for round in 1..=ROUNDS {
+                let began = Instant::now();
                 dir.write(layout, round, &identities[round % IDENTITIES]);
+                // Seen empty by two readings that agree, and by two more at the next poll: three waits lie between.
+                let is_seen = layout == Layout::Overwritten && began.elapsed() >= layout.wait() * 3;
+                stalls += usize::from(is_seen);
                 // Left alone for so long, a reader on a busy machine sees some of it.
                 if round % STRETCH == 0 {
                     thread::park_timeout(layout.rest());
@@ -194,6 +205,7 @@ async fn torture(layout: Layout, publish: fn(&Published, Material) -> bool) -> T
                 }
             }
             done.store(true, Ordering::Release);
+            stalls
         })
     };
     let published = Published::new();
@@ -226,8 +238,7 @@ async fn torture(layout: Layout, publish: fn(&Published, Material) -> bool) -> T
             Err(_) => {}
         }
     }
-    writer.join().unwrap();
-
+    tally.stalls = writer.join().unwrap();
     tally
 }
 
@@ -237,7 +248,9 @@ async fn ten_thousand_replacements_in_each_layout_and_nothing_torn_is_put_to_use
         let tally = torture(layout, Published::publish).await;
         println!("{layout:?}: {tally:?}");
         assert!(tally.published > 5, "{layout:?}: a busy reader sees some of it: {tally:?}");
-        assert_eq!((tally.mismatched, tally.torn_states), (0, 0), "{layout:?}: {tally:?}");
+        assert_eq!(tally.mismatched, 0, "{layout:?}: {tally:?}");
+        // On a machine with other work a writer may not come to fill what it has emptied.
+        assert!(tally.torn_states <= tally.stalls, "{layout:?}: {tally:?}");
         if matches!(layout, Layout::Swapped | Layout::Combined) {
             assert_eq!(tally.refused, 0, "{layout:?} is never torn in the first place: {tally:?}");
         }
