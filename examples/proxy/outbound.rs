@@ -11,9 +11,10 @@ use std::{
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use mesh_tower::{
+    body::AnswerBody,
     classify::is_grpc,
     error::{MeshError, Reason, into_response},
-    route::{RouteBody, future::RoutedFuture},
+    route::future::RoutedFuture,
 };
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -37,7 +38,7 @@ pin_project! {
     #[project = OutgoingProj]
     pub(crate) enum Outgoing {
         Routed { #[pin] future: RoutedFuture<Target, Request<RequestBody>, Body> },
-        Refused { response: Option<Response<RouteBody<Body>>> },
+        Refused { response: Option<Response<AnswerBody<Body>>> },
     }
 }
 
@@ -48,7 +49,7 @@ impl Outbound {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Outbound {
-    type Response = Response<RouteBody<Body>>;
+    type Response = Response<AnswerBody<Body>>;
     type Error = Infallible;
     type Future = Outgoing;
 
@@ -64,7 +65,7 @@ impl hyper::service::Service<Request<Incoming>> for Outbound {
 }
 
 impl Future for Outgoing {
-    type Output = Result<Response<RouteBody<Body>>, Infallible>;
+    type Output = Result<Response<AnswerBody<Body>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {

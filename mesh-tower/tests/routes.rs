@@ -21,10 +21,7 @@ mod routes {
     use http::{Request, Response, request::Parts};
     use http_body_util::Full;
     use mesh_core::route::{Client, Forward, Rule, VirtualHost};
-    use mesh_tower::{
-        Chance,
-        route::{RouteBody, Router},
-    };
+    use mesh_tower::{Chance, body::AnswerBody, route::Router};
     use tower::{Service, ServiceExt};
 
     type Seen = Rc<RefCell<Vec<(&'static str, Parts)>>>;
@@ -66,11 +63,11 @@ mod routes {
             Self { router: router.with_chance(Chance::seeded(1)), seen }
         }
 
-        async fn send(&self, request: Request<()>) -> Response<RouteBody<Full<Bytes>>> {
+        async fn send(&self, request: Request<()>) -> Response<AnswerBody<Full<Bytes>>> {
             self.router.clone().oneshot(request).await.unwrap()
         }
 
-        async fn get(&self, uri: &str) -> Response<RouteBody<Full<Bytes>>> {
+        async fn get(&self, uri: &str) -> Response<AnswerBody<Full<Bytes>>> {
             self.send(Request::get(uri).body(()).unwrap()).await
         }
 

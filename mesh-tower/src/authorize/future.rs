@@ -6,11 +6,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use pin_project_lite::pin_project;
 
-use super::AuthorizeBody;
-use crate::error::{MeshError, Reason, into_response};
+use crate::{
+    body::AnswerBody,
+    error::{MeshError, Reason, into_response},
+};
 
 /// What Envoy says, and nothing of why.
 const DENIED: &str = "RBAC: access denied";
@@ -51,13 +54,13 @@ impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<AuthorizeBody<B>>, E>;
+    type Output = Result<Response<AnswerBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Calling { future } => {
                 let response = ready!(future.poll(cx))?;
-                Poll::Ready(Ok(response.map(AuthorizeBody::inner)))
+                Poll::Ready(Ok(response.map(AnswerBody::inner)))
             }
             StateProj::Refused { grpc, error } => {
                 let error = error.take().expect("polled after it was ready");
@@ -68,10 +71,10 @@ where
 }
 
 /// A caller of gRPC gets the head alone.
-fn refusal<B>(grpc: bool, error: &MeshError) -> Response<AuthorizeBody<B>> {
+fn refusal<B>(grpc: bool, error: &MeshError) -> Response<AnswerBody<B>> {
     let mut response = into_response(grpc, error);
     if !grpc && error.reason() == Reason::Denied {
-        *response.body_mut() = AuthorizeBody::words(DENIED);
+        *response.body_mut() = AnswerBody::own(Bytes::from_static(DENIED.as_bytes()));
         let plain = HeaderValue::from_static("text/plain");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
     }

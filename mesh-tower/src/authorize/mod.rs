@@ -84,7 +84,6 @@
 //! # Ok(()) }
 //! ```
 
-mod body;
 pub mod future;
 mod handle;
 mod head;
@@ -96,7 +95,6 @@ use http::HeaderName;
 pub use mesh_core::authorize as policy;
 
 pub use self::{
-    body::AuthorizeBody,
     handle::{Handle, Mode},
     layer::{AuthorizeLayer, Caller},
     service::Authorize,

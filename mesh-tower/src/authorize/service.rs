@@ -7,12 +7,13 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{
-    AuthorizeBody, Caller, FORWARDED_CLIENT_CERT, Mode,
+    Caller, FORWARDED_CLIENT_CERT, Mode,
     future::ResponseFuture,
     handle::Shared,
     head::{RequestHead, normalize},
 };
 use crate::{
+    body::AnswerBody,
     classify::is_grpc,
     error::{MeshError, Reason},
 };
@@ -61,7 +62,7 @@ where
     S: Service<Request<B>, Response = Response<RB>>,
     C: Caller,
 {
-    type Response = Response<AuthorizeBody<RB>>;
+    type Response = Response<AnswerBody<RB>>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 

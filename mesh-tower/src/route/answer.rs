@@ -4,29 +4,30 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use mesh_core::route::{AbortStatus, DirectResponse, Head, Redirect, Rewriter};
 
-use super::{body::RouteBody, head::RequestHead, regex::Regex};
+use super::{head::RequestHead, regex::Regex};
+use crate::body::AnswerBody;
 use crate::{
     classify::is_grpc,
     error::{MeshError, Reason, response_for},
 };
 
 /// 404, flag `NR`.
-pub(super) fn no_route<B>(head: &Parts) -> Response<RouteBody<B>> {
+pub(super) fn no_route<B>(head: &Parts) -> Response<AnswerBody<B>> {
     response_for(&head.headers, &MeshError::new(Reason::NoRoute))
 }
 
 /// The request became one that cannot be sent: 400, flag `DPE`.
-pub(super) fn invalid<B>(head: &Parts) -> Response<RouteBody<B>> {
+pub(super) fn invalid<B>(head: &Parts) -> Response<AnswerBody<B>> {
     response_for(&head.headers, &MeshError::new(Reason::InvalidRequest))
 }
 
 /// The share of a backend that does not exist: 500, of gRPC `UNAVAILABLE` (Gateway API); flag `NC`.
-pub(super) fn nowhere<B>(head: &Parts) -> Response<RouteBody<B>> {
+pub(super) fn nowhere<B>(head: &Parts) -> Response<AnswerBody<B>> {
     own(is_grpc(&head.headers), 500, 14, "NC", Bytes::new())
 }
 
 /// An injected fault; flag `FI`.
-pub(super) fn fault<B>(grpc: bool, status: AbortStatus) -> Response<RouteBody<B>> {
+pub(super) fn fault<B>(grpc: bool, status: AbortStatus) -> Response<AnswerBody<B>> {
     let (http, code) = match (status.http_status(), status.grpc_code()) {
         (Some(http), _) => (http, grpc_of(http)),
         (None, code) => (http_of(code.unwrap_or_default()), code.unwrap_or_default()),
@@ -39,20 +40,20 @@ pub(super) fn redirect<B>(
     path: Option<&Rewriter<Regex>>,
     taken: usize,
     head: &Parts,
-) -> Response<RouteBody<B>> {
+) -> Response<AnswerBody<B>> {
     let asked = RequestHead::new(head);
     let rewritten = path.map(|path| path.rewrite(asked.path(), taken));
     let path = rewritten.as_deref().unwrap_or_else(|| asked.path());
     let location = redirect.location(asked.scheme(), asked.authority(), path, asked.query());
     let Ok(location) = HeaderValue::try_from(location) else { return invalid(head) };
-    let mut response = Response::new(RouteBody::default());
+    let mut response = Response::new(AnswerBody::default());
     *response.status_mut() = status(redirect.status());
     response.headers_mut().insert(header::LOCATION, location);
     response
 }
 
-pub(super) fn direct<B>(answer: &DirectResponse, body: Bytes) -> Response<RouteBody<B>> {
-    let mut response = Response::new(RouteBody::own(body));
+pub(super) fn direct<B>(answer: &DirectResponse, body: Bytes) -> Response<AnswerBody<B>> {
+    let mut response = Response::new(AnswerBody::own(body));
     *response.status_mut() = status(answer.status());
     response
 }
@@ -63,8 +64,8 @@ fn own<B>(
     code: u8,
     flag: &'static str,
     body: Bytes,
-) -> Response<RouteBody<B>> {
-    let mut response = Response::new(RouteBody::own(if grpc { Bytes::new() } else { body }));
+) -> Response<AnswerBody<B>> {
+    let mut response = Response::new(AnswerBody::own(if grpc { Bytes::new() } else { body }));
     let headers = response.headers_mut();
     headers.insert("x-mesh-flag", HeaderValue::from_static(flag));
     if grpc {

@@ -59,10 +59,7 @@ mod routed {
     use tower_service::Service;
 
     use super::Oneshot;
-    use crate::{
-        route::{body::RouteBody, plan::Changes},
-        timer::Timer,
-    };
+    use crate::{body::AnswerBody, route::plan::Changes, timer::Timer};
 
     pin_project! {
         /// The response of a [`Router`](crate::route::Router) or [`Mirroring`](crate::route::Mirroring): after an
@@ -81,7 +78,7 @@ mod routed {
     pin_project! {
         #[project = StateProj]
         enum State<F, RB> {
-            Answer { response: Option<Response<RouteBody<RB>>> },
+            Answer { response: Option<Response<AnswerBody<RB>>> },
             Forward { #[pin] response: F, changes: Option<Arc<Changes>> },
         }
     }
@@ -89,7 +86,7 @@ mod routed {
     impl<S: Service<R>, R, RB> RoutedFuture<S, R, RB> {
         pub(in crate::route) fn answer(
             held: Option<Timestamp>,
-            response: Response<RouteBody<RB>>,
+            response: Response<AnswerBody<RB>>,
         ) -> Self {
             let state = State::Answer { response: Some(response) };
             Self { state, held, timer: Timer::default() }
@@ -110,7 +107,7 @@ mod routed {
     where
         S: Service<R, Response = Response<RB>>,
     {
-        type Output = Result<Response<RouteBody<RB>>, S::Error>;
+        type Output = Result<Response<AnswerBody<RB>>, S::Error>;
 
         fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
             let mut this = self.project();
@@ -127,7 +124,7 @@ mod routed {
                     if let Some(changes) = changes {
                         changes.apply(response.headers_mut());
                     }
-                    Poll::Ready(Ok(response.map(RouteBody::inner)))
+                    Poll::Ready(Ok(response.map(AnswerBody::inner)))
                 }
             }
         }

@@ -23,7 +23,6 @@ use tower_service::Service;
 
 use super::{
     answer,
-    body::RouteBody,
     future::RoutedFuture,
     head::RequestHead,
     plan::{Act, Chosen, Plan, Route, change_authority},
@@ -31,6 +30,7 @@ use super::{
 };
 use crate::{
     Chance,
+    body::AnswerBody,
     body::{Kept, ReplayBody},
     oneshot::Oneshot,
 };
@@ -209,7 +209,7 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     RB: Body<Data = Bytes> + Send + 'static,
 {
-    type Response = Response<RouteBody<RB>>;
+    type Response = Response<AnswerBody<RB>>;
     type Error = S::Error;
     type Future = RoutedFuture<S, Request<ReplayBody<B>>, RB>;
 

@@ -68,8 +68,6 @@ pub use service::Route;
 #[cfg(feature = "router")]
 mod answer;
 #[cfg(feature = "router")]
-mod body;
-#[cfg(feature = "router")]
 mod head;
 #[cfg(feature = "router")]
 mod mirror;
@@ -82,7 +80,6 @@ mod router;
 
 #[cfg(feature = "router")]
 pub use self::{
-    body::RouteBody,
     mirror::{MirrorLimits, Mirroring},
     regex::Regex,
     router::Router,

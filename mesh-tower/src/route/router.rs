@@ -16,12 +16,11 @@ use tower_service::Service;
 
 use super::{
     answer,
-    body::RouteBody,
     future::RoutedFuture,
     head::RequestHead,
     plan::{Act, Chosen, Plan, Route, Stuck},
 };
-use crate::{Chance, Clock, classify::is_grpc};
+use crate::{Chance, Clock, body::AnswerBody, classify::is_grpc};
 
 /// Sends each request where its host, path, headers and query lead: Istio's virtual services, Gateway API's routes. `T` is
 /// a destination, `S` its service. See the [module's docs](super).
@@ -146,7 +145,7 @@ pub(super) struct Verdict<S, RB> {
 }
 
 pub(super) enum Next<S, RB> {
-    Answer(Response<RouteBody<RB>>),
+    Answer(Response<AnswerBody<RB>>),
     Forward(Chosen<S>),
 }
 
@@ -190,7 +189,7 @@ where
     S: Service<Request<B>, Response = Response<RB>> + Clone,
     RB: Body<Data = bytes::Bytes>,
 {
-    type Response = Response<RouteBody<RB>>;
+    type Response = Response<AnswerBody<RB>>;
     type Error = S::Error;
     type Future = RoutedFuture<S, Request<B>, RB>;
 

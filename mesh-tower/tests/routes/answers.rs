@@ -12,7 +12,7 @@ use mesh_core::{
         PathRewrite, Redirect, Rule, Share, VirtualHost, gateway::backends,
     },
 };
-use mesh_tower::{Clock, route::RouteBody};
+use mesh_tower::{Clock, body::AnswerBody};
 
 use super::{Fixture, to};
 
@@ -20,7 +20,7 @@ fn grpc() -> Request<()> {
     Request::post("/shop.Cart/Add").header("content-type", "application/grpc").body(()).unwrap()
 }
 
-async fn body(response: Response<RouteBody<Full<Bytes>>>) -> Bytes {
+async fn body(response: Response<AnswerBody<Full<Bytes>>>) -> Bytes {
     response.into_body().collect().await.unwrap().to_bytes()
 }
 

@@ -9,26 +9,26 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The body of a response: an upstream's, or that of an answer which the route gave itself.
-    #[project = Projected]
-    pub struct RouteBody<B> {
+    /// The body of a response: that of the service behind, or of an answer which a layer gave itself. The default is an empty
+    /// one of its own.
+    pub struct AnswerBody<B> {
         #[pin]
         inner: Option<B>,
         own: Bytes,
     }
 }
 
-impl<B> RouteBody<B> {
-    pub(super) fn inner(body: B) -> Self {
+impl<B> AnswerBody<B> {
+    pub(crate) fn inner(body: B) -> Self {
         Self { inner: Some(body), own: Bytes::new() }
     }
 
-    pub(super) fn own(body: Bytes) -> Self {
+    pub(crate) fn own(body: Bytes) -> Self {
         Self { inner: None, own: body }
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for RouteBody<B> {
+impl<B: Body<Data = Bytes>> Body for AnswerBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -54,14 +54,14 @@ impl<B: Body<Data = Bytes>> Body for RouteBody<B> {
     }
 }
 
-impl<B> Default for RouteBody<B> {
+impl<B> Default for AnswerBody<B> {
     fn default() -> Self {
         Self::own(Bytes::new())
     }
 }
 
-impl<B> fmt::Debug for RouteBody<B> {
+impl<B> fmt::Debug for AnswerBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RouteBody").field("own", &self.inner.is_none()).finish_non_exhaustive()
+        f.debug_struct("AnswerBody").field("own", &self.inner.is_none()).finish_non_exhaustive()
     }
 }
