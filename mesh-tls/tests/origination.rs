@@ -290,6 +290,36 @@ async fn who_lost_our_trust_comes_back_by_no_session_and_on_no_connection() {
 }
 
 #[tokio::test]
+async fn roots_that_change_during_a_handshake_refuse_the_server() {
+    let (old, new) = (Web::new("old"), Web::new("new"));
+    let dir = TempDir::new("origination");
+    let roots = dir.join("ca.pem");
+    for distrusts in [true, false] {
+        replace(&roots, &old.pem());
+        let bank = Origination::spawn(files(Config::new(Roots::file(&roots)))).unwrap();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let mut connecting = std::pin::pin!(bank.connect(near, NAME));
+        let begun = time::timeout(Duration::from_millis(1), connecting.as_mut()).await;
+        assert!(begun.is_err(), "the server has not answered yet");
+        let kept = if distrusts { String::new() } else { old.pem() };
+        replace(&roots, &format!("{kept}{}", new.pem()));
+        time::timeout(PATIENCE, bank.reached(2)).await.expect("it must be read");
+        let server = old.site(&[NAME]).config(&[&TLS13], None);
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let (connected, _accepted) = tokio::join!(connecting, acceptor.accept(far));
+        let stats = bank.stats();
+        if distrusts {
+            let error = connected.expect_err("it is not trusted when it comes to be used");
+            assert_eq!(*error.kind(), ConnectErrorKind::PeerUntrusted(Untrusted::UnknownIssuer));
+            assert_eq!((stats.connected, stats.connect_untrusted), (0, 1));
+        } else {
+            assert!(connected.is_ok(), "its root is still there");
+            assert_eq!((stats.connected, stats.connect_untrusted), (1, 0));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_bad_leaves_the_last_good_one_in_use() {
     let (web, ours) = (Web::new("authority"), Web::new("ours"));
     let dir = TempDir::new("origination");
