@@ -458,3 +458,42 @@ async fn openssl_is_believed_in_both_versions() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_host_is_asked_for_as_it_is_meant() {
+    let web = Web::new("authority");
+    let reaches = async |names: &[&str], host: &str| {
+        let server = Server::start(web.site(names).config(&[&TLS13], None)).await;
+        let bank = Origination::spawn(config(&web)).unwrap();
+        bank.connect(tcp(server.addr).await, host).await.map(drop).map_err(|e| e.kind().clone())
+    };
+    for (name, host) in [
+        (NAME, "API.Bank.EXAMPLE"),
+        (NAME, "api.bank.example."),
+        ("*.bank.example", "api.bank.example."),
+        ("10.0.0.7", "10.0.0.7"),
+        ("fd00::7", "[fd00::7]"),
+        ("fd00::7", "fd00:0::07"),
+    ] {
+        assert_eq!(reaches(&[name], host).await, Ok(()), "{name} for {host}");
+    }
+    for (name, host) in [
+        // An address is no name, and what stands for one whole label stands for no more and no less.
+        ("api.bank.example", "10.0.0.7"),
+        ("*.0.0.7", "10.0.0.7"),
+        ("10.0.0.7", "[::ffff:10.0.0.7]"),
+        ("*.bank.example", "bank.example"),
+        ("*.bank.example", "a.api.bank.example"),
+        ("a*.bank.example", "api.bank.example"),
+        ("*.*.example", "api.bank.example"),
+        ("*", "example"),
+        ("urn:api.bank.example", "api.bank.example"),
+    ] {
+        let found = reaches(&[name], host).await;
+        let is_other = matches!(
+            found,
+            Err(ConnectErrorKind::PeerUntrusted(Untrusted::OtherNames { .. } | Untrusted::Chain(_)))
+        );
+        assert!(is_other, "{name} for {host}: {found:?}");
+    }
+}
