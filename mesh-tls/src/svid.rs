@@ -178,7 +178,12 @@ pub(crate) fn path_length(der: &CertificateDer<'_>) -> Option<u32> {
 
 /// The last moment at which the certificate is valid; `None` when it does not parse.
 pub(crate) fn not_after(der: &CertificateDer<'_>) -> Option<UnixTime> {
-    parse(der).map(|cert| validity(&cert).1)
+    dates(der).map(|(_, end)| end)
+}
+
+/// The first and the last moment at which the certificate is valid; `None` when it does not parse.
+pub(crate) fn dates(der: &CertificateDer<'_>) -> Option<(UnixTime, UnixTime)> {
+    parse(der).map(|cert| validity(&cert))
 }
 
 /// The whole certificate, if all of it decodes. The readers below lean on that: what does not decode is not there.

@@ -290,6 +290,36 @@ async fn who_lost_our_trust_comes_back_by_no_session_and_on_no_connection() {
 }
 
 #[tokio::test]
+async fn roots_that_change_during_a_handshake_refuse_the_server() {
+    let (old, new) = (Web::new("old"), Web::new("new"));
+    let dir = TempDir::new("origination");
+    let roots = dir.join("ca.pem");
+    for distrusts in [true, false] {
+        replace(&roots, &old.pem());
+        let bank = Origination::spawn(files(Config::new(Roots::file(&roots)))).unwrap();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let mut connecting = std::pin::pin!(bank.connect(near, NAME));
+        let begun = time::timeout(Duration::from_millis(1), connecting.as_mut()).await;
+        assert!(begun.is_err(), "the server has not answered yet");
+        let kept = if distrusts { String::new() } else { old.pem() };
+        replace(&roots, &format!("{kept}{}", new.pem()));
+        time::timeout(PATIENCE, bank.reached(2)).await.expect("it must be read");
+        let server = old.site(&[NAME]).config(&[&TLS13], None);
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let (connected, _accepted) = tokio::join!(connecting, acceptor.accept(far));
+        let stats = bank.stats();
+        if distrusts {
+            let error = connected.expect_err("it is not trusted when it comes to be used");
+            assert_eq!(*error.kind(), ConnectErrorKind::PeerUntrusted(Untrusted::UnknownIssuer));
+            assert_eq!((stats.connected, stats.connect_untrusted), (0, 1));
+        } else {
+            assert!(connected.is_ok(), "its root is still there");
+            assert_eq!((stats.connected, stats.connect_untrusted), (1, 0));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_bad_leaves_the_last_good_one_in_use() {
     let (web, ours) = (Web::new("authority"), Web::new("ours"));
     let dir = TempDir::new("origination");
@@ -426,5 +456,44 @@ async fn openssl_is_believed_in_both_versions() {
             let found = ConnectError::find(&*strange).unwrap().kind().clone();
             assert_eq!(found, ConnectErrorKind::PeerUntrusted(Untrusted::UnknownIssuer));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_host_is_asked_for_as_it_is_meant() {
+    let web = Web::new("authority");
+    let reaches = async |names: &[&str], host: &str| {
+        let server = Server::start(web.site(names).config(&[&TLS13], None)).await;
+        let bank = Origination::spawn(config(&web)).unwrap();
+        bank.connect(tcp(server.addr).await, host).await.map(drop).map_err(|e| e.kind().clone())
+    };
+    for (name, host) in [
+        (NAME, "API.Bank.EXAMPLE"),
+        (NAME, "api.bank.example."),
+        ("*.bank.example", "api.bank.example."),
+        ("10.0.0.7", "10.0.0.7"),
+        ("fd00::7", "[fd00::7]"),
+        ("fd00::7", "fd00:0::07"),
+    ] {
+        assert_eq!(reaches(&[name], host).await, Ok(()), "{name} for {host}");
+    }
+    for (name, host) in [
+        // An address is no name, and what stands for one whole label stands for no more and no less.
+        ("api.bank.example", "10.0.0.7"),
+        ("*.0.0.7", "10.0.0.7"),
+        ("10.0.0.7", "[::ffff:10.0.0.7]"),
+        ("*.bank.example", "bank.example"),
+        ("*.bank.example", "a.api.bank.example"),
+        ("a*.bank.example", "api.bank.example"),
+        ("*.*.example", "api.bank.example"),
+        ("*", "example"),
+        ("urn:api.bank.example", "api.bank.example"),
+    ] {
+        let found = reaches(&[name], host).await;
+        let is_other = matches!(
+            found,
+            Err(ConnectErrorKind::PeerUntrusted(Untrusted::OtherNames { .. } | Untrusted::Chain(_)))
+        );
+        assert!(is_other, "{name} for {host}: {found:?}");
     }
 }

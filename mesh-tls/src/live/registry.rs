@@ -16,7 +16,7 @@ impl Registry {
         let live = Arc::new(Live::new());
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         if connections.len() == connections.capacity() {
-            connections.retain(|one| one.upgrade().is_some());
+            connections.retain(|one| one.strong_count() > 0);
             let room = connections.len().max(8);
             connections.reserve(room);
         }

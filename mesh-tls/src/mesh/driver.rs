@@ -14,7 +14,10 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use super::{Shared, expiry::Expiry};
+use super::{
+    Shared,
+    expiry::{Expiry, LOOK, Name},
+};
 use crate::{
     error::{MaterialError, MaterialErrorKind, Untrusted},
     material::Material,
@@ -25,9 +28,6 @@ use crate::{
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// How often material that came too early is tried again. Clocks are seconds apart, not milliseconds.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// How often the dates of our own certificate are looked at.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// The job of a [`MeshTls`](crate::MeshTls): without it, the identity never rotates.
 ///
@@ -99,7 +99,9 @@ async fn run(
                     _ = look.tick() => {
                         let Some(shared) = shared.upgrade() else { return };
                         if let Some(current) = shared.current() {
-                            expiry.look(&current.own, shared.provider.clock.now());
+                            let own = &current.own;
+                            let dates = (own.not_before(), own.not_after());
+                            expiry.look(Name::Id(own.id()), dates, shared.provider.clock.now());
                         }
                     }
                 }

@@ -69,6 +69,8 @@ pub use plaintext::PlaintextSource;
 pub use stats::Stats;
 
 use driver::PAUSE;
+#[cfg(feature = "origination")]
+pub(crate) use expiry::{Expiry, LOOK, Name};
 pub(crate) use generation::{Demands, Generation};
 use plaintext::Plaintext;
 pub(crate) use stats::{Counter, Counters};

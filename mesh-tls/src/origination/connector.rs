@@ -115,9 +115,7 @@ impl Handshake {
     /// `host` is the one that is dialled, an IPv6 address perhaps in brackets.
     pub(super) fn new(origination: &Origination, host: &str) -> Result<Self, ConnectError> {
         let inner = Arc::clone(&origination.inner);
-        if inner.current.load().has_expired(inner.shared.provider.clock.now()) {
-            return Err(ConnectError::new(ConnectErrorKind::IdentityExpired));
-        }
+        inner.check()?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = match &inner.config.server_name {
             Some(name) => name.clone(),
@@ -170,8 +168,12 @@ impl Handshake {
         let judge = Judge::outside(shared, outside);
         let info = ConnInfo::tls_of(addresses, None, tls, number, Arc::clone(&live));
         let watch = Watch::client(live, judge, inner.config.drain_grace, state.alpn_protocol());
+        let mut stream = MeshStream::client(io.into(), info, watch, shared);
+        // A server may take its time, and the roots may have changed meanwhile, or our own certificate have expired.
+        stream.confirm().map_err(|why| ConnectError::new(why.into()))?;
+        inner.check()?;
         shared.counters.add(Counter::Connected);
-        Ok(MeshStream::client(io.into(), info, watch, shared))
+        Ok(stream)
     }
 }
 

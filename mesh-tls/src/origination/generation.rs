@@ -27,7 +27,8 @@ pub(super) struct Generation {
 #[derive(Debug, Clone)]
 pub(super) struct Own {
     key: OwnKey,
-    pub(super) not_after: Option<UnixTime>,
+    /// The first and the last moment at which it is valid.
+    pub(super) dates: Option<(UnixTime, UnixTime)>,
 }
 
 impl Generation {
@@ -48,7 +49,7 @@ impl Generation {
     }
 
     pub(super) fn has_expired(&self, now: UnixTime) -> bool {
-        self.own.as_ref().and_then(|own| own.not_after).is_some_and(|end| now > end)
+        self.own.as_ref().and_then(|own| own.dates).is_some_and(|(_, end)| now > end)
     }
 }
 
@@ -93,11 +94,11 @@ pub(super) fn own(
     let of_cert = |error: MaterialError| error.in_file(cert_file);
     let chain = certificates(text(cert, cert_file)?).map_err(of_cert)?;
     let key = private_key(text(key, key_file)?).map_err(|error| error.in_file(key_file))?;
-    let not_after = chain.first().and_then(svid::not_after);
-    if not_after.is_some_and(|end| end < provider.clock.now()) {
+    let dates = chain.first().and_then(svid::dates);
+    if dates.is_some_and(|(_, end)| end < provider.clock.now()) {
         let expired = MaterialErrorKind::OwnCertificate(Untrusted::Expired);
         return Err(of_cert(MaterialError::new(expired)));
     }
     let key = OwnKey::new(chain, key, provider).map_err(|error| error.in_file(key_file))?;
-    Ok(Some(Own { key, not_after }))
+    Ok(Some(Own { key, dates }))
 }

@@ -30,6 +30,9 @@
 //! whose server the new roots do not cover are [drained](crate::stream); a new certificate of our own ends none. Sessions
 //! are never resumed, so that none outlives what it was made under.
 //!
+//! A certificate of our own that is not renewed is told of in the log as [the identity of a mesh](crate::mesh) is; once it
+//! has expired, a connector fails at once.
+//!
 //! An error in the roots does not take trust back, as Envoy does not; a file without a certificate is one.
 //!
 //! What it does not do: revocation is not asked for, and never is plaintext used instead.
@@ -51,6 +54,8 @@ mod config;
 mod connector;
 mod generation;
 mod name;
+#[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
+mod tests;
 
 use std::{
     fmt,
@@ -67,7 +72,7 @@ use rustls::crypto::CryptoProvider;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    time,
+    time::{self, MissedTickBehavior},
 };
 
 pub use config::{Config, Roots};
@@ -84,8 +89,8 @@ use crate::source::warn_of_an_open_key;
 use crate::{
     backend::{Provider, default_provider},
     clock::SystemClock,
-    error::{ConnectError, MaterialError, MaterialErrorKind},
-    mesh::{Counter, Demands, Shared, Stats, Status},
+    error::{ConnectError, ConnectErrorKind, MaterialError, MaterialErrorKind},
+    mesh::{Counter, Demands, Expiry, LOOK, Name, Shared, Stats, Status},
     source::{Bytes, Watched},
     stream::MeshStream,
 };
@@ -142,7 +147,10 @@ impl Origination {
         config: Config,
         crypto: Arc<CryptoProvider>,
     ) -> Result<(Self, Driver), MaterialError> {
-        let provider = Provider { crypto, clock: Arc::new(SystemClock::new()) };
+        Self::load_by(config, Provider { crypto, clock: Arc::new(SystemClock::new()) })
+    }
+
+    fn load_by(config: Config, provider: Provider) -> Result<(Self, Driver), MaterialError> {
         let mut files = Watched::new(config.paths().cloned());
         files.set_poll_interval(config.poll_interval);
         #[cfg(unix)]
@@ -224,10 +232,10 @@ impl Origination {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let current = self.inner.current.load();
-        let not_after = current.own.as_ref().and_then(|own| own.not_after);
+        let dates = current.own.as_ref().and_then(|own| own.dates);
         Stats {
             generation: current.number,
-            not_after: not_after.map_or(0, |end| end.as_secs()),
+            not_after: dates.map_or(0, |(_, end)| end.as_secs()),
             ..self.inner.shared.counters.snapshot(None)
         }
     }
@@ -253,11 +261,28 @@ impl fmt::Debug for Origination {
 // === impl Inner ===
 
 impl Inner {
+    /// Whether what we have to show is still good.
+    fn check(&self) -> Result<(), ConnectError> {
+        match self.current.load().has_expired(self.shared.provider.clock.now()) {
+            true => Err(ConnectError::new(ConnectErrorKind::IdentityExpired)),
+            false => Ok(()),
+        }
+    }
+
     fn counted<T>(&self, result: Result<T, ConnectError>) -> Result<T, ConnectError> {
         result.inspect_err(|error| {
             self.shared.counters.add(error.kind().into());
             tracing::debug!(%error, "no connection");
         })
+    }
+
+    /// Says aloud when our own certificate comes to its end.
+    fn look(&self, expiry: &mut Expiry) {
+        let current = self.current.load();
+        let dates = current.own.as_ref().and_then(|own| own.dates);
+        if let Some((dates, (file, _))) = dates.zip(self.config.certificate()) {
+            expiry.look(Name::File(file), dates, self.shared.provider.clock.now());
+        }
     }
 
     /// Puts to use what is good of these files.
@@ -336,10 +361,22 @@ impl fmt::Debug for Driver {
 /// Holds the handle weakly: a job that kept its own handle alive would never end.
 async fn follow(inner: Weak<Inner>, mut handles: watch::Receiver<u64>, mut files: Watched) {
     let mut gone = pin!(async move { while handles.changed().await.is_ok() {} });
+    let (mut expiry, mut look) = (Expiry::default(), time::interval(LOOK));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let changed = tokio::select! {
-            changed = files.changed() => changed,
-            () = &mut gone => return,
+        let changed = {
+            // Pinned, because a look at the dates must not drop it: it would begin its pause again.
+            let mut next = pin!(files.changed());
+            loop {
+                tokio::select! {
+                    changed = &mut next => break changed,
+                    () = &mut gone => return,
+                    _ = look.tick() => {
+                        let Some(inner) = inner.upgrade() else { return };
+                        inner.look(&mut expiry);
+                    }
+                }
+            }
         };
         let Some(inner) = inner.upgrade() else { return };
         match changed {

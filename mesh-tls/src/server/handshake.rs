@@ -45,7 +45,7 @@ where
         ServerMode::Disabled => Ok(plain(acceptor, io, addresses)),
     };
     // A client may take its time, and mode, policy or trust may have changed meanwhile.
-    let result = result.and_then(held_to_what_is_true_now);
+    let result = result.and_then(|stream| held_to_what_is_true_now(acceptor, stream));
     let shared = acceptor.mesh.shared();
     match &result {
         Ok(stream) if stream.info().tls().is_some() => shared.counters.add(Counter::Accepted),
@@ -61,15 +61,25 @@ where
     result
 }
 
-fn held_to_what_is_true_now<IO>(mut stream: MeshStream<IO>) -> Result<MeshStream<IO>, AcceptError> {
-    let Err(why) = stream.confirm() else { return Ok(stream) };
-    Err(AcceptError::new(match why {
-        Why::NoProof if stream.info().tls().is_none() => AcceptErrorKind::PlaintextRefused,
-        Why::NoProof => AcceptErrorKind::PeerUntrusted(Untrusted::NoCertificate),
-        Why::NotTrusted(why) => AcceptErrorKind::PeerUntrusted(why),
-        Why::NotAuthorized(id) => AcceptErrorKind::PeerNotAuthorized(id),
-        Why::TooOld | Why::Expired => AcceptErrorKind::HandshakeTimeout,
-    }))
+fn held_to_what_is_true_now<IO>(
+    acceptor: &MtlsAcceptor,
+    mut stream: MeshStream<IO>,
+) -> Result<MeshStream<IO>, AcceptError> {
+    let is_tls = stream.info().tls().is_some();
+    stream.confirm().map_err(|why| {
+        AcceptError::new(match why {
+            Why::NoProof if !is_tls => AcceptErrorKind::PlaintextRefused,
+            Why::NoProof => AcceptErrorKind::PeerUntrusted(Untrusted::NoCertificate),
+            Why::NotTrusted(why) => AcceptErrorKind::PeerUntrusted(why),
+            Why::NotAuthorized(id) => AcceptErrorKind::PeerNotAuthorized(id),
+            Why::TooOld | Why::Expired => AcceptErrorKind::HandshakeTimeout,
+        })
+    })?;
+    if is_tls {
+        // An identity that was withdrawn meanwhile is ours no more.
+        drop(acceptor.current()?);
+    }
+    Ok(stream)
 }
 
 /// Waits for the first byte, in the strict mode too: until then there is no need for any TLS state.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_tls::{ConnectErrorKind, PeerPolicy, ServerMode};
+use mesh_tls::{AcceptErrorKind, ConnectErrorKind, PeerPolicy, ServerMode};
 use tokio::{io::AsyncReadExt, time};
 
 use super::{is_asked_to_end, pair, plain};
@@ -84,4 +84,45 @@ async fn an_identity_that_is_withdrawn_during_a_handshake_makes_no_connection() 
     let acceptor = server.acceptor(only("/client"));
     let (connected, _accepted) = tokio::join!(connecting, acceptor.accept_io(far));
     assert_eq!(connected.unwrap_err().kind(), &ConnectErrorKind::NotReady);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_that_is_withdrawn_during_a_handshake_lets_nobody_in() {
+    let ours = ca();
+    let client = mesh(&ours, "/client").await;
+    for mode in [ServerMode::Strict, ServerMode::Permissive] {
+        for is_withdrawn in [true, false] {
+            let (server, hand) = mesh_of(material(&ours, "/server")).await;
+            let acceptor = server.acceptor(only("/client")).with_mode(mode);
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            let mut connecting = std::pin::pin!(client.connect(near, only("/server")));
+            let mut accepting = std::pin::pin!(acceptor.accept_io(far));
+            begun(connecting.as_mut()).await;
+            begun(accepting.as_mut()).await;
+            if is_withdrawn {
+                hand.withdraw();
+                eventually("withdrawn", || server.status().generation == 0).await;
+            }
+            let (_connected, accepted) = tokio::join!(connecting, accepting);
+            let counted = server.stats();
+            if is_withdrawn {
+                let error = accepted.expect_err("there is nobody to be any more");
+                assert_eq!(error.kind(), &AcceptErrorKind::NotReady);
+                assert_eq!((counted.accepted, counted.refused_not_ready), (0, 1));
+            } else {
+                assert!(accepted.is_ok(), "the control");
+                assert_eq!((counted.accepted, counted.refused_not_ready), (1, 0));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plaintext_needs_no_identity_where_it_is_let_in() {
+    let (server, hand) = mesh_of(material(&ca(), "/server")).await;
+    let acceptor = server.acceptor(only("/client")).with_mode(ServerMode::Permissive);
+    hand.withdraw();
+    eventually("withdrawn", || server.status().generation == 0).await;
+    let (_near, mut far) = plain(&acceptor, b"GET").await;
+    far.read_exact(&mut [0; 3]).await.unwrap();
 }
