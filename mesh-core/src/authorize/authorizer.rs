@@ -155,7 +155,7 @@ impl Authorizer {
         connection: &Connection<'_>,
         mut ask: impl FnMut(&str) -> bool,
     ) -> Decision<'s> {
-        let request = Request::new(connection, &Nothing, Seen::NONE);
+        let request = Request::new(connection, &Nothing, Seen::none());
         let holds = |rule: &CompiledRule| {
             rule.of_connections.as_ref().is_some_and(|checks| checks.hold(&request))
         };

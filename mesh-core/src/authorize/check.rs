@@ -5,7 +5,7 @@ use super::{
     header::HeaderText,
     host::{Authority, HostText},
     identity::{Account, Domain, is_in_namespace, with_aliases},
-    path::{Seen, Template},
+    path::{Seen, Template, unescaped},
     text::{Block, Text},
 };
 use crate::InvalidConfig;
@@ -69,7 +69,14 @@ enum List {
 }
 
 #[derive(Clone, Debug)]
-enum PathText {
+struct PathText {
+    form: PathForm,
+    /// With no escape left, if there is one: what [`Seen::meant`] is compared with.
+    meant: Option<PathForm>,
+}
+
+#[derive(Clone, Debug)]
+enum PathForm {
     Text(Text),
     Template(Template),
 }
@@ -167,11 +174,8 @@ impl List {
             Attribute::Sni => Self::Snis(hosts()),
             Attribute::Host => Self::Hosts(hosts()),
             Attribute::Method => Self::Methods(texts()),
-            Attribute::Path => Self::Paths(all(values, |value| match Template::parse(value) {
-                None => Ok(PathText::Text(Text::new(value))),
-                Some(template) => {
-                    template.map(PathText::Template).map_err(|expected| ("paths", expected))
-                }
+            Attribute::Path => Self::Paths(all(values, |value| {
+                PathText::new(value).map_err(|expected| ("paths", expected))
             })?),
             Attribute::Header(name) => match name.as_str() {
                 ":method" => Self::Methods(texts()),
@@ -231,7 +235,12 @@ impl List {
                 let mut others = path.others.iter();
                 match sense {
                     Sense::AsIs => is_one(&path.path),
-                    Sense::Wide => is_one(&path.path) || others.any(|path| is_one(path)),
+                    Sense::Wide => {
+                        let is_meant = |path: &str| paths.iter().any(|wanted| wanted.means(path));
+                        is_one(&path.path)
+                            || others.any(|path| is_one(path))
+                            || path.meant().iter().any(|path| is_meant(path))
+                    }
                     Sense::Narrow => is_one(&path.path) && others.all(|path| is_one(path)),
                 }
             }
@@ -257,7 +266,7 @@ impl List {
             Self::Namespaces(names) => names.iter().any(|name| &**name == "*"),
             Self::Domains(domains) => domains.iter().any(|domain| matches!(domain, Domain::Any)),
             Self::Paths(paths) => {
-                paths.iter().any(|path| matches!(path, PathText::Text(text) if text.is_any()))
+                paths.iter().any(|path| matches!(&path.form, PathForm::Text(text) if text.is_any()))
             }
             Self::RequestPrincipals { values, .. } => {
                 values.iter().any(|(issuer, subject)| issuer.is_any() && subject.is_any())
@@ -293,6 +302,34 @@ impl List {
 }
 
 impl PathText {
+    fn new(value: &str) -> Result<Self, &'static str> {
+        let (form, meant) = match Template::parse(value).transpose()? {
+            None => {
+                let text = Text::new(value);
+                let meant = text.map(|letters| unescaped(letters).into());
+                (PathForm::Text(text), PathForm::Text(meant))
+            }
+            Some(template) => {
+                let meant = template.unescaped();
+                (PathForm::Template(template), PathForm::Template(meant))
+            }
+        };
+        Ok(Self { form, meant: value.contains('%').then_some(meant) })
+    }
+
+    fn matches(&self, path: &str, sense: Sense) -> bool {
+        let is_meant = |meant: &PathForm| !path.contains('%') && meant.matches(path, sense);
+        self.form.matches(path, sense)
+            || (sense == Sense::Wide && self.meant.as_ref().is_some_and(is_meant))
+    }
+
+    /// Whether it may mean a path that was taken out of its escapes.
+    fn means(&self, path: &str) -> bool {
+        self.meant.as_ref().unwrap_or(&self.form).matches(path, Sense::Wide)
+    }
+}
+
+impl PathForm {
     fn matches(&self, path: &str, sense: Sense) -> bool {
         match self {
             Self::Text(text) => text.matches(path.as_bytes()),

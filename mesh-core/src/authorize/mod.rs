@@ -34,7 +34,8 @@
 //!
 //! | | to refuse it is enough that | to grant it takes that | Istio |
 //! | --- | --- | --- | --- |
-//! | a path that a handler may decode further (`//`, `%2F`, `\`) | one reading matches | every reading matches | the path as it is handed on |
+//! | a path that a handler may decode further (`//`, `%2F`, `\`, `/..;/`) | one reading matches | every reading matches | the path as it is handed on |
+//! | another escape, or a parameter (`%40`, `/a;b`) | it matches without them; an escape in the policy means its letter | it matches as it is handed on | the path as it is handed on |
 //! | an authority, or a server name of TLS, with a port, a dot at its end, or a user before it | it matches by its name, and by its port if the policy names one; none is 80 or 443 | it matches as it was sent, and without the user | as it was sent |
 //! | a header with several values, in one line or more | all joined by `,` match, or one line, or one value of the list | all joined match, and every line | all joined by `,` |
 //! | a method in another case | it matches but for case | it matches | it matches |

@@ -1,4 +1,4 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::OnceCell};
 
 /// How paths are brought into one form before they are matched, and handed on in it (Istio `meshConfig.pathNormalization`).
 ///
@@ -175,18 +175,26 @@ pub(super) struct Seen<'p> {
     pub(super) path: Cow<'p, str>,
     /// As a handler may read it that decodes more than was handed on.
     pub(super) others: Vec<String>,
+    /// As it may be meant, once a policy that refuses asks for it.
+    meant: OnceCell<Vec<String>>,
 }
 
 impl<'p> Seen<'p> {
     /// Of what has no path.
-    pub(super) const NONE: Self = Self { path: Cow::Borrowed(""), others: Vec::new() };
+    pub(super) fn none() -> Self {
+        Self::plain(Cow::Borrowed(""))
+    }
+
+    fn plain(path: Cow<'p, str>) -> Self {
+        Self { path, others: Vec::new(), meant: OnceCell::new() }
+    }
 
     /// Allocates only for what is written oddly.
     pub(super) fn new(path: &'p str, level: Normalization, doubts: bool) -> Result<Self, BadPath> {
         let path = level.apply(path)?;
         let most = Normalization::DecodeAndMergeSlashes;
-        if !doubts || !path.starts_with('/') || most.is_normal(&path)? {
-            return Ok(Self { path, others: Vec::new() });
+        if !doubts || !path.starts_with('/') || (most.is_normal(&path)? && !has_dots(&path)) {
+            return Ok(Self::plain(path));
         }
         let decoded = most.decode(&path);
         // Some resolve dots first, as the RFC does; others merge slashes first, as file systems do.
@@ -194,9 +202,58 @@ impl<'p> Seen<'p> {
         let last = merged.pop().unwrap_or_default();
         merged.retain(|segment| !segment.is_empty());
         let merged = format!("/{}/{last}", merged.join("/"));
-        let others = vec![most.merge(&decoded), most.merge(&merged)];
-        Ok(Self { path, others })
+        let mut others = vec![most.merge(&decoded), most.merge(&merged)];
+        if has_dots(&decoded) {
+            // Some take parameters off before they resolve dots, as servlets do.
+            let bare = [&*decoded, &merged].map(|path| most.merge(&without_parameters(path)));
+            others.extend(bare);
+        }
+        Ok(Self { path, others, meant: OnceCell::new() })
     }
+
+    /// The same with no escape left, and without parameters: `%40` is `@` to most handlers, and `/a;b` is `/a` to some. Here
+    /// nothing is told apart any more that may be the same, so it is only good to refuse.
+    pub(super) fn meant(&self) -> &[String] {
+        self.meant.get_or_init(|| {
+            let readings = || self.others.iter().map(String::as_str).chain([&*self.path]);
+            let escaped = readings().filter(|path| path.contains('%')).map(unescaped);
+            let mut meant: Vec<_> = escaped.map(Cow::into_owned).collect();
+            let bare = readings().filter(|path| path.contains(';')).map(without_parameters);
+            meant.extend(bare.map(|path| unescaped(&path).into_owned()));
+            meant
+        })
+    }
+}
+
+/// Whether a segment is dots but for its parameters.
+fn has_dots(path: &str) -> bool {
+    path.contains(';')
+        && path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+}
+
+/// Without what stands in a segment from its `;` on (RFC 3986 §3.3).
+fn without_parameters(path: &str) -> String {
+    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// Without any escape.
+pub(super) fn unescaped(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let (length, byte) = match escape(&bytes[at..]) {
+            Ok(escaped) if *byte == b'%' => (3, escaped),
+            Ok(_) | Err(BadPath) => (1, *byte),
+        };
+        plain.push(byte);
+        at += length;
+    }
+    Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
 }
 
 /// A path with `{*}` for one segment and `{**}` for any letters, slashes too (Envoy `uri_template`).
@@ -249,6 +306,15 @@ impl Template {
         }
         parts.push(Part::Literal(literal.into()));
         Some(Ok(Self(parts.into())))
+    }
+
+    /// The same with no escape left in its letters.
+    pub(super) fn unescaped(&self) -> Self {
+        let part = |part: &Part| match part {
+            Part::Literal(text) => Part::Literal(unescaped(text).into()),
+            Part::One | Part::Any => part.clone(),
+        };
+        Self(self.0.iter().map(part).collect())
     }
 
     /// Whether the path has this form. In a wide sense, a segment has any letters; else those of a path (Envoy).

@@ -77,6 +77,55 @@ fn a_disguise_gains_nothing_from_a_grant() {
 }
 
 #[test]
+fn an_escape_is_the_letter_that_it_stands_for() {
+    let refuses = |config: &Config, wanted: &str, path: &str| {
+        let paths = Match::of(Attribute::Path, [wanted]);
+        !passes(&authorizer(Action::Deny, paths, config), &get(path))
+    };
+    for (wanted, path) in [
+        ("/users/@me", "/users/%40me"),
+        ("/users/%40me", "/users/@me"),
+        ("/users/@me*", "/users/%40me/keys"),
+        ("*/@me", "/users/%40me"),
+        ("/{*}/@me", "/users/%40me"),
+        ("/caf%C3%A9", "/caf%c3%a9"),
+        ("/café", "/caf%c3%a9"),
+        ("/a b", "/a%20b"),
+        ("/x/@me", "/x%2f%40me"),
+    ] {
+        assert!(refuses(&Config::default(), wanted, path), "{wanted} {path}");
+        assert!(!refuses(&Config::istio(), wanted, path), "the broken twin: {wanted} {path}");
+    }
+    // It is taken off once: more would be another path.
+    assert!(!refuses(&Config::default(), "/users/@me", "/users/%2540me"));
+    // Nobody is let in by it, and nobody is kept out by it who asks for what he may.
+    assert!(!passes(&allow(Match::of(Attribute::Path, ["/users/@me"])), &get("/users/%40me")));
+    assert!(passes(&allow(Match::of(Attribute::Path, ["/users/%40me"])), &get("/users/%40me")));
+    assert!(passes(&allow(Match::of(Attribute::Path, ["/users/*"])), &get("/users/%40me")));
+    let but = Match::of(Attribute::Path, ["/users/*"]).except(["/users/@me"]);
+    assert!(!passes(&allow(but), &get("/users/%40me")));
+}
+
+#[test]
+fn a_parameter_hides_no_segment() {
+    for path in ["/admin;x", "/admin;x=1", "/public/..;/admin", "/public/..;x=1/;y/admin;z"] {
+        let refuses = |config: &Config| {
+            let admin = Match::of(Attribute::Path, ["/admin"]);
+            !passes(&authorizer(Action::Deny, admin, config), &get(path))
+        };
+        assert!(refuses(&Config::default()), "{path}");
+        assert!(!refuses(&Config::istio()), "the broken twin: {path}");
+    }
+    let public = allow(Match::of(Attribute::Path, ["/public/*"]));
+    for path in ["/public/..;/admin", "/public/%2e.;x/admin", "/public/..%2f..;/admin"] {
+        assert!(!passes(&public, &get(path)), "{path}");
+    }
+    for path in ["/public/a;v=1", "/public/a;v=1/b", "/public/...;/a", "/public/a/..;/b"] {
+        assert!(passes(&public, &get(path)), "{path}");
+    }
+}
+
+#[test]
 fn a_path_without_one_form_is_refused() {
     let anything = allow(Match::of(Attribute::Path, ["*"]));
     for path in ["/%", "/%4", "/%zz", "/%2%66", "/a%00", "/%%34%31"] {

@@ -20,6 +20,16 @@ impl Text {
         }
     }
 
+    /// The same of other letters.
+    pub(super) fn map(&self, change: impl Fn(&str) -> Box<str>) -> Self {
+        match self {
+            Self::Any => Self::Any,
+            Self::Exact(exact) => Self::Exact(change(exact)),
+            Self::Prefix(prefix) => Self::Prefix(change(prefix)),
+            Self::Suffix(suffix) => Self::Suffix(change(suffix)),
+        }
+    }
+
     pub(super) fn is_any(&self) -> bool {
         matches!(self, Self::Any)
     }
