@@ -172,6 +172,12 @@ impl PeerPolicy {
         })
     }
 
+    /// Allows this peer alone, where it has only a DNS name, and in no other trust domain.
+    pub(crate) fn of_dns_name(peer: &PeerIdentity) -> Option<Self> {
+        let name = peer.dns_name()?;
+        Some(Self::of(Match::Dns(peer.id().trust_domain(), name.into())))
+    }
+
     fn of(rule: Match) -> Self {
         Self { allow: [rule].into(), deny: [].into() }
     }

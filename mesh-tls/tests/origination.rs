@@ -492,7 +492,9 @@ async fn a_host_is_asked_for_as_it_is_meant() {
         let found = reaches(&[name], host).await;
         let is_other = matches!(
             found,
-            Err(ConnectErrorKind::PeerUntrusted(Untrusted::OtherNames { .. } | Untrusted::Chain(_)))
+            Err(ConnectErrorKind::PeerUntrusted(
+                Untrusted::OtherNames { .. } | Untrusted::Chain(_)
+            ))
         );
         assert!(is_other, "{name} for {host}: {found:?}");
     }

@@ -125,8 +125,14 @@ impl Judge {
         if self.generation == generation.number && same_policy {
             return Ok(());
         }
-        let verifier = generation.verifier(&policy, true);
-        self.peer = Some(verifier.judge(leaf, intermediates, self.since, role)?);
+        // A certificate may have several DNS names, under several trust domains. Handlers know the one that let it in.
+        let by_name = self.peer.as_ref().and_then(PeerPolicy::of_dns_name);
+        let verifier = generation.verifier(by_name.as_ref().unwrap_or(&policy), true);
+        let peer = verifier.judge(leaf, intermediates, self.since, role)?;
+        if !policy.admits(&peer) {
+            return Err(Why::NotAuthorized(peer.id().clone()));
+        }
+        self.peer = Some(peer);
         self.generation = generation.number;
         self.policy = policy;
         Ok(())

@@ -9,7 +9,9 @@ use tokio::{
 };
 
 use super::{timer::Timer, *};
-use crate::{DevCa, MeshTls, PeerPolicy, ServerMode, StaticSource};
+use crate::{
+    DevCa, MeshTls, PeerPolicy, ServerMode, StaticSource, backend::Role, error::Untrusted,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -136,4 +138,55 @@ async fn what_is_known_of_a_connection_keeps_no_task() {
     drop(watch);
     assert!(gone.upgrade().is_none());
     assert_eq!(live.state(), State::Well);
+}
+
+/// Handlers know a peer by the name that let it in, so by that name it must go on.
+#[tokio::test]
+async fn who_was_let_in_by_one_name_does_not_stay_by_another() {
+    let key = || rcgen::KeyPair::generate().unwrap();
+    let authority = || {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        rcgen::CertifiedIssuer::self_signed(params, key()).unwrap()
+    };
+    let both = authority();
+    let params = rcgen::CertificateParams::new(["one.test".into(), "two.test".into()]).unwrap();
+    let leaf = params.signed_by(&key(), &both).unwrap().der().clone();
+    let ca = DevCa::new("td".parse().unwrap()).unwrap();
+    let trusting = |domains: &[&str]| {
+        let own = ca.issue("/server").unwrap().material().unwrap();
+        domains.iter().fold(own, |own, domain| {
+            own.with_bundle_pem(domain.parse().unwrap(), both.pem().as_bytes()).unwrap()
+        })
+    };
+    let named = |domain: &str, name| PeerPolicy::dns_name(domain.parse().unwrap(), name).unwrap();
+    let (a1, a2, b1) = (named("a", "one.test"), named("a", "two.test"), named("b", "one.test"));
+    let every = a1.clone().or(&a2).or(&b1);
+    let reversed = b1.clone().or(&a2).or(&a1);
+    let (in_a, in_b, in_both) = (&["a"][..], &["b"][..], &["a", "b"][..]);
+    let not_authorized = || Err(Why::NotAuthorized("spiffe://a".parse().unwrap()));
+    let not_trusted = |why| Err(Why::NotTrusted(why));
+    for (policy, domains, expected) in [
+        (&a1, in_both, Ok(())),
+        (&reversed, in_both, Ok(())),
+        (&every, in_a, Ok(())),
+        (&a2, in_both, not_authorized()),
+        (&b1, in_both, not_authorized()),
+        (&every, in_b, not_trusted(Untrusted::UnknownTrustDomain("a".parse().unwrap()))),
+    ] {
+        let (source, hand) = StaticSource::new(trusting(in_both));
+        let mesh = MeshTls::builder(source).spawn().await.unwrap();
+        let acceptor = mesh.acceptor(every.clone());
+        let (handle, mode) = (acceptor.policy_handle(), acceptor.mode_handle());
+        let current = mesh.shared().current().unwrap();
+        let now = rustls_pki_types::UnixTime::now();
+        let peer = current.verifier(&every, true).judge(&leaf, &[], now, Role::Client).unwrap();
+        assert_eq!((peer.id().as_str(), peer.dns_name()), ("spiffe://a", Some("one.test")));
+        let first = (current.number, handle.load());
+        let mut judge = Judge::server(mesh.shared(), first, Some(peer), handle.clone(), mode);
+        hand.set(trusting(domains));
+        mesh.reached(2).await;
+        handle.set(policy.clone());
+        assert_eq!(judge.judge(Some(std::slice::from_ref(&leaf))), expected, "{policy:?}");
+    }
 }

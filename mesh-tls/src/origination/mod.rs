@@ -200,7 +200,7 @@ impl Origination {
     ///
     /// # Errors
     ///
-    /// See [`ConnectErrorKind`](crate::ConnectErrorKind).
+    /// See [`ConnectErrorKind`].
     ///
     /// # Cancel safety
     ///

@@ -324,3 +324,43 @@ async fn a_file_that_is_too_large_is_not_read() {
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("large"), "{cause}");
 }
+
+#[tokio::test]
+async fn what_could_not_be_read_for_a_moment_is_told_again() {
+    let dir = Dir::new("unsettled");
+    let (link, beside) = (dir.0.join("data"), dir.0.join("beside"));
+    let file = link.join("tls.crt");
+    let turn = move |to: &str| {
+        symlink(to, &beside).unwrap();
+        fs::rename(&beside, &link).unwrap();
+    };
+    for name in ["one", "two"] {
+        fs::create_dir(dir.0.join(name)).unwrap();
+        fs::write(dir.0.join(name).join("tls.crt"), "the same in both").unwrap();
+    }
+    turn("one");
+    // So many that the directory is swapped while they are read.
+    let mut watched = Watched::new(vec![file; 32]);
+    watched.set_poll_interval(Duration::from_millis(1));
+    watched.set_settle(Duration::ZERO);
+    assert!(watched.changed().await.is_ok());
+    let patience = Duration::from_secs(20);
+    let busy = Arc::new(AtomicBool::new(true));
+    let turning = {
+        let busy = Arc::clone(&busy);
+        thread::spawn(move || {
+            while busy.load(Ordering::Relaxed) {
+                turn("two");
+                turn("one");
+            }
+        })
+    };
+    let failed = time::timeout(patience, watched.changed()).await.map(|told| told.is_err());
+    busy.store(false, Ordering::Relaxed);
+    turning.join().unwrap();
+    assert_eq!(failed, Ok(true), "it kept changing");
+    let again = time::timeout(patience, watched.changed()).await;
+    assert!(again.expect("whoever was told of the error is told that it is over").is_ok());
+    let more = time::timeout(Duration::from_millis(100), watched.changed()).await;
+    assert!(more.is_err(), "and that once");
+}

@@ -22,6 +22,8 @@ pub(crate) struct Watched {
     told: Option<Contents>,
     /// New contents with an empty file among them, to be seen once more.
     doubted: Option<Contents>,
+    /// The last word was that nothing could be read.
+    failed: bool,
 }
 
 impl Watched {
@@ -33,6 +35,7 @@ impl Watched {
             started: false,
             told: None,
             doubted: None,
+            failed: false,
         }
     }
 
@@ -67,7 +70,8 @@ impl Watched {
                 time::sleep(self.poll_interval).await;
             }
             let contents = self.read().await?;
-            if self.told.as_ref() == Some(&contents) {
+            // Whoever was told of an error is told that it is over.
+            if self.told.as_ref() == Some(&contents) && !self.failed {
                 continue;
             }
             time::sleep(self.settle).await;
@@ -81,15 +85,17 @@ impl Watched {
                 self.doubted = Some(contents);
                 continue;
             }
-            self.doubted = None;
+            (self.doubted, self.failed) = (None, false);
             // Bad contents are remembered too: they are worth one error, not one at every poll.
             return Ok(self.told.insert(contents));
         }
     }
 
-    async fn read(&self) -> Result<Contents, MaterialError> {
+    async fn read(&mut self) -> Result<Contents, MaterialError> {
         let paths = Arc::clone(&self.paths);
         let reading = task::spawn_blocking(move || read(&paths));
-        reading.await.unwrap_or_else(|panicked| Err(MaterialError::from_source(panicked)))
+        let read = reading.await.unwrap_or_else(|died| Err(MaterialError::from_source(died)));
+        self.failed |= read.is_err();
+        read
     }
 }
