@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, Version, header::HOST};
 use mesh_tower::{
     body::MeshBody,
     classify::{Standard, is_grpc},
@@ -39,7 +39,11 @@ impl Forward {
     /// What belongs to the connection that the request came by is gone from it.
     pub(crate) fn new(target: &mut Target, mut request: Request<RequestBody>) -> Self {
         let grpc = is_grpc(request.headers());
-        if request.method() == Method::CONNECT {
+        let is_for_somebody =
+            request.uri().authority().is_some() || request.headers().contains_key(HOST);
+        // An endpoint would be told a host that nobody has named, and no policy has judged (RFC 9112 §3.2).
+        let is_lost = request.version() == Version::HTTP_11 && !is_for_somebody;
+        if request.method() == Method::CONNECT || is_lost {
             return Self::refused(grpc, Reason::InvalidRequest);
         }
         target.choose_version(&mut request);

@@ -1,8 +1,8 @@
 //! What a message must not carry from one connection to the next.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Version,
-    header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderName, HeaderValue, Uri, Version,
+    header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -24,6 +24,17 @@ pub(crate) fn clean_request(version: Version, headers: &mut HeaderMap) {
     }
 }
 
+/// Makes `Host` say what the target says: a proxy hands on the host by which it has chosen (RFC 9112 §3.2.2).
+pub(crate) fn one_host(uri: &Uri, headers: &mut HeaderMap) {
+    let Some(authority) = uri.authority() else { return };
+    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+    if headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::try_from(host)
+    {
+        headers.insert(HOST, host);
+    }
+}
+
 /// Removes what belongs to the connection that the response came by.
 pub(crate) fn clean_response(version: Version, headers: &mut HeaderMap) {
     if version != Version::HTTP_2 {
@@ -35,7 +46,9 @@ fn clean(headers: &mut HeaderMap) {
     let lines = headers.get_all(CONNECTION).iter().map(|line| line.to_str().unwrap_or_default());
     let names = lines.flat_map(|line| line.split(','));
     // A name that is none cannot be the name of a header here.
-    let names: Vec<_> = names.filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect();
+    let names = names.filter_map(|name| HeaderName::try_from(name.trim()).ok());
+    // Whom the message is for is no matter of one connection, whatever it says.
+    let names: Vec<_> = names.filter(|name| *name != HOST).collect();
     for name in names {
         headers.remove(name);
     }
@@ -86,6 +99,23 @@ mod tests {
         request.append("connection", HeaderValue::from_static("close, x-yours"));
         clean_request(Version::HTTP_11, &mut request);
         assert_eq!(request, headers(&[("x-ours", "1")]));
+    }
+
+    #[test]
+    fn whom_it_is_for_is_no_matter_of_a_connection() {
+        let mut request =
+            headers(&[("connection", "host, x-mine"), ("host", "a"), ("x-mine", "1")]);
+        clean_request(Version::HTTP_11, &mut request);
+        assert_eq!(request, headers(&[("host", "a")]));
+    }
+
+    #[test]
+    fn the_target_says_whom_it_is_for() {
+        for (target, expected) in [("http://u@shop:80/x", "shop:80"), ("/x", "other")] {
+            let mut request = headers(&[("host", "other")]);
+            one_host(&target.parse().unwrap(), &mut request);
+            assert_eq!(request, headers(&[("host", expected)]), "{target}");
+        }
     }
 
     #[test]

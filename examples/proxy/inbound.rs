@@ -27,7 +27,7 @@ use tower_service::Service;
 use crate::{
     config::{ConfigError, Inbound},
     forward::{Body, Forward},
-    headers::{CLIENT_CERT, clean_request},
+    headers::{CLIENT_CERT, clean_request, one_host},
     serve::Connected,
     transport::{Endpoints, Target},
 };
@@ -189,6 +189,8 @@ impl Service<Request<Incoming>> for Application {
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Forward {
+        let uri = request.uri().clone();
+        one_host(&uri, request.headers_mut());
         match &self.caller {
             Some(caller) => drop(request.headers_mut().insert(CLIENT_CERT, caller.clone())),
             None => drop(request.headers_mut().remove(CLIENT_CERT)),

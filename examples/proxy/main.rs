@@ -51,8 +51,9 @@ fn main() -> ExitCode {
         Err(error) => return Failure::Running(format!("no runtime: {error}")).report(),
     };
     let result = runtime.block_on(run::run(args));
-    // Whatever is still open has had its time.
-    runtime.shutdown_background();
+    // Whatever is still open has had its time, and ends with the process. Nothing is taken apart first: what lives on
+    // for a moment would tell that others have ended, as if something were wrong.
+    std::mem::forget(runtime);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

@@ -21,7 +21,7 @@ use tower_service::Service;
 
 use crate::{
     forward::Body,
-    headers::clean_request,
+    headers::{clean_request, one_host},
     routes::Routes,
     transport::{RequestBody, Target},
 };
@@ -60,6 +60,8 @@ impl hyper::service::Service<Request<Incoming>> for Outbound {
             return Outgoing::Refused { response };
         }
         clean_request(request.version(), request.headers_mut());
+        let uri = request.uri().clone();
+        one_host(&uri, request.headers_mut());
         Outgoing::Routed { future: self.routes.router().call(request) }
     }
 }

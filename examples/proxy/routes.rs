@@ -106,7 +106,7 @@ impl Entry {
         caller: &Caller,
     ) -> Result<Self, ConfigError> {
         let UpstreamSettings { config, transport, rule, protocol, endpoints } = settings;
-        let make = Endpoints::new(&transport, rule.as_ref(), identity)?;
+        let make = Endpoints::new(config.name(), &transport, rule.as_ref(), identity)?;
         let mesh = Upstream::from_config(config)
             .endpoints(endpoints.clone())
             .caller(caller.clone())

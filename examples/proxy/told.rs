@@ -25,13 +25,15 @@ pub(crate) struct Told<C> {
 }
 
 struct Last {
+    upstream: String,
     rule: Option<ClientTls>,
     text: Mutex<String>,
 }
 
 impl<C> Told<C> {
-    pub(crate) fn new(inner: C, rule: Option<ClientTls>) -> Self {
-        Self { inner, told: Arc::new(Last { rule, text: Mutex::default() }) }
+    pub(crate) fn new(upstream: &str, inner: C, rule: Option<ClientTls>) -> Self {
+        let last = Last { upstream: upstream.to_owned(), rule, text: Mutex::default() };
+        Self { inner, told: Arc::new(last) }
     }
 
     pub(crate) fn inner_mut(&mut self) -> &mut C {
@@ -131,7 +133,15 @@ impl Last {
                 let (field, cure) = cure(rule.mode(), error.kind());
                 rule.problem(field, format!("{endpoint}: {error}{cure}")).to_string()
             }
-            None => format!("{endpoint}: {error}"),
+            // Without a rule it is endpoints.yaml that says whom to trust.
+            None => {
+                let is_other = matches!(error.kind(), ConnectErrorKind::PeerNotAuthorized(_));
+                let cure = match is_other {
+                    true => "; name it among peers in endpoints.yaml, if it is the right server",
+                    false => "",
+                };
+                format!("{}: {endpoint}: {error}{cure}", self.upstream)
+            }
         };
         let mut last = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != text {

@@ -58,8 +58,10 @@ pub(crate) enum Endpoints {
 }
 
 impl Endpoints {
-    /// `rule` is the document's block that wants this transport, if one does: what goes wrong is told by its place.
+    /// `rule` is the document's block that wants this transport, if one does: what goes wrong is told by its place, else by
+    /// the name of the `upstream`.
     pub(crate) fn new(
+        upstream: &str,
         transport: &Transport,
         rule: Option<&ClientTls>,
         identity: Option<&MeshTls>,
@@ -78,16 +80,16 @@ impl Endpoints {
                     let named = connector.with_sni(name);
                     connector = named.map_err(|error| wrong(rule, "sni", &error))?;
                 }
-                let made = HttpEndpoints::new(Told::new(connector, rule.cloned()));
+                let made = HttpEndpoints::new(Told::new(upstream, connector, rule.cloned()));
                 Ok(Self::Mutual(made.with_scheme(Scheme::HTTPS)))
             }
             Transport::Outside(config) => {
                 let origination = Origination::spawn(Config::clone(config))
                     .map_err(|error| unusable(rule, config, &error))?;
-                let made = HttpEndpoints::new(Told::new(origination.connector(), rule.cloned()))
-                    .with_tune(|connector, config| {
-                        tune_tcp(connector.inner_mut().tcp_mut(), config)
-                    });
+                let told = Told::new(upstream, origination.connector(), rule.cloned());
+                let made = HttpEndpoints::new(told).with_tune(|connector, config| {
+                    tune_tcp(connector.inner_mut().tcp_mut(), config)
+                });
                 Ok(Self::Outside(made.with_scheme(Scheme::HTTPS)))
             }
         }

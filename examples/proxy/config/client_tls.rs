@@ -57,7 +57,7 @@ impl Local<'_> {
             TlsMode::Disable => {
                 if listed.tls == Some(Tls::Mutual) {
                     let why = "DISABLE: the connections are plaintext, although endpoints.yaml says mutual";
-                    warning = Some(rule.problem("mode", why).to_string());
+                    warning = Some(rule.advice("mode", why).to_string());
                 }
                 Transport::Plain
             }

@@ -210,7 +210,9 @@ async fn disable_is_plaintext_and_goes_before_the_list() {
     let peers = "tls: mutual, peers: ['spiffe://shop.example/sa/pay'],";
     let (files, proxy) = checkout(&ca, "mode: DISABLE", peers, app).await;
     assert_eq!(get(&proxy).await.0, 200);
+    told(&proxy, ": warning: DestinationRule bank: spec.trafficPolicy.tls.mode: DISABLE: ").await;
     told(&proxy, "although endpoints.yaml says mutual").await;
+    assert!(!proxy.log().contains("error:"), "it is none:\n{}", proxy.log());
     // And back.
     files.write("bank.yaml", &rule("mode: ISTIO_MUTUAL"));
     until("mutual TLS is wanted", async || (get(&proxy).await.0 == 503).then_some(())).await;

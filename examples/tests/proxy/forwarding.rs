@@ -177,3 +177,27 @@ async fn the_admin_listener_tells_how_things_stand() {
     );
     assert_eq!(proxy.admin("/nothing").await.0, 404);
 }
+
+#[tokio::test]
+async fn whom_a_request_is_for_is_said_once() {
+    let app = application("app", Duration::ZERO).await;
+    let inbound = format!("inbound: {{ listen: '127.0.0.1:0', app: '{app}' }}\n");
+    let directory = Directory::new()
+        .with("proxy.yaml", &format!("{PROXY}{inbound}"))
+        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
+    let proxy = Proxy::start(&directory).await;
+    for way in ["outbound", "inbound"] {
+        let ask = async |request: http::request::Builder| {
+            let request = request.body(Full::<Bytes>::default()).unwrap();
+            send(proxy.address(way), request).await.unwrap()
+        };
+        let two = ask(Request::get("http://shop/").header("host", "other")).await;
+        assert!(two.body.contains("\"host\": \"shop\""), "{way}: {}", two.body);
+        let hidden = Request::get("/").header("host", "shop").header("connection", "host");
+        let hidden = ask(hidden).await;
+        assert!(hidden.body.contains("\"host\": \"shop\""), "{way}: {}", hidden.body);
+    }
+    let nobody = Request::get("/").body(Full::default()).unwrap();
+    let nobody = send(proxy.address("inbound"), nobody).await.unwrap();
+    assert_eq!((nobody.status.as_u16(), &*nobody.body), (400, ""), "no host is made up");
+}

@@ -126,4 +126,24 @@ async fn a_server_that_is_somebody_else_gets_no_request() {
     let answer = ask(checkout.address("outbound"), "pay", "/").await.unwrap();
     assert_eq!(answer.status, 503);
     assert_eq!(answer.headers["x-mesh-flag"], "UF");
+    let said = format!(
+        "no connection: pay: {}: the server is spiffe://shop.example/sa/pay, which the policy does not allow; name \
+         it among peers in endpoints.yaml",
+        pay.address("inbound")
+    );
+    until("an operator is told", async || checkout.log().contains(&said).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_ordinary_end_is_no_cause_for_alarm() {
+    let ca = ca();
+    let app = application("app", Duration::ZERO).await;
+    let (_files, mut proxy) = payment(&ca, app, "spiffe://shop.example/*").await;
+    proxy.terminate();
+    assert_eq!(proxy.ended().await.code(), Some(0));
+    until("it says so", async || proxy.log().contains("drained").then_some(())).await;
+    // What it says last may come a moment after its end.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let alarms = ["WARN", "ERROR"].map(|level| proxy.log().contains(level));
+    assert_eq!(alarms, [false; 2], "{}", proxy.log());
 }

@@ -159,6 +159,13 @@ impl ClientTls {
         Problem::new(self.origin.clone(), self.place, path, Cause::Invalid, why)
     }
 
+    /// The same about what can be carried out and is worth a second look: a warning.
+    #[must_use]
+    pub fn advice(&self, field: &str, why: impl Into<String>) -> Problem {
+        let path = format!("{}.{field}", self.path);
+        Problem::new(self.origin.clone(), self.place, path, Cause::Advice, why)
+    }
+
     pub(super) fn read(field: &Field<'_>, report: &mut Report<'_>) -> Option<Self> {
         let mut fields = field.fields(report)?;
         let mode = fields.take("mode");
