@@ -200,7 +200,8 @@ impl MeshTls {
     /// certificate of our own alone changes nothing. For clients that take a configuration once and keep connections
     /// where nobody can judge them: reqwest. See [`renewing`](crate::renewing) for an example.
     ///
-    /// `build` is given a fresh [`MeshTls::reqwest_config`] each time, the first time now.
+    /// `build` is given a fresh [`MeshTls::reqwest_config`] each time, the first time now. One builds at a time, so it must not
+    /// ask the same [`Renewing`] for its client.
     ///
     /// # Errors
     ///
