@@ -67,6 +67,7 @@ impl Settings {
             return Err(problems);
         };
         let mut warnings = policies.warnings();
+        warnings.extend(policies.of_others(&proxy.namespace, &proxy.labels));
         let client =
             Client::default().with_namespace(&proxy.namespace).with_labels(proxy.labels.clone());
         let local = Local { directory, has_identity };

@@ -2,7 +2,7 @@
 
 use mesh_core::{
     Labels,
-    authorize::Authorizer,
+    authorize::{Authorizer, Policy},
     route::{Client, VirtualHost},
 };
 use mesh_tower::{
@@ -11,6 +11,9 @@ use mesh_tower::{
 };
 
 use super::ConfigError;
+
+/// Its policies hold in every namespace (Istio `rootNamespace`).
+const ROOT: &str = "istio-system";
 
 /// What the documents say, of all files together.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +104,33 @@ impl Policies {
     ) -> Result<Authorizer, ConfigError> {
         let workload = Workload::new(namespace, labels.clone()).with_sni();
         self.0.authorization(&workload).map_err(ConfigError::new)
+    }
+
+    /// The security policies that are not for this workload. A namespace left out and a label written otherwise look the
+    /// same as a policy for a neighbour, and nobody would see that nothing is refused.
+    pub(super) fn of_others(&self, namespace: &str, labels: &Labels) -> Vec<String> {
+        let refusals = self
+            .0
+            .authorization_policies()
+            .iter()
+            .map(|document| ("AuthorizationPolicy", document.policy().clone()));
+        let modes = self.0.peer_authentications().iter().map(|document| {
+            let policy = Policy::allow(document.name()).with_namespace(document.namespace());
+            let selector = document.selector().cloned().unwrap_or_default();
+            ("PeerAuthentication", policy.with_selector(selector))
+        });
+        let others = refusals.chain(modes);
+        let others = others.filter(|(_, policy)| !policy.is_for(ROOT, namespace, labels));
+        others
+            .map(|(kind, policy)| {
+                format!(
+                    "{kind} {} of namespace {} has no effect: workload.namespace ({namespace}) or workload.labels in \
+                     proxy.yaml are others",
+                    policy.name(),
+                    policy.namespace()
+                )
+            })
+            .collect()
     }
 
     fn hosts(&self) -> impl Iterator<Item = &str> {

@@ -48,6 +48,37 @@ fn a_policy_for_nobody_is_told_of() {
 }
 
 #[test]
+fn a_refusal_for_somebody_else_is_told_of() {
+    let document = |kind: &str, namespace: &str, spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{ name: it{namespace} }}\nspec: {{ {spec} }}\n"
+        )
+    };
+    let proxy = format!("{PROXY}\nworkload: {{ namespace: shop, labels: {{ app: cart }} }}");
+    for (kind, namespace, selector, is_ours) in [
+        ("AuthorizationPolicy", ", namespace: shop", "app: cart", true),
+        ("AuthorizationPolicy", ", namespace: istio-system", "app: cart", true),
+        ("AuthorizationPolicy", "", "app: cart", false),
+        ("AuthorizationPolicy", ", namespace: shop", "app: crat", false),
+        ("PeerAuthentication", ", namespace: shop", "app: cart", true),
+        ("PeerAuthentication", "", "app: cart", false),
+        ("PeerAuthentication", ", namespace: shop", "app: crat", false),
+    ] {
+        let selector = format!("selector: {{ matchLabels: {{ {selector} }} }}");
+        let policy = document(kind, namespace, &selector);
+        let files = [
+            ("proxy.yaml", &*proxy),
+            ("endpoints.yaml", "upstreams: {}"),
+            ("policy.yaml", &policy),
+        ];
+        let warnings = read(files).unwrap().warnings;
+        let is_told =
+            warnings.iter().any(|warning| warning.starts_with(&format!("{kind} it of namespace ")));
+        assert_eq!(is_told, !is_ours, "{policy}\n{warnings:?}");
+    }
+}
+
+#[test]
 fn paths_are_relative_to_the_directory() {
     let proxy =
         format!("{PROXY}\nidentity: {{ certificate: a/tls.crt, key: /b/tls.key, bundle: ca }}");
