@@ -1,6 +1,10 @@
 //! Files under a writer without pause: whatever is put to use is whole.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a writer that a busy machine keeps from its work is told by the real clock"
+)]
 
 use std::{
     collections::BTreeMap,
