@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// A handshake is two round trips and a millisecond of work; five seconds is a lost packet or two.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to servers that a [`PeerPolicy`] allows: a `Service<Uri>` for HTTP clients.
 ///
@@ -75,12 +75,8 @@ pub struct Connecting<IO> {
 
 impl MtlsConnector {
     pub(crate) fn new(mesh: MeshTls, policy: PeerPolicy) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        // A request is written at once; waiting to fill a packet only delays it.
-        tcp.set_nodelay(true);
         Self {
-            tcp,
+            tcp: default_tcp(),
             mesh,
             policy: PolicyFor::All(policy),
             settings: Arc::new(ClientSettings { alpn: default_alpn(), sni: None }),
@@ -282,6 +278,14 @@ impl fmt::Debug for PolicyFor {
             Self::Each(_) => f.write_str("by target"),
         }
     }
+}
+
+pub(crate) fn default_tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    // A request is written at once; waiting to fill a packet only delays it.
+    tcp.set_nodelay(true);
+    tcp
 }
 
 pub(crate) fn default_alpn() -> Vec<Vec<u8>> {

@@ -8,7 +8,13 @@ use std::{
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use super::name::{InvalidName, SubjectName, host};
-use crate::{client::default_alpn, error::MaterialError, material::certificates};
+use crate::{
+    client::{HANDSHAKE_TIMEOUT, default_alpn},
+    error::MaterialError,
+    live::Ending,
+    material::certificates,
+    source::Watched,
+};
 
 /// Which servers are believed, and what is shown to them.
 ///
@@ -46,11 +52,6 @@ pub(super) enum RootsOf {
     System,
 }
 
-/// As [`MtlsConnector::with_handshake_timeout`](crate::MtlsConnector::with_handshake_timeout), for the same reason.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-const DRAIN_GRACE: Duration = Duration::from_secs(10);
-const POLL_INTERVAL: Duration = Duration::from_secs(5);
-
 // === impl Config ===
 
 impl Config {
@@ -65,8 +66,8 @@ impl Config {
             certificate: None,
             alpn: default_alpn(),
             handshake_timeout: HANDSHAKE_TIMEOUT,
-            drain_grace: DRAIN_GRACE,
-            poll_interval: POLL_INTERVAL,
+            drain_grace: Ending::default().grace,
+            poll_interval: Watched::POLL_INTERVAL,
         }
     }
 

@@ -7,8 +7,6 @@ use tokio::{task, time};
 use super::read::{Contents, read};
 use crate::error::MaterialError;
 
-/// A rotation is announced hours ahead; a few seconds later is soon.
-const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Between the two readings that must agree.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -27,10 +25,13 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
+    /// A rotation is announced hours ahead; a few seconds later is soon.
+    pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
     pub(crate) fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         Self {
             paths: paths.into_iter().collect(),
-            poll_interval: POLL_INTERVAL,
+            poll_interval: Self::POLL_INTERVAL,
             settle: SETTLE,
             started: false,
             told: None,
