@@ -172,6 +172,7 @@ fn cure(mode: TlsMode, kind: &ConnectErrorKind) -> (&'static str, &'static str) 
         ConnectErrorKind::RejectedByPeer(_) if !ours => {
             ("clientCertificate", "; it must be from an authority that the server trusts")
         }
+        ConnectErrorKind::InvalidName => ("sni", "; say by sni how the server is called"),
         ConnectErrorKind::PlaintextRefused => ("mode", "; DISABLE says that it is meant to be"),
         _ => ("mode", ""),
     }

@@ -348,6 +348,11 @@ async fn what_is_bad_leaves_the_last_good_one_in_use() {
             eventually(part, said).await;
         }
     };
+    replace(&roots, "nothing");
+    told("ca.pem: no certificate found").await;
+    replace(&roots, &web.pem());
+    eventually("all is well again", || bank.status().last_error.is_none()).await;
+    assert_eq!(bank.status().generation, 1, "nothing that is in use has changed");
     replace(&key, &two.key);
     told("tls.key: the private key does not belong").await;
     replace(&cert, &expired.cert);
@@ -477,6 +482,10 @@ async fn a_host_is_asked_for_as_it_is_meant() {
     ] {
         assert_eq!(reaches(&[name], host).await, Ok(()), "{name} for {host}");
     }
+    let none = Origination::spawn(config(&web)).unwrap();
+    let error = none.connect(tokio::io::empty(), "a b").await.unwrap_err();
+    assert_eq!(*error.kind(), ConnectErrorKind::InvalidName);
+    assert!(!error.is_retryable(), "it never becomes one");
     for (name, host) in [
         // An address is no name, and what stands for one whole label stands for no more and no less.
         ("api.bank.example", "10.0.0.7"),

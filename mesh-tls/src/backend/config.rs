@@ -52,6 +52,11 @@ impl OwnKey {
 
 #[cfg(feature = "origination")]
 impl OwnKey {
+    /// Whether it shows the same certificate: then the key is the same too.
+    pub(crate) fn shows_as(&self, other: &Self) -> bool {
+        self.0.cert == other.0.cert
+    }
+
     /// Shows it to every server that asks.
     pub(super) fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
         Arc::new(SingleCertAndKey::from(Arc::clone(&self.0)))

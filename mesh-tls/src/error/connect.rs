@@ -20,6 +20,8 @@ pub enum ConnectErrorKind {
     NotReady,
     /// Our own certificate has expired, so no peer could accept it. Nothing was sent.
     IdentityExpired,
+    /// The host that was dialled can be no name of a server. Nothing was sent.
+    InvalidName,
     /// The transport below did not connect, or broke.
     Tcp,
     /// The TLS handshake took too long.
@@ -54,6 +56,7 @@ impl ConnectError {
             | ConnectErrorKind::Tcp
             | ConnectErrorKind::HandshakeTimeout => true,
             ConnectErrorKind::IdentityExpired
+            | ConnectErrorKind::InvalidName
             | ConnectErrorKind::PeerUntrusted(_)
             | ConnectErrorKind::PeerNotAuthorized(_)
             | ConnectErrorKind::RejectedByPeer(_)
@@ -133,6 +136,11 @@ impl ConnectError {
         Self { kind: ConnectErrorKind::Tcp, cause: Some(cause.into()) }
     }
 
+    #[cfg(feature = "origination")]
+    pub(crate) fn invalid_name(cause: impl Into<BoxError>) -> Self {
+        Self { kind: ConnectErrorKind::InvalidName, cause: Some(cause.into()) }
+    }
+
     pub(crate) fn from_failure(failure: Failure) -> Self {
         Self::new(match failure {
             Failure::Refused(Refusal::Untrusted(why)) => ConnectErrorKind::PeerUntrusted(why),
@@ -153,6 +161,9 @@ impl fmt::Display for ConnectError {
             }
             ConnectErrorKind::IdentityExpired => {
                 f.write_str("not connected: our own certificate has expired; check what renews it")
+            }
+            ConnectErrorKind::InvalidName => {
+                f.write_str("not connected: the host that is dialled can be no name of a server")
             }
             ConnectErrorKind::Tcp => f.write_str("the transport below TLS failed"),
             ConnectErrorKind::HandshakeTimeout => f.write_str("the TLS handshake took too long"),

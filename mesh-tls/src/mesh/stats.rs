@@ -220,7 +220,8 @@ impl From<&ConnectErrorKind> for Counter {
             ConnectErrorKind::PeerUntrusted(_) => Self::ConnectUntrusted,
             ConnectErrorKind::PeerNotAuthorized(_) => Self::ConnectNotAuthorized,
             ConnectErrorKind::RejectedByPeer(_) => Self::ConnectRejectedByPeer,
-            ConnectErrorKind::Tcp
+            ConnectErrorKind::InvalidName
+            | ConnectErrorKind::Tcp
             | ConnectErrorKind::HandshakeTimeout
             | ConnectErrorKind::Alpn
             | ConnectErrorKind::PlaintextRefused => Self::ConnectOther,

@@ -21,7 +21,7 @@ use tower_service::Service;
 use super::{Inner, Origination, name};
 use crate::{
     backend::{capture, classify, tls_info},
-    client::Connecting,
+    client::{Connecting, default_tcp},
     error::{BoxError, ConnectError, ConnectErrorKind, Untrusted},
     info::ConnInfo,
     live::{Judge, Watch},
@@ -42,11 +42,7 @@ pub struct Connector<C = HttpConnector> {
 
 impl Connector {
     pub(super) fn new(origination: Origination) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        // A request is written at once; waiting to fill a packet only delays it.
-        tcp.set_nodelay(true);
-        Self { tcp, origination }
+        Self { tcp: default_tcp(), origination }
     }
 }
 
@@ -119,7 +115,7 @@ impl Handshake {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = match &inner.config.server_name {
             Some(name) => name.clone(),
-            None => name::host(host).map_err(ConnectError::tcp)?,
+            None => name::host(host).map_err(ConnectError::invalid_name)?,
         };
         Ok(Self { inner, name })
     }

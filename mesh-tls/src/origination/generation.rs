@@ -31,6 +31,12 @@ pub(super) struct Own {
     pub(super) dates: Option<(UnixTime, UnixTime)>,
 }
 
+impl Own {
+    pub(super) fn is_other_than(&self, known: Option<&Self>) -> bool {
+        known.is_none_or(|known| !known.key.shows_as(&self.key))
+    }
+}
+
 impl Generation {
     pub(super) fn build(
         number: u64,

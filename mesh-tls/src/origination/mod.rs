@@ -300,7 +300,7 @@ impl Inner {
         };
         let anchors = anchors.filter(|anchors| *anchors != **known).map(Arc::new);
         let own = generation::own(&self.config, files, provider).map_err(&mut refuse);
-        let own = own.ok().flatten();
+        let own = own.ok().flatten().filter(|own| own.is_other_than(current.own.as_ref()));
         if anchors.is_some() || own.is_some() {
             let anchors = anchors.unwrap_or_else(|| Arc::clone(known));
             let own = own.or_else(|| current.own.clone());
