@@ -189,8 +189,7 @@ impl Service<Request<Incoming>> for Application {
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Forward {
-        let uri = request.uri().clone();
-        one_host(&uri, request.headers_mut());
+        one_host(&mut request);
         match &self.caller {
             Some(caller) => drop(request.headers_mut().insert(CLIENT_CERT, caller.clone())),
             None => drop(request.headers_mut().remove(CLIENT_CERT)),

@@ -60,8 +60,7 @@ impl hyper::service::Service<Request<Incoming>> for Outbound {
             return Outgoing::Refused { response };
         }
         clean_request(request.version(), request.headers_mut());
-        let uri = request.uri().clone();
-        one_host(&uri, request.headers_mut());
+        one_host(&mut request);
         Outgoing::Routed { future: self.routes.router().call(request) }
     }
 }
