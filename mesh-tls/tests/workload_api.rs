@@ -347,21 +347,10 @@ fn the_environment_names_the_socket() {
     assert!(!again("https://agent.test"), "the control");
 }
 
-/// Whether the system asks the other end of the connection from `local` whether it is still there.
-fn is_kept_alive(local: std::net::SocketAddr) -> Option<bool> {
-    let std::net::SocketAddr::V4(local) = local else { return None };
-    let address = u32::from_le_bytes(local.ip().octets());
-    let local = format!("{address:08X}:{:04X}", local.port());
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
-    // sl, local, remote, state, queues, timer: 02 is the one of keep-alive.
-    rows.find(|row| row.get(1) == Some(&&*local)).map(|row| row[5].starts_with("02:"))
-}
-
 #[tokio::test]
-async fn an_agent_on_tcp_serves_as_well_and_is_not_waited_for_when_it_is_gone() {
+async fn an_agent_on_tcp_serves_as_well() {
     let ours = ca();
-    let (agent, addr, mut callers) = Agent::start_tcp().await;
+    let (agent, addr) = Agent::start_tcp().await;
     agent.answer(&one(&ours, "/a"));
     let address = format!("tcp://{addr}").parse().unwrap();
     let mesh = MeshTls::builder(WorkloadApiSource::new(address).seed(1)).spawn().await.unwrap();
@@ -371,13 +360,6 @@ async fn an_agent_on_tcp_serves_as_well_and_is_not_waited_for_when_it_is_gone() 
     agent.say(Say::HangUp);
     agent.answer(&one(&ours, "/c"));
     time::timeout(PATIENCE, mesh.reached(3)).await.unwrap();
-    let (_first, second) = (callers.recv().await.unwrap(), callers.recv().await.unwrap());
-    // What has been acknowledged is asked about; until then the timer is another.
-    let asked = || is_kept_alive(second) != Some(false);
-    eventually("a machine that is gone without a word is found out", asked).await;
-    // The control: a connection as it comes.
-    let plain = tokio::net::TcpStream::connect(addr).await.unwrap();
-    assert_ne!(is_kept_alive(plain.local_addr().unwrap()), Some(true));
 }
 
 #[test]

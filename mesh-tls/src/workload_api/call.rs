@@ -274,3 +274,26 @@ impl fmt::Display for Status {
 }
 
 impl std::error::Error for Status {}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_on_tcp_that_is_gone_without_a_word_is_found_out() {
+        let agent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = agent.local_addr().unwrap();
+        let ours = tcp(addr).await.unwrap();
+        let socket = SockRef::from(&ours);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEP_ALIVE);
+        let (pause, tries) = (socket.tcp_keepalive_interval(), socket.tcp_keepalive_retries());
+        assert_eq!(pause.unwrap() * tries.unwrap(), KEEP_ALIVE);
+        // The control: a connection as it comes.
+        let plain = TcpStream::connect(addr).await.unwrap();
+        assert!(!SockRef::from(&plain).keepalive().unwrap());
+    }
+}

@@ -98,21 +98,15 @@ impl Agent {
         })
     }
 
-    /// On TCP; the addresses of those who call are sent there.
-    pub(crate) async fn start_tcp() -> (Self, SocketAddr, mpsc::UnboundedReceiver<SocketAddr>) {
+    pub(crate) async fn start_tcp() -> (Self, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (callers, called) = mpsc::unbounded_channel();
         let listener = Arc::new(listener);
         let agent = Self::of(None, move || {
-            let (listener, callers) = (Arc::clone(&listener), callers.clone());
-            async move {
-                let (stream, caller) = listener.accept().await.unwrap();
-                let _gone = callers.send(caller);
-                stream
-            }
+            let listener = Arc::clone(&listener);
+            async move { listener.accept().await.unwrap().0 }
         });
-        (agent, addr, called)
+        (agent, addr)
     }
 
     fn of<F>(path: Option<PathBuf>, mut accept: impl FnMut() -> F + Send + 'static) -> Self
