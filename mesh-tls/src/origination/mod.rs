@@ -183,7 +183,7 @@ impl Origination {
     ///
     /// # Errors
     ///
-    /// See [`ConnectErrorKind`].
+    /// See [`ConnectErrorKind`](crate::ConnectErrorKind).
     ///
     /// # Cancel safety
     ///
