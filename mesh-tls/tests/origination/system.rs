@@ -9,7 +9,7 @@ use mesh_tls::{
 use rustls::version::TLS13;
 use tokio::{process::Command, time};
 
-use super::NAME;
+use super::{NAME, files};
 use crate::{
     support::{PATIENCE, TempDir, eventually, ping, tcp},
     web::{Server, Web, replace},
@@ -41,7 +41,9 @@ async fn roots_of_the_system_are_read_again() {
 async fn follows(file: &std::path::Path) {
     let (old, new) = (Web::new("old"), Web::new("new"));
     replace(file, &old.pem());
-    let config = Config::new(Roots::system())
+    let list = file.with_file_name("list.pem");
+    replace(&list, &format!("{}{}", old.list(&[], 4001), new.list(&[], 4001)));
+    let config = files(Config::new(Roots::system()).with_crl(&list))
         .with_system_interval(Duration::from_millis(20))
         .with_drain_grace(Duration::from_millis(50));
     let bank = Origination::spawn(config).unwrap();
@@ -63,8 +65,13 @@ async fn follows(file: &std::path::Path) {
     assert_eq!((bank.status().generation, bank.stats().updates_refused), (1, 1));
     ping(&mut pooled).await.unwrap();
 
+    // A good reading of the one does not hide that the other is bad.
+    replace(&list, "nothing");
+    let told = || bank.status().last_error.is_some_and(|error| error.contains("list.pem"));
+    eventually("it is told", told).await;
     replace(file, &new.pem());
     time::timeout(PATIENCE, bank.reached(2)).await.expect("they are others");
+    assert!(told(), "{:?}", bank.status());
     let error = bank.connect(tcp(server.addr).await, NAME).await.unwrap_err();
     assert_eq!(*error.kind(), ConnectErrorKind::PeerUntrusted(Untrusted::UnknownIssuer));
     let ended = async { while ping(&mut pooled).await.is_ok() {} };
