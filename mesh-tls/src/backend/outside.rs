@@ -46,6 +46,8 @@ pub(crate) struct Anchors {
 pub(crate) struct Revoked {
     ders: Vec<CertificateRevocationListDer<'static>>,
     lists: Lists,
+    /// Of the list that is out of date first. Read once: there are lists of megabytes.
+    dates: Option<(UnixTime, UnixTime)>,
 }
 
 /// Verifies servers against one immutable set of roots and lists.
@@ -134,7 +136,8 @@ impl Revoked {
         revocation: Revocation,
     ) -> Result<Self, MaterialError> {
         let lists = Lists::new(&ders, revocation)?;
-        Ok(Self { ders, lists })
+        let dates = ders.iter().filter_map(list_dates).min_by_key(|(_, next)| *next);
+        Ok(Self { ders, lists, dates })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -143,7 +146,7 @@ impl Revoked {
 
     /// From when to when the list speaks that is out of date first, of those that say it.
     pub(crate) fn dates(&self) -> Option<(UnixTime, UnixTime)> {
-        self.ders.iter().filter_map(list_dates).min_by_key(|(_, next)| *next)
+        self.dates
     }
 }
 

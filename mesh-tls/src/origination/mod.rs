@@ -51,7 +51,9 @@
 //!
 //! # What it does not do
 //!
-//! Plaintext is never used instead. Revocation lists are not fetched, and OCSP is not asked. A root that has expired is
+//! Plaintext is never used instead. Revocation lists are not fetched, and OCSP is not asked. A list that goes
+//! out of date refuses new connections and ends none; its signature is verified in each handshake, so one of megabytes costs
+//! each of them milliseconds. A root that has expired is
 //! believed, as by rustls and unlike by OpenSSL: its dates are shown and not held against it.
 //!
 //! ```no_run
