@@ -197,10 +197,12 @@ async fn a_revoked_server_gets_no_request_and_an_operator_sees_it_all() {
     assert_eq!((&status["roots"]["count"], &status["crl"]["count"]), (&1.into(), &1.into()));
     assert_eq!(status["certificate"]["names"][0], "first.example");
     assert!(status["certificate"]["not_after"].as_u64() > shown["expires_in"].as_u64(), "{shown}");
-    assert_eq!((&status["generation"], &shown["stats"]["connected"]), (&1.into(), &1.into()));
+    assert_eq!(status["generation"], 1);
+    assert_ne!(shown["stats"]["connected"], 0, "{shown}");
     let secret = own.lines().rev().nth(1).unwrap();
     assert!(!shown.to_string().contains(secret), "{shown}");
-    assert_eq!(metric(&proxy, "mesh_tls_connects_total", ",result=\"ok\"").await, Some(1.0));
+    let connects = metric(&proxy, "mesh_tls_connects_total", ",result=\"ok\"").await;
+    assert!(connects >= Some(1.0), "{connects:?}");
     let date = metric(&proxy, "mesh_tls_not_after_seconds", "").await;
     assert_eq!(date, status["certificate"]["not_after"].as_f64());
 
