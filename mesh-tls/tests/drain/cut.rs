@@ -16,7 +16,7 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::{is_asked_to_end, pair, plain};
-use crate::support::{ca, material_trusting, mesh, mesh_of, only, rotate};
+use crate::support::{Said, ca, material_trusting, mesh, mesh_of, only, rotate};
 
 /// A client and a server of HTTP/1.1, and how to make the client trust the server no more.
 struct Http1 {
@@ -300,5 +300,20 @@ async fn the_layer_leaves_upgrades_and_names_alone() {
         let found = response.headers().get_all(CONNECTION).iter();
         let found: Vec<_> = found.map(|value| value.to_str().unwrap()).collect();
         assert_eq!(found.join(", "), expected, "{method} {status} {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_layer_says_that_it_knows_of_no_connection() {
+    let said = Said::default();
+    let _listening = said.listen();
+    let inner = service_fn(async |_: Request<()>| Ok::<_, io::Error>(Response::new(())));
+    let service = DrainLayer::new().layer(inner);
+    for version in [Version::HTTP_2, Version::HTTP_11, Version::HTTP_11] {
+        let request = Request::builder().version(version).body(()).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert!(!response.headers().contains_key(CONNECTION));
+        let told = said.text().matches("into_make_service_with_connect_info").count();
+        assert_eq!(told, usize::from(version == Version::HTTP_11), "{version:?}");
     }
 }
