@@ -106,9 +106,9 @@ impl ConnectError {
 
     /// Whether a client hands a request back of which nothing was sent, because its connection had just been asked to end.
     ///
-    /// It may be sent again, whatever its method. hyper-util's client and reqwest do so by themselves; tonic's channel does
-    /// not, so where connections are drained, be it for trust, policy or age, some calls come back like this (gRFC A6 names
-    /// sending them again a transparent retry).
+    /// It may be sent again, whatever its method. hyper-util's client and reqwest do so by themselves, unless it is the first
+    /// on its connection; tonic's channel does not. So where connections are drained, be it for trust, policy or age, some
+    /// calls come back like this (gRFC A6 names sending them again a transparent retry).
     ///
     /// ```
     /// use mesh_tls::ConnectError;
