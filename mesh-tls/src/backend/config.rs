@@ -57,6 +57,11 @@ impl OwnKey {
         self.0.cert == other.0.cert
     }
 
+    /// The certificate that it shows.
+    pub(crate) fn leaf(&self) -> Option<&CertificateDer<'static>> {
+        self.0.cert.first()
+    }
+
     /// Shows it to every server that asks.
     pub(super) fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
         Arc::new(SingleCertAndKey::from(Arc::clone(&self.0)))

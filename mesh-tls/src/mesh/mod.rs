@@ -278,9 +278,19 @@ impl fmt::Debug for MeshTls {
 
 impl Shared {
     pub(crate) fn new(provider: Provider, demands: Demands) -> Arc<Self> {
+        Self::counting(Counters::default(), provider, demands)
+    }
+
+    /// Of servers outside the mesh, by the name that they have together.
+    #[cfg(feature = "origination")]
+    pub(crate) fn outside(provider: Provider, upstream: String) -> Arc<Self> {
+        Self::counting(Counters::outside(upstream), provider, Demands::default())
+    }
+
+    fn counting(counters: Counters, provider: Provider, demands: Demands) -> Arc<Self> {
         Arc::new(Self {
             provider,
-            counters: Counters::default(),
+            counters,
             live: Registry::default(),
             plaintext: Plaintext::default(),
             demands,
