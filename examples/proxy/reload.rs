@@ -2,10 +2,12 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use crate::{
+    admin::Admin,
     config::{ConfigError, Files, Settings},
     proxy::Live,
 };
@@ -13,8 +15,13 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Looks at the directory twice a second. A change is taken once two readings agree, so that half a file is not.
-/// A bad configuration is told of and counted once, and the good one stays.
-pub(crate) async fn follow(directory: PathBuf, live: Live, mut known: Result<Files, String>) {
+/// A bad configuration is told of and counted once, and the good one stays; the page says so for as long as it is so.
+pub(crate) async fn follow(
+    directory: PathBuf,
+    live: Live,
+    admin: Arc<Admin>,
+    mut known: Result<Files, String>,
+) {
     let mut last = known.clone();
     loop {
         tokio::time::sleep(INTERVAL).await;
@@ -25,6 +32,7 @@ pub(crate) async fn follow(directory: PathBuf, live: Live, mut known: Result<Fil
                 .as_ref()
                 .map_err(ConfigError::new)
                 .and_then(|files| apply(files, &directory, &live));
+            admin.set_rejected(result.as_ref().err().map(ToString::to_string));
             match result {
                 Ok(()) => {
                     tracing::info!(directory = %directory.display(), "configuration reloaded")

@@ -92,7 +92,8 @@ async fn serve(directory: PathBuf) -> Result<(), Failure> {
         .map_err(|error| Failure::Running(error.to_string()))?;
     let running = Running::start(settings, identity, Vec::new(), listeners)?;
     tracing::info!("listening: {}", running.addresses);
-    drop(tokio::spawn(reload::follow(directory, running.live.clone(), Ok(files))));
+    let (live, admin) = (running.live.clone(), running.admin.clone());
+    drop(tokio::spawn(reload::follow(directory, live, admin, Ok(files))));
     let name = signals.next().await;
     tracing::info!("{name}: draining; once more to end at once");
     end(running, &mut signals).await
