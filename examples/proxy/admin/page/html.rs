@@ -54,7 +54,9 @@ pub(super) struct Date(pub(super) u64);
 
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let is_leap = |year: u64| {
+            year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+        };
         let (mut days, seconds) = (self.0 / 86_400, self.0 % 86_400);
         // 400 years have always the same number of days; what is left of them is counted out.
         let mut year = 1970 + days / 146_097 * 400;

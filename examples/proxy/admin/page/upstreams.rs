@@ -88,10 +88,9 @@ fn endpoint(out: &mut String, upstream: &str, status: &EndpointStatus) -> fmt::R
 }
 
 fn class(life: Life) -> &'static str {
-    match life {
-        Life::Ready => "good",
-        Life::Unwell | Life::Ejected => "bad",
-        Life::Idle | Life::Connecting | Life::Draining | Life::Gone => "off",
-        _ => "off",
+    match () {
+        () if life == Life::Ready => "good",
+        () if [Life::Unwell, Life::Ejected].contains(&life) => "bad",
+        () => "off",
     }
 }
