@@ -119,7 +119,7 @@ impl Running {
         let identities = identities.into_iter().chain(others).collect();
         let judge = authorization.clone();
         let admin = Admin::new(routes.clone(), local, identities, judge, ending.clone());
-        let admin = Arc::new(admin);
+        let admin = Arc::new(admin.with_mode(handle.clone()));
         if let Some(tcp) = listeners.admin {
             drop(tokio::spawn(admin::serve(tcp, admin.clone())));
         }

@@ -53,7 +53,9 @@ fn without_arguments_it_shows_what_the_mesh_does() {
 #[test]
 fn the_command_line_is_explained() {
     let text = String::from_utf8(run(&["--help"]).stdout).unwrap();
-    for option in ["--config", "--check", "--for", "--threads", "NO_COLOR"] {
+    for option in
+        ["--config", "--check", "--for", "--threads", "NO_COLOR", "SIGHUP", "SIGTERM", "Exit codes"]
+    {
         assert!(text.contains(option), "{option}");
     }
     let output = run(&["--confg"]);

@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `/` | a page with a live view |
+//! | `/` | a page for people: who this proxy is and how long yet, whom it refused and why, who speaks plaintext, how the endpoints are |
 //! | `/ready` | 200, or 503 once the proxy drains |
 //! | `/clusters` | every endpoint of every upstream, as lines `cluster::address::field::value`; `?format=json` |
 //! | `/config` | the routes and the stack of each upstream in words |
@@ -12,9 +12,13 @@
 //! It changes nothing and shows no secret, but it tells who talks to whom: keep it on loopback.
 
 pub(crate) mod clusters;
+mod page;
 pub(crate) mod prometheus;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -22,17 +26,19 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_tls::{
-    MeshTls,
+    MeshTls, ModeHandle,
     clock::{Clock, SystemClock},
 };
 use mesh_tower::authorize;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use self::prometheus::Exporter;
+use self::{
+    page::{Identity, Page},
+    prometheus::Exporter,
+};
 use crate::{ending::Ending, routes::Routes, transport::Mesh};
 
-const PAGE: &str = include_str!("page.html");
 /// The page brings everything that it needs, and may ask this listener only.
 const PAGE_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
@@ -48,6 +54,10 @@ pub(crate) struct Admin {
     authorization: Option<authorize::Handle>,
     ending: Arc<Ending>,
     exporter: Exporter,
+    /// How the inbound listener takes callers.
+    mode: Option<ModeHandle>,
+    /// Why the configuration as it is now is not in force.
+    rejected: Mutex<Option<String>>,
 }
 
 impl Admin {
@@ -59,7 +69,18 @@ impl Admin {
         ending: Arc<Ending>,
     ) -> Self {
         let exporter = Exporter::installed();
-        Self { routes, local, identities, authorization, ending, exporter }
+        let rejected = Mutex::default();
+        Self { routes, local, identities, authorization, ending, exporter, mode: None, rejected }
+    }
+
+    pub(crate) fn with_mode(mut self, mode: Option<ModeHandle>) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// What is wrong with the configuration as it is now; `None`: it is in force.
+    pub(crate) fn set_rejected(&self, why: Option<String>) {
+        *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Prometheus' text format.
@@ -98,6 +119,21 @@ impl Admin {
         all
     }
 
+    fn page(&self) -> String {
+        let identities = self.identities.iter();
+        let page = Page {
+            is_draining: self.ending.has_begun(),
+            identities: identities.map(|(name, identity)| Identity::of(name, identity)).collect(),
+            mode: self.mode.as_ref().map(ModeHandle::get),
+            denied: self.authorization.as_ref().map(authorize::Handle::refused),
+            upstreams: self.routes.all(),
+            local: self.local.clone(),
+            rejected: self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            now: SystemClock::new().now().as_secs(),
+        };
+        page.render()
+    }
+
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
@@ -106,7 +142,7 @@ impl Admin {
         let json = request.uri().query().is_some_and(|q| q.split('&').any(|p| p == "format=json"));
         match request.uri().path() {
             "/" => {
-                let mut page = response(ok, "text/html; charset=utf-8", PAGE);
+                let mut page = response(ok, "text/html; charset=utf-8", self.page());
                 let policy = HeaderValue::from_static(PAGE_POLICY);
                 page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
                 page

@@ -169,7 +169,9 @@ impl Proxy {
         };
         proxy.outbound = listener(file.outbound, "outbound.listen");
         proxy.admin = listener(file.admin, "admin.listen");
-        proxy.inbound = file.inbound.and_then(|inbound| problems.inbound(inbound));
+        let has_identity = proxy.identity.is_some();
+        proxy.inbound = file.inbound.and_then(|inbound| problems.inbound(inbound, has_identity));
+        problems.listeners(&proxy);
         if let Some(drain) = file.drain {
             proxy.drain = problems.duration("drain", &drain).unwrap_or(proxy.drain);
         }
@@ -192,6 +194,13 @@ impl Proxy {
         }
         problems.0.into_result(proxy)
     }
+}
+
+/// Whether who listens on one of them has the other too. Of port 0 each gets another.
+fn are_one(one: SocketAddr, other: SocketAddr) -> bool {
+    let has_both =
+        one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && has_both
 }
 
 const ADDRESS: &str = "an address and a port, e.g. 127.0.0.1:15001";
@@ -226,7 +235,41 @@ impl Problems {
         value
     }
 
-    fn inbound(&mut self, file: InboundFile) -> Option<Inbound> {
+    /// Two of them cannot have one port; the system would say so only when it is too late for a check.
+    fn listeners(&mut self, proxy: &Proxy) {
+        let inbound = proxy.inbound.as_ref();
+        let all = [
+            ("outbound.listen", proxy.outbound),
+            ("inbound.listen", inbound.map(|inbound| inbound.listen)),
+            ("admin.listen", proxy.admin),
+        ];
+        let all: Vec<_> = all.iter().filter_map(|(path, at)| Some((*path, (*at)?))).collect();
+        for (index, (path, at)) in all.iter().enumerate() {
+            if let Some((other, _)) = all[..index].iter().find(|(_, other)| are_one(*at, *other)) {
+                self.push(path, &format!("{at} is taken by {other}; choose another port"));
+            }
+        }
+        let Some(app) = inbound.map(|inbound| inbound.app) else { return };
+        if let Some((path, _)) = all.iter().find(|(_, at)| are_one(*at, app)) {
+            let why = "requests would go round in circles; where does the application listen?";
+            self.push("inbound.app", &format!("{app} is {path}: {why}"));
+        }
+    }
+
+    fn inbound(&mut self, file: InboundFile, has_identity: bool) -> Option<Inbound> {
+        if file.peers.is_some() && !has_identity {
+            let why =
+                "nobody proves who he is while we have no identity; set identity, or remove it";
+            self.push("inbound.peers", why);
+        }
+        if file.peers.as_ref().is_some_and(Vec::is_empty) {
+            let why =
+                "is empty: nobody could call; without it, everybody of our own trust domain may";
+            self.push("inbound.peers", why);
+        }
+        if file.max_requests == Some(0) {
+            self.push("inbound.maxRequests", "0 is not allowed, expected 1 or more");
+        }
         let peers = file.peers.and_then(|patterns| {
             peers::parse(&patterns).map_err(|why| self.push("inbound.peers", &why)).ok()
         });

@@ -137,8 +137,12 @@ impl Proxy {
     }
 
     pub(crate) fn terminate(&self) {
-        let killed = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
-        assert!(killed.unwrap().success());
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let (name, to) = (format!("-{name}"), self.child.id().to_string());
+        assert!(Command::new("kill").args([name, to]).status().unwrap().success());
     }
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
