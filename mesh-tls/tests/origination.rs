@@ -14,6 +14,9 @@ mod revoked;
 #[cfg(all(feature = "metrics", feature = "serde"))]
 #[path = "origination/seen.rs"]
 mod seen;
+#[cfg(feature = "system-roots")]
+#[path = "origination/system.rs"]
+mod system;
 
 use std::{
     io,
