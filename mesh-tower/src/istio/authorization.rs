@@ -10,6 +10,7 @@ use super::{
     cursor::{Field, Fields, Report},
     mtls::Metadata,
     problem::{Cause, Origin, Problem},
+    surprise::surprise,
     yaml::{Place, Value},
 };
 
@@ -456,33 +457,8 @@ impl Reader {
     }
 }
 
-/// What the machine takes, and does not mean what it seems to say.
-fn surprise(attribute: &Attribute, value: &str) -> Option<&'static str> {
-    let is = |other: Attribute| *attribute == other;
-    // A namespace has any number of stars; of accounts, domains, addresses and ports the machine judges.
-    let is_glob = is(Attribute::Namespace) || is(Attribute::ServiceAccount);
-    let is_template = is(Attribute::Path) && value.contains('{');
-    if is(Attribute::Principal) && value.starts_with("spiffe://") {
-        return Some("matches nothing: leave out spiffe://");
-    }
-    if is(Attribute::Path) && !value.starts_with(['/', '*']) {
-        return Some("matches nothing: a path begins with / or *");
-    }
-    (!is_glob && !is_template && has_inner_star(value)).then_some(STAR)
-}
-
 const NO_TOKEN: &str = "is not supported: no token is verified here; verify tokens in the application, or ask for who \
     the peer is (principals)";
 
 const CUSTOM: &str = "is not supported: nobody is here to ask its provider; ask in the application, or say it by ALLOW and \
     DENY";
-
-const STAR: &str = "is not allowed: * stands at the beginning or at the end, once";
-
-fn has_inner_star(value: &str) -> bool {
-    match value.matches('*').count() {
-        0 => false,
-        1 => !value.starts_with('*') && !value.ends_with('*'),
-        _ => true,
-    }
-}

@@ -133,6 +133,60 @@ fn what_cannot_be_carried_out_is_refused_with_its_place_whatever_the_mode() {
     }
 }
 
+/// Each of these would be a rule that never applies, and so a refusal of nothing.
+#[test]
+fn a_value_that_nothing_can_have_is_refused() {
+    let source = |field: &str, value: &str| format!("from: [{{source: {{{field}: ['{value}']}}}}]");
+    let operation =
+        |field: &str, value: &str| format!("to: [{{operation: {{{field}: ['{value}']}}}}]");
+    let when = |key: &str, value: &str| format!("when: [{{key: '{key}', notValues: ['{value}']}}]");
+    for (rule, why) in [
+        (source("principals", "cart"), "a principal is a trust domain with a path"),
+        (when("source.principal", "cart"), "a principal is a trust domain with a path"),
+        (source("notPrincipals", "spiffe://a/b"), "leave out spiffe://"),
+        (source("trustDomains", "Shop.local"), "a trust domain has no capitals"),
+        (source("namespaces", " shop"), "there are no blanks at the ends"),
+        (operation("hosts", "http://shop"), "a host is a name"),
+        (operation("hosts", "shop/x"), "a host is a name"),
+        (operation("notHosts", "b\u{fc}cher.shop"), "a host is a name"),
+        (operation("hosts", "a%2eshop"), "a host is a name"),
+        (when("request.headers[Host]", "a shop"), "a host is a name"),
+        (when("request.headers[:authority]", "u@shop"), "a host is a name"),
+        (when("connection.sni", "shop:443"), "a server name has no port"),
+        (operation("methods", "get"), "a method is written in capitals"),
+        (when("request.headers[:method]", "Get"), "a method is written in capitals"),
+        (operation("paths", "/admin?x=1"), "a path has no query"),
+        (operation("notPaths", "/admin#x"), "a path has no query"),
+        (operation("paths", "/a\\b"), "a path has no query"),
+        (operation("paths", "/a/../b"), "the dots of a path are resolved"),
+        (operation("paths", "/a/."), "the dots of a path are resolved"),
+        (operation("paths", "/./{*}"), "the dots of a path are resolved"),
+        (when("request.headers[x-role]", "admin "), "there are no blanks at the ends"),
+    ] {
+        for action in ["ALLOW", "DENY"] {
+            let text = policy("it", "shop", &format!("action: {action}, rules: [{{{rule}}}]"));
+            let error = istio::read(&text, "it.yaml", Unsupported::Warn).unwrap_err().to_string();
+            assert!(error.starts_with("it.yaml:4:"), "{rule}\n{error}");
+            assert!(error.contains(&format!("matches nothing: {why}")), "{rule}\n{error}");
+        }
+    }
+    for rule in [
+        source("principals", "*"),
+        source("principals", "*/sa/cart"),
+        source("namespaces", "Shop"),
+        operation("hosts", "*.SHOP_a:8080"),
+        operation("hosts", "[::1]:80"),
+        operation("methods", "M-SEARCH"),
+        operation("methods", "P*"),
+        operation("paths", "/.well-known/a..b/...%3f"),
+        when("connection.sni", "*.shop"),
+        when("request.headers[x-role]", "a b"),
+    ] {
+        let text = policy("it", "shop", &format!("action: DENY, rules: [{{{rule}}}]"));
+        assert!(istio::read(&text, "it.yaml", Unsupported::Error).is_ok(), "{rule}");
+    }
+}
+
 #[test]
 fn a_version_that_is_not_known_is_refused_whatever_the_mode() {
     let text = policy("it", "shop", DENY_ALL).replace("istio.io/v1", "istio.io/v2");
