@@ -180,14 +180,14 @@ impl List {
             Attribute::Path => Self::Paths(all(values, |value| {
                 PathText::new(value).map_err(|expected| ("paths", expected))
             })?),
-            Attribute::Header(name) => match name.as_str() {
+            Attribute::Header(name) => match name.to_ascii_lowercase().as_str() {
                 ":method" => Self::Methods(texts()),
                 ":authority" | "host" => Self::Hosts(hosts()),
-                _ if is_token(name) => {
+                name if is_token(name) => {
                     let texts = values.iter().map(|value| HeaderText::new(name, value));
-                    Self::Header(name.as_str().into(), texts.collect())
+                    Self::Header(name.into(), texts.collect())
                 }
-                _ => {
+                name => {
                     let name = format!("{name:?}");
                     return Err(InvalidConfig::new("request.headers", name, "a header's name"));
                 }

@@ -4,8 +4,9 @@ use std::{borrow::Cow, cell::OnceCell};
 
 use super::path::{BadPath, Normalization, escape};
 
-/// Escapes of escapes that are looked through, one for each who may take one off on the way. Nobody writes more by mistake.
-const MOST_LAYERS: usize = 4;
+/// So many escapes are taken off, one for each who may do so on the way. Nobody writes more by mistake; and each more is another
+/// copy of the path for whoever wants to keep us busy.
+const MOST_LAYERS: usize = 3;
 
 const MOST: Normalization = Normalization::DecodeAndMergeSlashes;
 
@@ -53,13 +54,13 @@ impl<'p> Seen<'p> {
         }
         let decoded = MOST.decode(&path);
         if is_escaped || is_dotted {
-            push_resolved(&mut others, &decoded);
+            push_readings(&mut others, &decoded);
         }
         if is_layered {
             for layer in layers(&path)? {
                 let is_changed = slashes(&layer) != slashes(&decoded) || has_dots(&layer);
                 if is_changed {
-                    push_resolved(&mut others, &layer);
+                    push_readings(&mut others, &layer);
                 }
             }
         }
@@ -72,17 +73,19 @@ impl<'p> Seen<'p> {
     pub(super) fn meant(&self) -> &[String] {
         self.meant.get_or_init(|| {
             let mut meant = Vec::new();
-            for path in self.others.iter().map(String::as_str).chain([&*self.path]) {
+            // With dots that were not resolved it is the first of the others.
+            let unresolved = self.others.first().filter(|other| has_dots(other));
+            for path in [&*self.path].into_iter().chain(unresolved.map(String::as_str)) {
                 if !path.contains(['%', ';']) {
                     continue;
                 }
                 let layers = layers(path).unwrap_or_default();
                 for layer in layers.iter().map(String::as_str).chain([path]) {
-                    meant.extend(resolved(layer));
+                    push_readings(&mut meant, layer);
                     let end = layer.find(['?', '#']).unwrap_or(layer.len());
                     let bare = without_parameters(&layer[..end]);
                     if bare != layer {
-                        meant.extend(resolved(&bare));
+                        push_readings(&mut meant, &bare);
                     }
                 }
             }
@@ -92,11 +95,17 @@ impl<'p> Seen<'p> {
 }
 
 /// With dots resolved, also by those who take parameters off before, as servlets do; and with dots that are segments.
-fn push_resolved(readings: &mut Vec<String>, path: &str) {
-    readings.extend(resolved(path));
+fn push_readings(readings: &mut Vec<String>, path: &str) {
+    let mut push = |path: String| {
+        if !readings.contains(&path) {
+            readings.push(path);
+        }
+    };
+    resolved(path).into_iter().for_each(&mut push);
     if has_dots(path) {
-        readings.extend(resolved(&without_parameters(path)));
-        readings.push(path.replace('\\', "/"));
+        let bare = without_parameters(path);
+        resolved(&bare).into_iter().for_each(&mut push);
+        push(path.replace('\\', "/"));
     }
 }
 

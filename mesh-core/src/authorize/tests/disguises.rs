@@ -75,8 +75,8 @@ fn an_escape_is_the_letter_that_it_stands_for() {
     // It is taken off as often as somebody on the way may do it; of more nobody knows what comes of it.
     for (path, reason) in [
         ("/users/%2540me", Reason::Denied),
-        ("/users/%25252540me", Reason::Denied),
-        ("/users/%2525252540me", Reason::BadPath),
+        ("/users/%252540me", Reason::Denied),
+        ("/users/%25252540me", Reason::BadPath),
         ("/users/%2500", Reason::BadPath),
         ("/users/100%25", Reason::NoAllowPolicy),
     ] {

@@ -255,6 +255,11 @@ fn a_header_by_another_name_or_without_a_value() {
         assert!(passes(&allow(role("user")), &head(&[("x-my-role", "user"), (name, "user")])));
     }
     assert!(passes(&deny(role("admin")), &head(&[("x.my.role", "admin"), ("xmyrole", "admin")])));
+    // Whoever writes the policy may write its name as he likes.
+    let capitals = Match::of(Attribute::Header("X-My-Role".to_owned()), ["admin"]);
+    assert!(!passes(&deny(capitals), &head(&[("x-my-role", "admin")])));
+    let host = Match::of(Attribute::Header("Host".to_owned()), ["shop"]);
+    assert!(!passes(&deny(host), &get("/").with_authority("shop:80")));
     // A header with nothing in it is there to refuse, and is not to grant.
     let empty = head(&[("x-my-role", "")]);
     assert!(!passes(&deny(role("*")), &empty));
