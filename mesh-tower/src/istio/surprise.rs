@@ -1,6 +1,37 @@
-//! Values of an `AuthorizationPolicy` that nothing can have.
+//! What stands in an `AuthorizationPolicy` and does not mean what it seems to say.
 
 use mesh_core::authorize::Attribute;
+
+use super::{
+    cursor::{Fields, Report},
+    yaml::{Node, Place, Value, shorten},
+};
+
+/// Reports every `null`, however deep: a key with nothing behind it is a line that was lost. To Kubernetes it is absent: of
+/// an action it makes `ALLOW`, and of whom a rule is for everybody.
+pub(super) fn refuse_nulls(fields: &Fields<'_>, report: &mut Report<'_>) {
+    for (key, node) in fields.left() {
+        refuse_null(key.place, &fields.path_of(&shorten(&key.name, 60)), node, report);
+    }
+}
+
+fn refuse_null(place: Place, path: &str, node: &Node, report: &mut Report<'_>) {
+    match &node.value {
+        Value::Null => report.invalid(place, path, "is null: leave it out, or say what it is"),
+        Value::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                refuse_null(item.place, &format!("{path}[{index}]"), item, report);
+            }
+        }
+        Value::Map(fields) => {
+            for (key, node) in fields {
+                let path = format!("{path}.{}", shorten(&key.name, 60));
+                refuse_null(key.place, &path, node, report);
+            }
+        }
+        Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {}
+    }
+}
 
 /// What the machine takes, and does not mean what it seems to say: a rule that refuses nothing, and says nothing of it.
 pub(super) fn surprise(attribute: &Attribute, value: &str) -> Option<&'static str> {
