@@ -125,6 +125,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "{O}headerTimeout: 60",
         "proxy.yaml: headerTimeout: \"60\" is not allowed, expected a duration",
     ),
+    ("proxy.yaml", "{O}idleTimeout: 0s", "proxy.yaml: idleTimeout: 0 is not allowed"),
     (
         "proxy.yaml",
         "{O}drain: 5 min",
