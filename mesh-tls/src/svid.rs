@@ -178,12 +178,7 @@ pub(crate) fn path_length(der: &CertificateDer<'_>) -> Option<u32> {
 
 /// The last moment at which the certificate is valid; `None` when it does not parse.
 pub(crate) fn not_after(der: &CertificateDer<'_>) -> Option<UnixTime> {
-    dates(der).map(|(_, end)| end)
-}
-
-/// The first and the last moment at which the certificate is valid; `None` when it does not parse.
-pub(crate) fn dates(der: &CertificateDer<'_>) -> Option<(UnixTime, UnixTime)> {
-    parse(der).map(|cert| validity(&cert))
+    parse(der).map(|cert| validity(&cert).1)
 }
 
 /// The whole certificate, if all of it decodes. The readers below lean on that: what does not decode is not there.
@@ -239,7 +234,7 @@ fn key_usage<'a>(cert: &'a X509Certificate<'_>) -> Option<&'a KeyUsage> {
 }
 
 /// In hexadecimal with colons. Written by hand, because x509-parser's own way costs a tenth of all the rest.
-fn serial(cert: &X509Certificate<'_>) -> String {
+pub(crate) fn serial(cert: &X509Certificate<'_>) -> String {
     let bytes = cert.raw_serial();
     let mut text = String::with_capacity(3 * bytes.len());
     for byte in bytes {
@@ -252,11 +247,12 @@ fn serial(cert: &X509Certificate<'_>) -> String {
     text
 }
 
-fn validity(cert: &X509Certificate<'_>) -> (UnixTime, UnixTime) {
-    let unix = |secs: i64| {
-        let secs = u64::try_from(secs).unwrap_or_default();
-        UnixTime::since_unix_epoch(Duration::from_secs(secs))
-    };
+pub(crate) fn validity(cert: &X509Certificate<'_>) -> (UnixTime, UnixTime) {
     let validity = cert.validity();
     (unix(validity.not_before.timestamp()), unix(validity.not_after.timestamp()))
+}
+
+/// What is before 1970 is 1970.
+pub(crate) fn unix(secs: i64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(secs).unwrap_or_default()))
 }

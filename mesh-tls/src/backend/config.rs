@@ -57,6 +57,11 @@ impl OwnKey {
         self.0.cert == other.0.cert
     }
 
+    /// The certificate that it shows.
+    pub(crate) fn leaf(&self) -> Option<&CertificateDer<'static>> {
+        self.0.cert.first()
+    }
+
     /// Shows it to every server that asks.
     pub(super) fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
         Arc::new(SingleCertAndKey::from(Arc::clone(&self.0)))
@@ -160,7 +165,7 @@ impl ServerCertVerifier for LiveConfig {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let generation = self.shared.current().ok_or_else(not_ready)?;
+        let generation = self.shared.in_use().ok_or_else(not_ready)?;
         generation
             .verifier(&self.policy, true)
             .verify(end_entity, intermediates, now, Role::Server)

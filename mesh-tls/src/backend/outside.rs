@@ -13,33 +13,46 @@ use rustls::{
     },
     crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
 };
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime,
+};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::{
+    about::{About, has_uri, list_dates, names_of},
     config::OwnKey,
     provider::Provider,
-    trust::{MAX_CHAIN, MAX_CHAIN_BYTES, untrusted},
+    trust::{Lists, MAX_CHAIN, MAX_CHAIN_BYTES, untrusted},
     verify::refuse,
 };
 use crate::{
     error::{MaterialError, Refusal, Untrusted},
     origination::SubjectName,
+    revocation::Revocation,
+    svid,
 };
-
-/// No honest certificate has more that are worth reading in an error.
-const MAX_NAMES: usize = 16;
-const MAX_NAME: usize = 253;
 
 /// Roots, ready to verify with.
 #[derive(PartialEq, Eq)]
-pub(crate) struct Anchors(Vec<TrustAnchor<'static>>);
+pub(crate) struct Anchors {
+    anchors: Vec<TrustAnchor<'static>>,
+    /// Of each, whether it may sign revocation lists. An anchor of webpki has no room for it.
+    signs_lists: Vec<bool>,
+    /// Of each that says so, who it is and from when to when.
+    about: Vec<About>,
+}
 
-/// Verifies servers against one immutable set of roots.
+/// Revocation lists, ready to be asked. None at all are not asked.
+pub(crate) struct Revoked {
+    ders: Vec<CertificateRevocationListDer<'static>>,
+    lists: Lists,
+}
+
+/// Verifies servers against one immutable set of roots and lists.
 #[derive(Debug)]
 pub(crate) struct OutsideVerifier {
     anchors: Arc<Anchors>,
+    revoked: Arc<Revoked>,
     /// One of these must be in the certificate; if there are none, the name that was dialled.
     names: Arc<[SubjectName]>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -50,33 +63,99 @@ pub(crate) struct OutsideVerifier {
 impl Anchors {
     /// Of a file that somebody has written: each certificate in it is meant.
     pub(crate) fn new(certificates: &[CertificateDer<'static>]) -> Result<Self, MaterialError> {
-        let anchors = certificates.iter().enumerate().map(|(index, der)| {
-            let anchor = webpki::anchor_from_trusted_cert(der);
-            let anchor =
-                anchor.map_err(|e| MaterialError::bad_bundle(index + 1, &e.to_string()))?;
-            Ok(anchor.to_owned())
-        });
-        Ok(Self(anchors.collect::<Result<_, _>>()?))
+        let mut roots = Self::none();
+        for (index, der) in certificates.iter().enumerate() {
+            let added = roots.add(der);
+            added.map_err(|e| MaterialError::bad_bundle(index + 1, &e.to_string()))?;
+        }
+        Ok(roots)
     }
 
     /// Of the operating system, whose stores hold some that nobody can use.
     #[cfg(feature = "system-roots")]
     pub(crate) fn usable(certificates: &[CertificateDer<'static>]) -> Self {
-        let anchors = certificates.iter().filter_map(|der| {
-            webpki::anchor_from_trusted_cert(der).ok().map(|anchor| anchor.to_owned())
-        });
-        Self(anchors.collect())
+        let mut roots = Self::none();
+        for der in certificates {
+            let _unusable = roots.add(der);
+        }
+        roots
+    }
+
+    fn none() -> Self {
+        Self { anchors: Vec::new(), signs_lists: Vec::new(), about: Vec::new() }
+    }
+
+    fn add(&mut self, der: &CertificateDer<'_>) -> Result<(), webpki::Error> {
+        self.anchors.push(webpki::anchor_from_trusted_cert(der)?.to_owned());
+        self.signs_lists.push(svid::may_sign_lists(der));
+        self.about.extend(About::of(der));
+        Ok(())
     }
 
     #[cfg(feature = "system-roots")]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.anchors.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.anchors.len()
+    }
+
+    pub(crate) fn about(&self) -> &[About] {
+        &self.about
+    }
+
+    /// webpki does not see the key usage of a root, and would believe its list.
+    fn check_lists(&self, path: &VerifiedPath<'_>, lists: &Lists) -> Result<(), webpki::Error> {
+        let below = path.intermediate_certificates().count();
+        if !lists.were_asked_of(&path.anchor().subject, below) {
+            return Ok(());
+        }
+        let is_ours = |anchor: &TrustAnchor<'_>| std::ptr::eq(anchor, path.anchor());
+        let at = self.anchors.iter().position(is_ours);
+        match at.and_then(|at| self.signs_lists.get(at)) {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(webpki::Error::IssuerNotCrlSigner),
+        }
     }
 }
 
 impl fmt::Debug for Anchors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} roots", self.0.len())
+        write!(f, "{} roots", self.len())
+    }
+}
+
+// === impl Revoked ===
+
+impl Revoked {
+    pub(crate) fn new(
+        ders: Vec<CertificateRevocationListDer<'static>>,
+        revocation: Revocation,
+    ) -> Result<Self, MaterialError> {
+        let lists = Lists::new(&ders, revocation)?;
+        Ok(Self { ders, lists })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ders.len()
+    }
+
+    /// From when to when the list speaks that is out of date first, of those that say it.
+    pub(crate) fn dates(&self) -> Option<(UnixTime, UnixTime)> {
+        self.ders.iter().filter_map(list_dates).min_by_key(|(_, next)| *next)
+    }
+}
+
+impl PartialEq for Revoked {
+    fn eq(&self, other: &Self) -> bool {
+        self.ders == other.ders
+    }
+}
+
+impl fmt::Debug for Revoked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lists.fmt(f)
     }
 }
 
@@ -85,15 +164,20 @@ impl fmt::Debug for Anchors {
 impl OutsideVerifier {
     pub(crate) fn new(
         anchors: Arc<Anchors>,
+        revoked: Arc<Revoked>,
         names: Arc<[SubjectName]>,
         provider: &Provider,
     ) -> Self {
         let algorithms = provider.crypto.signature_verification_algorithms;
-        Self { anchors, names, algorithms }
+        Self { anchors, revoked, names, algorithms }
     }
 
     pub(crate) fn anchors(&self) -> &Arc<Anchors> {
         &self.anchors
+    }
+
+    pub(crate) fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
     }
 
     /// Whether a server with this chain is the one that was dialled, outside of any handshake.
@@ -110,8 +194,18 @@ impl OutsideVerifier {
         }
         let cert = EndEntityCert::try_from(end_entity).map_err(|e| outside(&e))?;
         let (algorithms, usage) = (self.algorithms.all, KeyUsage::server_auth());
-        cert.verify_for_usage(algorithms, &self.anchors.0, intermediates, now, usage, None, None)
-            .map_err(|e| outside(&e))?;
+        let (roots, revoked) = (&self.anchors, &self.revoked.lists);
+        let lists = revoked.all();
+        cert.verify_for_usage(
+            algorithms,
+            &roots.anchors,
+            intermediates,
+            now,
+            usage,
+            revoked.options(&lists),
+            Some(&|path| roots.check_lists(path, revoked)),
+        )
+        .map_err(|e| outside(&e))?;
         let has_name = match &*self.names {
             [] => cert.verify_is_valid_for_subject_name(dialled).is_ok(),
             names => names.iter().any(|name| match name {
@@ -199,43 +293,4 @@ fn outside(error: &webpki::Error) -> Untrusted {
         }
         other => untrusted(other),
     }
-}
-
-fn has_uri(der: &CertificateDer<'_>, wanted: &str) -> bool {
-    with_names(der, |names| {
-        names.iter().any(|name| matches!(name, GeneralName::URI(uri) if *uri == wanted))
-    })
-    .unwrap_or(false)
-}
-
-/// The names in the certificate, to be shown. They are the peer's words, so they are escaped and cut.
-fn names_of(der: &CertificateDer<'_>) -> Vec<String> {
-    let shown = |text: &str| -> String {
-        text.chars().take(MAX_NAME).flat_map(char::escape_debug).collect()
-    };
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the other kinds are nobody's name here")]
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(text) | GeneralName::URI(text) => Some(shown(text)),
-        GeneralName::IPAddress(bytes) => address(bytes),
-        _ => None,
-    };
-    with_names(der, |names| names.iter().filter_map(name).take(MAX_NAMES).collect())
-        .unwrap_or_default()
-}
-
-fn address(bytes: &[u8]) -> Option<String> {
-    let ip = match bytes.len() {
-        4 => std::net::IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
-        _ => std::net::IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
-    };
-    Some(ip.to_string())
-}
-
-fn with_names<T>(
-    der: &CertificateDer<'_>,
-    read: impl FnOnce(&[GeneralName<'_>]) -> T,
-) -> Option<T> {
-    let (_, cert) = X509Certificate::from_der(der).ok()?;
-    let names = cert.subject_alternative_name().ok()??;
-    Some(read(&names.value.general_names))
 }

@@ -220,7 +220,7 @@ impl fmt::Display for MaterialError {
             MaterialErrorKind::Timeout => f.write_str("no identity was delivered in time"),
             MaterialErrorKind::Withdrawn => f.write_str("the source has withdrawn the identity"),
             MaterialErrorKind::DriverEnded => {
-                f.write_str("the driver has ended; the identity rotates no more")
+                f.write_str("the driver has ended; nothing rotates any more")
             }
             MaterialErrorKind::Source => f.write_str("the identity source failed"),
         }

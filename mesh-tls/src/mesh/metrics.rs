@@ -14,13 +14,15 @@ const HANDSHAKES: &str = "mesh_tls_handshakes_total";
 const PLAINTEXT: &str = "mesh_tls_plaintext_total";
 const DRAINED: &str = "mesh_tls_drained_total";
 const UPDATES: &str = "mesh_tls_updates_total";
-const GENERATION: &str = "mesh_tls_generation";
-const NOT_AFTER: &str = "mesh_tls_not_after_timestamp_seconds";
+pub(crate) const GENERATION: &str = "mesh_tls_generation";
+pub(crate) const NOT_AFTER: &str = "mesh_tls_not_after_timestamp_seconds";
+pub(crate) const ROOTS_NOT_AFTER: &str = "mesh_tls_roots_not_after_timestamp_seconds";
+pub(crate) const CRL_NEXT_UPDATE: &str = "mesh_tls_crl_next_update_timestamp_seconds";
 const DENIED: &str = "mesh_tls_denied_requests_total";
 
 /// Describes every metric of this crate to the installed recorder. Call it once, after installing one.
 ///
-/// | metric | kind | labels besides `identity`, our own SPIFFE ID; empty for servers outside the mesh |
+/// | metric | kind | labels besides `identity` |
 /// | --- | --- | --- |
 /// | `mesh_tls_handshakes_total` | counter | `side`: `server`, `client`; `result`: `ok`, `refused` (by us), `failed`; `reason`, empty where it is `ok` |
 /// | `mesh_tls_plaintext_total` | counter | connections let in without TLS |
@@ -28,14 +30,20 @@ const DENIED: &str = "mesh_tls_denied_requests_total";
 /// | `mesh_tls_updates_total` | counter | `result`: `published`, `refused`, `source_error` |
 /// | `mesh_tls_generation` | gauge | |
 /// | `mesh_tls_not_after_timestamp_seconds` | gauge | when our certificate expires; less `time()` it is the time left |
+/// | `mesh_tls_roots_not_after_timestamp_seconds` | gauge | when the next of the roots expires that were valid when they were read: only of servers outside the mesh |
+/// | `mesh_tls_crl_next_update_timestamp_seconds` | gauge | when the first of the revocation lists is out of date: the same |
+///
+/// `identity` is our own SPIFFE ID. Of servers outside the mesh it is empty, and there is one label more, `upstream`: the name
+/// that their `origination::Config` has.
 ///
 /// [`AuthorizePeerLayer`](crate::AuthorizePeerLayer) counts `mesh_tls_denied_requests_total`, by `peer`: `none` or `known`.
 ///
-/// Both gauges are 0 for an identity that was withdrawn, or that another one has replaced. The counters count events, the one
-/// date is in seconds. An alarm that rings a day before the end:
+/// The gauges are 0 where there is nothing to tell of: for an identity that was withdrawn, or that another one has replaced; for
+/// an upstream that is gone, or that needs no certificate. The counters count events, the dates are in seconds since 1970. An
+/// alarm that rings a day before the end, for identities and upstreams alike:
 ///
 /// ```text
-/// mesh_tls_not_after_timestamp_seconds - time() < 86400 and on (identity) mesh_tls_generation > 0
+/// (mesh_tls_not_after_timestamp_seconds > 0) - time() < 86400
 /// ```
 pub fn describe_metrics() {
     let count = |name, text| describe_counter!(name, Unit::Count, text);
@@ -45,7 +53,10 @@ pub fn describe_metrics() {
     count(UPDATES, "Updates of the identity, by result");
     count(DENIED, "Requests whose peer the route does not allow");
     describe_gauge!(GENERATION, Unit::Count, "The number of the current generation");
-    describe_gauge!(NOT_AFTER, Unit::Seconds, "When our certificate expires, since 1970");
+    let date = |name, text| describe_gauge!(name, Unit::Seconds, text);
+    date(NOT_AFTER, "When our certificate expires, since 1970");
+    date(ROOTS_NOT_AFTER, "When the next root for servers outside the mesh expires, since 1970");
+    date(CRL_NEXT_UPDATE, "When the first revocation list for them is out of date, since 1970");
 }
 
 /// Counts a request that was turned away for its peer.
@@ -63,11 +74,18 @@ fn dates(identity: &Arc<String>, generation: u64, not_after: u64) {
 #[derive(Debug, Default)]
 pub(super) struct Label {
     identity: ArcSwapOption<String>,
+    /// Of servers outside the mesh, the name that they have together.
+    upstream: Option<String>,
 }
 
 // === impl Label ===
 
 impl Label {
+    #[cfg(feature = "origination")]
+    pub(super) fn outside(upstream: String) -> Self {
+        Self { identity: ArcSwapOption::empty(), upstream: Some(upstream) }
+    }
+
     pub(super) fn published(&self, generation: &Generation) {
         let id = Arc::new(generation.own.id().to_string());
         let before = self.identity.swap(Some(Arc::clone(&id)));
@@ -85,21 +103,20 @@ impl Label {
     }
 
     pub(super) fn add(&self, count: Counter) {
-        let identity = self.identity.load();
-        let identity =
-            SharedString::from(identity.as_ref().map_or("", |id| id.as_str()).to_owned());
+        let labels = |more: &[(&'static str, &'static str)]| -> Vec<metrics::Label> {
+            let identity = self.identity.load();
+            let identity = identity.as_ref().map_or("", |id| id.as_str()).to_owned();
+            let identity = metrics::Label::new("identity", identity);
+            let upstream = self.upstream.clone().map(|name| metrics::Label::new("upstream", name));
+            let more = more.iter().map(metrics::Label::from);
+            [identity].into_iter().chain(upstream).chain(more).collect()
+        };
         let handshake = |side: &'static str, result: &'static str, reason: &'static str| {
-            let labels = [
-                ("identity", identity.clone()),
-                ("side", side.into()),
-                ("result", result.into()),
-                ("reason", reason.into()),
-            ];
-            counter!(HANDSHAKES, &labels).increment(1);
+            let labels = labels(&[("side", side), ("result", result), ("reason", reason)]);
+            counter!(HANDSHAKES, labels).increment(1);
         };
         let other = |metric: &'static str, name: &'static str, value: &'static str| {
-            let labels = [("identity", identity.clone()), (name, value.into())];
-            counter!(metric, &labels).increment(1);
+            counter!(metric, labels(&[(name, value)])).increment(1);
         };
         match count {
             Counter::Accepted => handshake("server", "ok", ""),
@@ -120,7 +137,7 @@ impl Label {
             Counter::ConnectNotReady => handshake("client", "failed", "not_ready"),
             Counter::ConnectOther => handshake("client", "failed", "other"),
             Counter::AcceptedPlaintext => {
-                counter!(PLAINTEXT, "identity" => identity).increment(1);
+                counter!(PLAINTEXT, labels(&[])).increment(1);
             }
             Counter::DrainedUntrusted => other(DRAINED, "reason", "untrusted"),
             Counter::DrainedNotAuthorized => other(DRAINED, "reason", "not_authorized"),

@@ -52,7 +52,10 @@ mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwapOption;
@@ -129,6 +132,8 @@ pub(crate) struct Shared {
     /// The number of the last generation published. Its sender living here tells the driver when to stop.
     published: watch::Sender<u64>,
     last_error: Mutex<Option<String>>,
+    /// The driver has ended before us, and nobody has been warned.
+    unwarned: AtomicBool,
 }
 
 // === impl MeshTls ===
@@ -273,20 +278,40 @@ impl fmt::Debug for MeshTls {
 
 impl Shared {
     pub(crate) fn new(provider: Provider, demands: Demands) -> Arc<Self> {
+        Self::counting(Counters::default(), provider, demands)
+    }
+
+    /// Of servers outside the mesh, by the name that they have together.
+    #[cfg(feature = "origination")]
+    pub(crate) fn outside(provider: Provider, upstream: String) -> Arc<Self> {
+        Self::counting(Counters::outside(upstream), provider, Demands::default())
+    }
+
+    fn counting(counters: Counters, provider: Provider, demands: Demands) -> Arc<Self> {
         Arc::new(Self {
             provider,
-            counters: Counters::default(),
+            counters,
             live: Registry::default(),
             plaintext: Plaintext::default(),
             demands,
             current: ArcSwapOption::empty(),
             published: watch::Sender::new(0),
             last_error: Mutex::new(None),
+            unwarned: AtomicBool::new(false),
         })
     }
 
     pub(crate) fn current(&self) -> Option<Arc<Generation>> {
         self.current.load_full()
+    }
+
+    /// The current generation, for a handshake.
+    pub(crate) fn in_use(&self) -> Option<Arc<Generation>> {
+        if self.unwarned.load(Ordering::Relaxed) && self.unwarned.swap(false, Ordering::Relaxed) {
+            let error = MaterialError::new(MaterialErrorKind::DriverEnded);
+            tracing::warn!(%error, "an identity that nobody renews is still in use");
+        }
+        self.current()
     }
 
     /// The generation with which the trust of the current one began; 0 when there is none.
@@ -379,6 +404,12 @@ impl Shared {
                 tracing::warn!(error = %text, "no identity; every handshake fails");
             }
         }
+    }
+
+    pub(crate) fn driver_ended(&self) {
+        let error = MaterialError::new(MaterialErrorKind::DriverEnded);
+        self.set_last_error(Some(error.to_string()));
+        self.unwarned.store(true, Ordering::Relaxed);
     }
 
     fn set_last_error(&self, text: Option<String>) -> Option<String> {

@@ -113,6 +113,21 @@ pub(crate) struct Counters {
 // === impl Counters ===
 
 impl Counters {
+    #[cfg(feature = "origination")]
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(clippy::needless_pass_by_value, reason = "metrics keep it")
+    )]
+    pub(super) fn outside(upstream: String) -> Self {
+        #[cfg(feature = "metrics")]
+        return Self { label: super::metrics::Label::outside(upstream), ..Self::default() };
+        #[cfg(not(feature = "metrics"))]
+        {
+            let _unnamed = upstream;
+            Self::default()
+        }
+    }
+
     pub(crate) fn add(&self, counter: Counter) {
         if let Some(count) = self.counts.get(counter as usize) {
             count.fetch_add(1, Ordering::Relaxed);

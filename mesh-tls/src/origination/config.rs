@@ -13,6 +13,7 @@ use crate::{
     error::MaterialError,
     live::Ending,
     material::certificates,
+    revocation::Revocation,
     source::Watched,
 };
 
@@ -29,7 +30,10 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
+    pub(super) name: Option<String>,
     pub(super) roots: Roots,
+    pub(super) crl: Option<PathBuf>,
+    pub(super) revocation: Revocation,
     /// `None`: the host of the URI that is dialled.
     pub(super) server_name: Option<ServerName<'static>>,
     pub(super) names: Arc<[SubjectName]>,
@@ -60,7 +64,10 @@ impl Config {
     #[must_use]
     pub fn new(roots: Roots) -> Self {
         Self {
+            name: None,
             roots,
+            crl: None,
+            revocation: Revocation::default(),
             server_name: None,
             names: Arc::default(),
             certificate: None,
@@ -69,6 +76,13 @@ impl Config {
             drain_grace: Ending::default().grace,
             poll_interval: Watched::POLL_INTERVAL,
         }
+    }
+
+    /// What the servers are called together, as in the name of an upstream: metrics and [`Status`](super::Status) have it.
+    /// Default: the [server name](Self::with_server_name), where one is set, else an empty one. It decides nothing.
+    #[must_use]
+    pub fn with_name(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
     }
 
     /// Asks for this name, a DNS name or an IP address, whatever host is dialled: where endpoints are addresses. A DNS name
@@ -95,6 +109,19 @@ impl Config {
     {
         let names = names.into_iter().map(|name| SubjectName::parse(name.as_ref()));
         Ok(Self { names: names.collect::<Result<_, _>>()?, ..self })
+    }
+
+    /// Holds every server's chain against the revocation lists in this file (PEM, Istio's `caCrl`; at least one), which is
+    /// read again when it changes. Default: revocation is not asked for.
+    #[must_use]
+    pub fn with_crl(self, file: impl Into<PathBuf>) -> Self {
+        Self { crl: Some(file.into()), ..self }
+    }
+
+    /// What is made of those lists. Default: what is not known to be good is refused, as in Envoy.
+    #[must_use]
+    pub fn with_revocation(self, revocation: Revocation) -> Self {
+        Self { revocation, ..self }
     }
 
     /// Shows the certificate chain of the one file to servers that want one, with the key in the other (both PEM; they may
@@ -133,16 +160,33 @@ impl Config {
         Self { poll_interval: interval, ..self }
     }
 
+    /// The file of revocation lists, if there is one.
+    #[must_use]
+    pub fn crl(&self) -> Option<&Path> {
+        self.crl.as_deref()
+    }
+
     /// The files of our own certificate and its key, if it is to be shown.
     #[must_use]
     pub fn certificate(&self) -> Option<(&Path, &Path)> {
         self.certificate.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()))
     }
 
-    /// The files, in the order in which they are read: roots, certificate, key.
+    /// The name that [`Config::with_name`] tells of.
+    pub(super) fn name(&self) -> String {
+        let server = || self.server_name.as_ref().map(|name| name.to_str().into_owned());
+        self.name.clone().or_else(server).unwrap_or_default()
+    }
+
+    /// Whether anything can change while it is in use.
+    pub(super) fn changes(&self) -> bool {
+        self.paths().next().is_some()
+    }
+
+    /// The files, in the order in which they are read: roots, revocation lists, certificate, key.
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         let own = self.certificate.iter().flat_map(|(cert, key)| [cert, key]);
-        self.roots.path().into_iter().chain(own)
+        self.roots.path().into_iter().chain(&self.crl).chain(own)
     }
 }
 
@@ -179,6 +223,18 @@ impl Roots {
             RootsOf::Given(_) => None,
             #[cfg(feature = "system-roots")]
             RootsOf::System => None,
+        }
+    }
+}
+
+/// The file, `given` or `system`.
+impl fmt::Display for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            RootsOf::File(path) => path.display().fmt(f),
+            RootsOf::Given(_) => f.write_str("given"),
+            #[cfg(feature = "system-roots")]
+            RootsOf::System => f.write_str("system"),
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use super::{Inner, Origination, name};
+use super::{Origination, inner::Inner, name};
 use crate::{
     backend::{capture, classify, tls_info},
     client::{Connecting, default_tcp},

@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use tokio::time;
 
 use super::*;
 use crate::{
-    DevCa, MeshTls, PeerPolicy, StaticSource,
+    ConnectErrorKind, DevCa, MeshTls, PeerPolicy, StaticSource,
     clock::{Clock, ManualClock},
 };
 

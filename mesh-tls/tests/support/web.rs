@@ -10,8 +10,9 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::{
     HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -36,6 +37,7 @@ pub(crate) struct Site {
     pub(crate) key: String,
     der: CertificateDer<'static>,
     key_der: Vec<u8>,
+    serial: SerialNumber,
 }
 
 /// What is wrong with a certificate.
@@ -50,13 +52,53 @@ pub(crate) enum Fault {
     Authority,
 }
 
+/// Of certificates: each has its own.
+static NUMBERS: AtomicU64 = AtomicU64::new(1000);
+
 impl Web {
     pub(crate) fn new(name: &str) -> Self {
+        Self::until(name, 4001)
+    }
+
+    /// Good until the beginning of this year.
+    pub(crate) fn until(name: &str, year: i32) -> Self {
+        Self::of(name, year, &KeyPair::generate().unwrap().serialize_pem(), true)
+    }
+
+    /// The same authority with a certificate by which it may sign no revocation lists, and with one by which it may.
+    pub(crate) fn mute_and_not(name: &str) -> [Self; 2] {
+        let key = KeyPair::generate().unwrap().serialize_pem();
+        [false, true].map(|signs_lists| Self::of(name, 4001, &key, signs_lists))
+    }
+
+    fn of(name: &str, until: i32, key: &str, signs_lists: bool) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        params.key_usages.extend(signs_lists.then_some(KeyUsagePurpose::CrlSign));
+        Self(CertifiedIssuer::self_signed(params, KeyPair::from_pem(key).unwrap()).unwrap())
+    }
+
+    /// A revocation list with these sites, in PEM, which is out of date at the beginning of the year `next`.
+    pub(crate) fn list(&self, sites: &[&Site], next: i32) -> String {
+        let revoked = |site: &&Site| RevokedCertParams {
+            serial_number: site.serial.clone(),
+            revocation_time: rcgen::date_time_ymd(2001, 2, 1),
+            reason_code: Some(RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2001, 2, 1),
+            next_update: rcgen::date_time_ymd(next, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: sites.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -103,8 +145,12 @@ impl Web {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         }
         let key = KeyPair::generate().unwrap();
+        let serial = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let serial = SerialNumber::from(serial);
+        params.serial_number = Some(serial.clone());
         let cert = params.signed_by(&key, &self.0).unwrap();
         Site {
+            serial,
             cert: cert.pem(),
             key: key.serialize_pem(),
             der: cert.der().clone(),

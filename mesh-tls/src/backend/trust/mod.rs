@@ -11,7 +11,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use self::revoked::Lists;
+pub(super) use self::revoked::Lists;
 pub(crate) use self::revoked::list_issuer;
 use crate::{
     error::{IssuerRule, MaterialError, SvidRule, Untrusted},

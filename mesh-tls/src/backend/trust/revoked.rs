@@ -11,7 +11,7 @@ use webpki::{
 use crate::{error::MaterialError, revocation::Revocation};
 
 /// Every list of the material, decoded once.
-pub(super) struct Lists {
+pub(in crate::backend) struct Lists {
     lists: Vec<CertRevocationList<'static>>,
     revocation: Revocation,
 }
@@ -26,7 +26,7 @@ pub(crate) fn list_issuer(der: &[u8]) -> Option<Vec<u8>> {
 // === impl Lists ===
 
 impl Lists {
-    pub(super) fn new(
+    pub(in crate::backend) fn new(
         ders: &[CertificateRevocationListDer<'_>],
         revocation: Revocation,
     ) -> Result<Self, MaterialError> {
@@ -48,16 +48,16 @@ impl Lists {
         Ok(Self { lists, revocation })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::backend) fn is_empty(&self) -> bool {
         self.lists.is_empty()
     }
 
-    pub(super) fn all(&self) -> Vec<&CertRevocationList<'_>> {
+    pub(in crate::backend) fn all(&self) -> Vec<&CertRevocationList<'_>> {
         self.lists.iter().collect()
     }
 
     /// How `lists` are to be read; `None` where there are none, and then nothing is checked.
-    pub(super) fn options<'a>(
+    pub(in crate::backend) fn options<'a>(
         &self,
         lists: &'a [&'a CertRevocationList<'a>],
     ) -> Option<RevocationOptions<'a>> {
@@ -74,7 +74,7 @@ impl Lists {
     }
 
     /// Whether a list in the name of this root decided about a path with so many intermediates.
-    pub(super) fn were_asked_of(&self, root: &[u8], intermediates: usize) -> bool {
+    pub(in crate::backend) fn were_asked_of(&self, root: &[u8], intermediates: usize) -> bool {
         let looked_up = intermediates == 0 || !self.revocation.leaf_only;
         looked_up && self.lists.iter().any(|list| list.issuer() == root)
     }
