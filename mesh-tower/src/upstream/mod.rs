@@ -85,10 +85,10 @@
 //!
 //! An error may be [final](crate::MeshError::is_final): the server is somebody else, or does not want us, and to ask it again
 //! would not help. `HttpEndpoints::with_final_errors` says which are. To the request that met it the endpoint is as one that
-//! is gone. Another is asked at once, if the policy, the limits and the budget grant the
-//! retry (Envoy takes a failure of TLS for a failure to connect, backs off, and may ask the same host again); one that has
-//! merely failed before is such another. Where none is left the request ends with the error that it has, at no charge.
-//! Other requests ask the endpoint as ever, until outlier detection or its breaker, which hear of it, keep them from it.
+//! is gone. Another is asked at once, if the policy, the limits and the budget grant the retry; one that has merely failed
+//! before is such another. Where none is left the request ends with the error that it has, at no charge. Other requests ask
+//! the endpoint as ever, until outlier detection or its breaker, which hear of it, keep them from it. Envoy takes a failure
+//! of TLS for a failure to connect: it backs off, and may ask the same host again.
 //!
 //! # What becomes of an endpoint
 //!

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use mesh_core::{
-    Endpoint,
+    Endpoint, Labels,
     balance::{
         hash::{self, Part},
         subset::{self, Selector},
@@ -12,11 +15,11 @@ use mesh_core::{
 };
 use mesh_tower::{
     error::{Reason, find_cause},
-    upstream::{ConsistentHash, Criteria},
+    upstream::{Builder, ConsistentHash, Criteria},
 };
 
 use crate::support::{
-    Act, BACK_OFF, Connector, Judged, ask, build, get, is_judged, plain, retry, shop,
+    Act, BACK_OFF, Connector, Endpoints, Judged, ask, build, get, is_judged, plain, retry, shop,
 };
 
 /// `b:1` serves; whoever else there is, is somebody else.
@@ -115,9 +118,9 @@ async fn one_that_has_only_failed_once_is_left() {
     }
 }
 
-/// Where attempts go by place, key or label: an endpoint that has failed for good is to this request as one that is gone.
+/// Where attempts go by place or by key: an endpoint that has failed for good is to this request as one that is gone.
 #[tokio::test(start_paused = true)]
-async fn places_keys_and_labels_know_it_too() {
+async fn places_and_keys_know_it_too() {
     let by_priority = || {
         let endpoint = |(address, priority)| Endpoint::new(address).with_priority(priority);
         shop([("a:1", 0), ("c:1", 0), ("b:1", 1)].map(endpoint))
@@ -141,26 +144,62 @@ async fn places_keys_and_labels_know_it_too() {
         }
         assert!(connector.count("a:1") > 0 && connector.count("b:1") == 1, "{what}");
     }
+}
 
-    // Another that is not wanted is no other.
-    let connector = only_b();
+/// `a:1` is of version 1, `b:1` of version 2.
+fn by_version() -> Builder {
     let endpoint = |(address, version)| Endpoint::new(address).with_label("version", version);
     let subsets =
         subset::Config::default().with_selector(Selector::new(["version"]).unwrap()).unwrap();
-    let builder = shop([("a:1", "1"), ("b:1", "2")].map(endpoint)).label_subsets(subsets);
-    let (upstream, _driver) = build(builder, connector.endpoints());
-    let wanting =
-        |version: &'static str| Criteria::new([("version", version)].into_iter().collect());
-    let asking = |criteria: Criteria| {
-        let mut request = get();
-        request.extensions_mut().insert(criteria);
-        request
-    };
-    let (answer, took) = ask(&upstream, asking(wanting("1"))).await;
+    shop([("a:1", "1"), ("b:1", "2")].map(endpoint)).label_subsets(subsets)
+}
+
+fn version(version: &'static str) -> Labels {
+    [("version", version)].into_iter().collect()
+}
+
+fn asking(criteria: Criteria) -> Request<Full<Bytes>> {
+    let mut request = get();
+    request.extensions_mut().insert(criteria);
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_not_wanted_is_no_other() {
+    let connector = only_b();
+    let (upstream, _driver) = build(by_version(), connector.endpoints());
+    let (answer, took) = ask(&upstream, asking(Criteria::new(version("1")))).await;
     assert!(answer.unwrap_err().is_final());
     assert_eq!((connector.total(), took), (1, Duration::ZERO));
-    let either = wanting("1").or([("version", "2")].into_iter().collect());
+    let either = Criteria::new(version("1")).or(version("2"));
     let (answer, took) = ask(&upstream, asking(either)).await;
     assert_eq!((answer.unwrap(), took), (200, Duration::ZERO));
     assert_eq!((connector.count("a:1"), connector.count("b:1")), (2, 1));
+}
+
+/// A budget of two retries, a request that finds nobody else, and one that needs both.
+async fn leaves_the_budget_whole(connector: &Connector, endpoints: Endpoints) -> bool {
+    let two = budget::Config::leaky(mesh_core::Ratio::ZERO, 2, Duration::from_secs(60));
+    let (upstream, _driver) = build(by_version().budget(two.unwrap()), endpoints);
+    let (answer, _) = ask(&upstream, asking(Criteria::new(version("1")))).await;
+    assert!(is_judged(&answer.unwrap_err()));
+    let (answer, _) = ask(&upstream, asking(Criteria::new(version("2")))).await;
+    assert_eq!(answer.is_ok(), connector.count("b:1") == 3);
+    answer.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_charged_where_nobody_is_left() {
+    let connector = || {
+        Connector::new(|address, number| match (address, number) {
+            ("b:1", 1 | 2) => Act::Down,
+            ("b:1", _) => Act::Serve(200),
+            _ => Act::WrongServer,
+        })
+    };
+    let told = connector();
+    assert!(leaves_the_budget_whole(&told, told.endpoints()).await);
+    // The broken twin spends it on the one that is somebody else.
+    let untold = connector();
+    assert!(!leaves_the_budget_whole(&untold, untold.endpoints_as_ever()).await);
 }
