@@ -6,7 +6,7 @@
 //! | `/ready` | 200, or 503 once the proxy drains |
 //! | `/clusters` | every endpoint of every upstream, as lines `cluster::address::field::value`; `?format=json` |
 //! | `/config` | the routes and the stack of each upstream in words |
-//! | `/certs` | each identity as JSON: its certificate's name and dates, the seconds until it expires, its generation, counters (rejected updates and refusals by reason among them), and who still speaks plaintext; how many requests were denied by policy; and `outside`, by upstream, what is believed of servers outside the mesh and what is shown to them: roots, revocation lists and certificate with their dates, the last change that was not taken, and the same counters |
+//! | `/certs` | each identity as JSON: its certificate's name and dates, the seconds until it expires, its generation, counters (rejected updates and refusals by reason among them), who still speaks plaintext, and who was refused last; how many requests were denied by policy; and `outside`, by upstream, what is believed of servers outside the mesh and what is shown to them: roots, revocation lists and certificate with their dates, the last change that was not taken, and the same counters |
 //! | `/metrics` | Prometheus |
 //!
 //! It changes nothing and shows no secret, but it tells who talks to whom: keep it on loopback.
@@ -105,6 +105,7 @@ impl Admin {
                 "expires_in": left,
                 "stats": stats,
                 "plaintext": identity.plaintext_sources(),
+                "refused": identity.refused_callers(),
             });
             (name.clone(), shown)
         };

@@ -13,6 +13,7 @@ use mesh_tower::istio::Unsupported;
 use serde::Deserialize;
 
 use super::{ConfigError, Files, Protocol, duration, peers, place, yaml};
+use crate::heads::Waits;
 
 pub(super) const FILE: &str = "proxy.yaml";
 
@@ -31,8 +32,8 @@ pub(crate) struct Proxy {
     pub(crate) admin: Option<SocketAddr>,
     /// How long requests in flight have when the proxy is told to end.
     pub(crate) drain: Duration,
-    /// How long a caller has for the head of a request.
-    pub(crate) header_timeout: Duration,
+    /// How long a caller has for the head of a request, and between two of them.
+    pub(crate) waits: Waits,
     /// Connections that a listener has open at most.
     pub(crate) max_connections: usize,
     pub(crate) unsupported: Unsupported,
@@ -70,6 +71,7 @@ struct ProxyFile {
     admin: Option<ListenFile>,
     drain: Option<String>,
     header_timeout: Option<String>,
+    idle_timeout: Option<String>,
     max_connections: Option<usize>,
     unsupported: Option<UnsupportedFile>,
 }
@@ -130,7 +132,7 @@ impl Proxy {
             inbound: None,
             admin: None,
             drain: Duration::from_secs(30),
-            header_timeout: Duration::from_secs(60),
+            waits: Waits::default(),
             max_connections: 10_000,
             unsupported: Unsupported::Error,
         }
@@ -175,12 +177,16 @@ impl Proxy {
         if let Some(drain) = file.drain {
             proxy.drain = problems.duration("drain", &drain).unwrap_or(proxy.drain);
         }
-        if let Some(text) = file.header_timeout {
-            let limit = problems.duration("headerTimeout", &text);
-            proxy.header_timeout = limit.unwrap_or(proxy.header_timeout);
-        }
-        if proxy.header_timeout.is_zero() {
-            problems.push("headerTimeout", "0 is not allowed, expected a duration, e.g. 60s");
+        let waits = [
+            ("headerTimeout", file.header_timeout, &mut proxy.waits.head),
+            ("idleTimeout", file.idle_timeout, &mut proxy.waits.idle),
+        ];
+        for (path, text, wait) in waits {
+            let Some(text) = text else { continue };
+            *wait = problems.duration(path, &text).unwrap_or(*wait);
+            if wait.is_zero() {
+                problems.push(path, "0 is not allowed, expected a duration, e.g. 60s");
+            }
         }
         proxy.max_connections = file.max_connections.unwrap_or(proxy.max_connections);
         if proxy.max_connections == 0 {

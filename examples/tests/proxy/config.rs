@@ -125,6 +125,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "{O}headerTimeout: 60",
         "proxy.yaml: headerTimeout: \"60\" is not allowed, expected a duration",
     ),
+    ("proxy.yaml", "{O}idleTimeout: 0s", "proxy.yaml: idleTimeout: 0 is not allowed"),
     (
         "proxy.yaml",
         "{O}drain: 5 min",
@@ -260,6 +261,25 @@ async fn what_is_no_file_is_named_and_not_waited_for() {
     for words in said {
         assert!(errors.contains(words), "{words:?} is not in\n{errors}");
     }
+}
+
+#[tokio::test]
+async fn an_identity_in_a_pipe_is_not_waited_for() {
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let identity = "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
+    let directory = good().with("proxy.yaml", &format!("{PROXY}{identity}"));
+    ca.issue("/sa/one").unwrap().write_to(directory.path()).unwrap();
+    let certificate = directory.path().join("tls.crt");
+    fs::remove_file(&certificate).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(&certificate).status();
+    if !pipe.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no mkfifo(1) on this machine");
+        return;
+    }
+    let asked = tokio::time::timeout(PATIENCE, run(directory.path(), true));
+    let (code, errors) = asked.await.expect("it waits for a pipe");
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("tls.crt: cannot be read"), "{errors}");
 }
 
 #[tokio::test]

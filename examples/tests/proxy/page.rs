@@ -36,8 +36,11 @@ async fn it_tells_who_the_proxy_is_and_whom_it_turned_away() {
     // Somebody comes in plaintext, and is refused; then that is allowed, and he is let in.
     let inbound = pay.address("inbound");
     assert!(ask(inbound, "pay", "/").await.is_err());
-    let page = page_with(&pay, "spoke plaintext").await;
+    let page = page_with(&pay, ">127.0.0.1</td>").await;
+    assert!(page.contains("spoke plaintext, where mutual TLS is wanted"), "{page}");
     assert!(!page.contains("127.0.0.0/24"), "he was not let in: {page}");
+    let (_, certs) = pay.admin("/certs").await;
+    assert!(certs.contains("\"refused\":[{\"address\":\"127.0.0.1\""), "{certs}");
     let mode = std::fs::read_to_string(files.path().join("mtls.yaml")).unwrap();
     files.write("mtls.yaml", &mode.replace("STRICT", "PERMISSIVE"));
     until("plaintext is let in", async || ask(inbound, "pay", "/").await.ok()).await;

@@ -189,6 +189,41 @@ async fn who_speaks_in_time_keeps_his_connection() {
 }
 
 #[tokio::test]
+async fn who_is_idle_keeps_his_connection_for_another_time_than_that_of_a_head() {
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let app = application("app", Duration::ZERO).await;
+    let connected = async |to: SocketAddr| {
+        let socket = TokioIo::new(tcp(to).await);
+        let (sender, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();
+        (sender, tokio::spawn(connection))
+    };
+    let request = || Request::get("/").header("host", "shop").body(Empty::<Bytes>::new()).unwrap();
+    // The time of a head is over, and that of an idle connection is not.
+    let limits = "headerTimeout: 600ms\nidleTimeout: 1h\n";
+    let (_files, proxy) = before(app, &ca, "PERMISSIVE", limits).await;
+    for listener in ["outbound", "inbound"] {
+        let (mut sender, connection) = connected(proxy.address(listener)).await;
+        for _ in 0..3 {
+            let response = sender.send_request(request()).await.unwrap();
+            assert_eq!(response.status(), 200);
+            response.into_body().collect().await.unwrap();
+            sleep(Duration::from_millis(1_500)).await;
+        }
+        assert!(!connection.is_finished(), "{listener}");
+    }
+    // And the other way round.
+    let limits = "headerTimeout: 1h\nidleTimeout: 600ms\n";
+    let (_files, proxy) = before(app, &ca, "PERMISSIVE", limits).await;
+    for listener in ["outbound", "inbound"] {
+        let (mut sender, connection) = connected(proxy.address(listener)).await;
+        let response = sender.send_request(request()).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        let end = timeout(PATIENCE, connection).await;
+        assert!(end.is_ok(), "{listener}: it is kept");
+    }
+}
+
+#[tokio::test]
 async fn a_handshake_that_had_begun_is_finished_when_the_proxy_ends() {
     let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
     let app = application("app", Duration::ZERO).await;

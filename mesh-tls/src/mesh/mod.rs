@@ -44,6 +44,7 @@ mod generation;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
 mod plaintext;
+mod refused;
 mod stats;
 #[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
 pub(crate) mod testing;
@@ -69,6 +70,7 @@ pub use driver::Driver;
 #[cfg(feature = "metrics")]
 pub use metrics::describe_metrics;
 pub use plaintext::PlaintextSource;
+pub use refused::RefusedCaller;
 pub use stats::Stats;
 
 use driver::PAUSE;
@@ -76,6 +78,7 @@ use driver::PAUSE;
 pub(crate) use expiry::{Expiry, LOOK, Name};
 pub(crate) use generation::{Demands, Generation};
 use plaintext::Plaintext;
+use refused::Refused;
 pub(crate) use stats::{Counter, Counters};
 
 use crate::{
@@ -127,6 +130,7 @@ pub(crate) struct Shared {
     /// The connections that exist.
     pub(crate) live: Registry,
     pub(crate) plaintext: Plaintext,
+    pub(crate) refused: Refused,
     demands: Demands,
     current: ArcSwapOption<Generation>,
     /// The number of the last generation published. Its sender living here tells the driver when to stop.
@@ -240,6 +244,22 @@ impl MeshTls {
         self.shared.plaintext.sources()
     }
 
+    /// The callers that our acceptors have turned away, those that came last first; at most 64, each once for a reason. How
+    /// many there were in all, [`stats`](Self::stats) has.
+    ///
+    /// ```no_run
+    /// # fn report(mesh: &mesh_tls::MeshTls) {
+    /// for caller in mesh.refused_callers() {
+    ///     // 10.2.7.31 to 10.2.9.14:8443: the client spoke plaintext, and the mode is strict (3 ×)
+    ///     println!("{caller}");
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn refused_callers(&self) -> Vec<RefusedCaller> {
+        self.shared.refused.callers()
+    }
+
     /// What the identity looks like now.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -293,6 +313,7 @@ impl Shared {
             counters,
             live: Registry::default(),
             plaintext: Plaintext::default(),
+            refused: Refused::default(),
             demands,
             current: ArcSwapOption::empty(),
             published: watch::Sender::new(0),

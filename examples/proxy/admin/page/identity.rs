@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use mesh_tls::{MeshTls, PlaintextSource, ServerMode, Stats};
+use mesh_tls::{MeshTls, PlaintextSource, RefusedCaller, ServerMode, Stats};
 
 use super::html::{Date, Span, Text};
 
@@ -13,6 +13,7 @@ pub(crate) struct Identity {
     last_error: Option<String>,
     stats: Stats,
     plaintext: Vec<PlaintextSource>,
+    refused: Vec<RefusedCaller>,
 }
 
 /// Dates in seconds since 1970.
@@ -52,6 +53,7 @@ impl Identity {
             last_error: status.last_error,
             stats: identity.stats(),
             plaintext: identity.plaintext_sources(),
+            refused: identity.refused_callers(),
         }
     }
 
@@ -128,6 +130,24 @@ impl Identity {
             }
         }
         Ok(any)
+    }
+
+    /// Rows of where those came from who were refused last.
+    pub(super) fn write_callers(&self, out: &mut String, now: u64) -> fmt::Result {
+        for caller in &self.refused {
+            let from = caller.address.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
+            write!(
+                out,
+                "<tr><td data-label=\"from\">{from}</td><td data-label=\"why\">{}</td><td data-label=\"at\">{}</td>\
+                 <td class=\"number\" data-label=\"how often\">{}</td>\
+                 <td class=\"number\" data-label=\"last seen\">{} ago</td></tr>",
+                Text(&caller.reason),
+                Text(&self.name),
+                caller.connections,
+                Span(now.saturating_sub(caller.last_seen.as_secs())),
+            )?;
+        }
+        Ok(())
     }
 
     /// Rows of who was let in without a proof; whether there were any.
@@ -278,6 +298,7 @@ mod tests {
             last_error: None,
             stats: Stats::default(),
             plaintext: Vec::new(),
+            refused: Vec::new(),
         }
     }
 

@@ -127,6 +127,20 @@ impl Page {
             "<table><colgroup><col style=\"width:12%\"><col><col style=\"width:20%\"><col style=\"width:12%\"></colgroup>\
              <thead><tr><th>who</th><th>why</th><th>at</th><th class=\"number\">how often</th></tr></thead>\
              <tbody>{rows}</tbody></table>"
+        )?;
+        let mut callers = String::new();
+        self.identities
+            .iter()
+            .try_for_each(|identity| identity.write_callers(&mut callers, self.now))?;
+        if callers.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "<h3>Callers refused last</h3><table><colgroup><col style=\"width:22%\"><col><col style=\"width:14%\">\
+             <col style=\"width:10%\"><col style=\"width:16%\"></colgroup><thead><tr><th>from</th><th>why</th><th>at</th>\
+             <th class=\"number\">how often</th><th class=\"number\">last seen</th></tr></thead>\
+             <tbody>{callers}</tbody></table>"
         )
     }
 
