@@ -238,6 +238,8 @@ async fn serve_tonic(acceptor: &MtlsAcceptor, work: Duration) -> SocketAddr {
 }
 
 type Sent = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+/// By whom to whom, and how it ended.
+type Outcome = (&'static str, Result<(), String>);
 
 /// Where they are served.
 #[derive(Clone, Copy)]
@@ -255,7 +257,7 @@ struct Clients {
     /// To the one server and to the other.
     tonic: [tonic::transport::Channel; 2],
     servers: Servers,
-    /// What came back from tonic's channels unsent, and was sent again.
+    /// What came back unsent, and was sent again.
     handed_back: Arc<AtomicUsize>,
 }
 
@@ -287,7 +289,7 @@ impl Clients {
     }
 
     /// The request with this number, by the client whose turn it is.
-    async fn send(self, number: usize) -> (&'static str, Result<(), String>) {
+    async fn send(self, number: usize) -> Outcome {
         let (pair, mut sent) = self.once(number).await;
         // A connection that ends hands back what it has not sent. Sending it again is what clients of gRPC do by themselves
         // (gRFC A6, transparent retries); tonic never does, hyper-util and reqwest not on a connection that is new.
@@ -380,7 +382,7 @@ impl Load {
         Self { tick, places: Arc::new(Semaphore::new(AT_ONCE)), number: 0 }
     }
 
-    async fn send(&mut self, clients: &Clients, requests: &mut JoinSet<(&'static str, Sent)>) {
+    async fn send(&mut self, clients: &Clients, requests: &mut JoinSet<Outcome>) {
         self.tick.tick().await;
         let place = Arc::clone(&self.places).acquire_owned().await.unwrap();
         let sending = clients.clone().send(self.number);
