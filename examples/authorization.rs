@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Extensions, Method, Request, StatusCode, uri::Scheme};
 use http_body_util::Empty;
 use mesh_core::{Endpoint, Labels};
-use mesh_tls::{ConnInfo, DevCa, MeshTls, PeerPolicy, StaticSource, conn_info, peer};
+use mesh_tls::{ConnInfo, ConnectError, DevCa, MeshTls, PeerPolicy, StaticSource, conn_info, peer};
 use mesh_tower::{
     BoxError,
     authorize::{AuthorizeLayer, policy::Connection},
@@ -96,7 +96,9 @@ async fn ask(
     address: &str,
 ) -> Result<StatusCode, BoxError> {
     let items = PeerPolicy::exact("spiffe://shop.local/ns/shop/sa/items".parse()?);
-    let endpoints = HttpEndpoints::new(caller.connector(items)).with_scheme(Scheme::HTTPS);
+    let endpoints = HttpEndpoints::new(caller.connector(items))
+        .with_final_errors(ConnectError::is_final)
+        .with_scheme(Scheme::HTTPS);
     let items = Upstream::builder("items").endpoints([Endpoint::new(address)]).spawn(endpoints)?;
     let request = Request::builder().method(&method).uri(path).body(Empty::<Bytes>::new())?;
     let status = items.oneshot(request).await?.status();

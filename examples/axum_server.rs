@@ -67,7 +67,9 @@ async fn identity(of: &DevIdentity) -> Result<MeshTls, BoxError> {
 /// Asks as `caller`, through a client stack of its own.
 async fn ask(caller: &MeshTls, path: &str, address: &str) -> Result<StatusCode, BoxError> {
     let pay = PeerPolicy::exact("spiffe://shop.local/sa/pay".parse()?);
-    let endpoints = HttpEndpoints::new(caller.connector(pay)).with_scheme(Scheme::HTTPS);
+    let endpoints = HttpEndpoints::new(caller.connector(pay))
+        .with_final_errors(ConnectError::is_final)
+        .with_scheme(Scheme::HTTPS);
     let pay = Upstream::builder("pay").endpoints([Endpoint::new(address)]).spawn(endpoints)?;
     let response = pay.oneshot(Request::get(path).body(Empty::<Bytes>::new())?).await?;
     let status = response.status();

@@ -67,7 +67,11 @@ async fn call(documents: &str, address: &str) -> Result<String, BoxError> {
         Upstream::from_config(documents.upstream("bank.example")?)
             .outlier(outlier::Config::off())
             .endpoints([Endpoint::new(address)])
-            .spawn(HttpEndpoints::new(connector).with_scheme(Scheme::HTTPS))?;
+            .spawn(
+                HttpEndpoints::new(connector)
+                    .with_final_errors(ConnectError::is_final)
+                    .with_scheme(Scheme::HTTPS),
+            )?;
     let response = bank.oneshot(Request::get("/answer").body(Full::default())?).await?;
     let body = response.into_body().collect().await?.to_bytes();
     Ok(String::from_utf8_lossy(&body).into_owned())

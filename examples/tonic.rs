@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::uri::Scheme;
 use mesh_core::Endpoint;
-use mesh_tls::{DevCa, MeshTls, PeerPolicy, StaticSource};
+use mesh_tls::{ConnectError, DevCa, MeshTls, PeerPolicy, StaticSource};
 use mesh_tower::{BoxError, pool::HttpEndpoints, upstream::Upstream};
 use tokio::net::TcpListener;
 use tonic::{Code, Request, transport::Server};
@@ -31,11 +31,12 @@ async fn main() -> Result<(), BoxError> {
     let incoming = pay.acceptor(only_web).with_alpn(["h2"]).incoming(tcp);
     tokio::spawn(Server::builder().add_service(health).serve_with_incoming(incoming));
 
+    // A server that is somebody else stays that: it is not asked again, but another may be.
+    let endpoints = HttpEndpoints::new(web.connector(only_pay).with_alpn(["h2"]))
+        .with_final_errors(ConnectError::is_final)
+        .with_scheme(Scheme::HTTPS);
     // Whatever takes a tower service takes the upstream: here, the client that tonic has generated.
-    let connector = web.connector(only_pay).with_alpn(["h2"]);
-    let upstream = Upstream::builder("pay")
-        .endpoints([address])
-        .spawn(HttpEndpoints::new(connector).with_scheme(Scheme::HTTPS))?;
+    let upstream = Upstream::builder("pay").endpoints([address]).spawn(endpoints)?;
     let mut client = HealthClient::new(upstream.clone());
 
     let answer = client.check(question("pay")).await?.into_inner();

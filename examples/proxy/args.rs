@@ -14,7 +14,8 @@ Usage: mesh-proxy [OPTIONS]
 
 Options:
   --config DIR     run with the YAML files of this directory: proxy.yaml, endpoints.yaml, Istio documents
-  --check          read and check the configuration, and do nothing else (needs --config)
+  --check          read and check the configuration and the files that it names, report every mistake, and do
+                   nothing else (needs --config); like nginx -t
   --for DURATION   end the demonstration after this time (20s, 1m) with a summary; exit code 1 if fewer than
                    99 % of its requests succeed
   --threads N      worker threads; default 1: a proxy beside a service should leave the cores to the service,
@@ -25,6 +26,10 @@ Options:
 Environment:
   RUST_LOG         what is logged on stderr, e.g. info or mesh_tower=debug
   NO_COLOR         no colours
+
+Signals:
+  SIGHUP           read the directory again at once; it is followed without, too
+  SIGTERM, SIGINT  accept nothing new, finish what is in flight, end; once more to end at once
 
 Exit codes: 0 it ended as told, 1 it failed while running, 2 the command line or the configuration is wrong.
 ";

@@ -5,12 +5,15 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::{Sleep, sleep};
+
+use crate::heads::Seen;
 
 /// What a connection of HTTP/2 begins with (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -22,11 +25,13 @@ pub(crate) struct FirstBytes<I> {
     waiting: Option<Pin<Box<Sleep>>>,
     /// How much of the preface has come.
     seen: usize,
+    /// Told of what comes behind them.
+    told: Arc<Seen>,
 }
 
 impl<I> FirstBytes<I> {
-    pub(crate) fn new(io: I, limit: Duration) -> Self {
-        Self { io, waiting: Some(Box::pin(sleep(limit))), seen: 0 }
+    pub(crate) fn new(io: I, limit: Duration, told: Arc<Seen>) -> Self {
+        Self { io, waiting: Some(Box::pin(sleep(limit))), seen: 0, told }
     }
 }
 
@@ -61,7 +66,9 @@ impl<I: Read + Unpin> Read for FirstBytes<I> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.waiting.is_none() {
-            return Pin::new(&mut this.io).poll_read(cx, buf);
+            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+            this.told.something();
+            return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(result) = this.poll_first(cx, buf) {
             return Poll::Ready(result);
@@ -144,7 +151,7 @@ mod tests {
     async fn who_never_says_which_http_he_speaks_is_let_go() {
         for first in [&b""[..], b"P", &PREFACE[..23]] {
             let (_near, io) = after(first).await;
-            assert!(ends(FirstBytes::new(io, LIMIT)).await, "{first:?}");
+            assert!(ends(FirstBytes::new(io, LIMIT, Arc::default())).await, "{first:?}");
             let (_near, io) = after(first).await;
             assert!(!ends(io).await, "the broken twin, hyper alone: {first:?}");
         }
@@ -154,7 +161,7 @@ mod tests {
     async fn the_rest_is_read_as_it_comes() {
         for first in [&PREFACE[..], b"GET / HTTP/1.0\r\n", b"PRI * HTTP/1.1\r\n"] {
             let (mut near, io) = after(first).await;
-            let mut io = FirstBytes::new(io, LIMIT);
+            let mut io = FirstBytes::new(io, LIMIT, Arc::default());
             let mut read = Vec::new();
             for more in [&b""[..], b" and more, far more than the preface has"] {
                 near.write_all(more).await.unwrap();

@@ -15,6 +15,7 @@ mod ending;
 mod first_bytes;
 mod forward;
 mod headers;
+mod heads;
 mod identity;
 mod inbound;
 mod outbound;

@@ -96,7 +96,7 @@ impl Running {
         let addresses = listeners.addresses();
         let routes = Arc::new(Routes::new(routing, identity.clone())?);
         let ending = Arc::new(Ending::new());
-        let server = || Server::new(ending.watch(), proxy.max_connections, proxy.header_timeout);
+        let server = || Server::new(ending.watch(), proxy.max_connections, proxy.waits);
         if let Some(tcp) = listeners.outbound {
             let outbound = Outbound::new(routes.clone());
             let accepting = server().run(tcp, None, move |_| outbound.clone());
@@ -119,7 +119,7 @@ impl Running {
         let identities = identities.into_iter().chain(others).collect();
         let judge = authorization.clone();
         let admin = Admin::new(routes.clone(), local, identities, judge, ending.clone());
-        let admin = Arc::new(admin);
+        let admin = Arc::new(admin.with_mode(handle.clone()));
         if let Some(tcp) = listeners.admin {
             drop(tokio::spawn(admin::serve(tcp, admin.clone())));
         }

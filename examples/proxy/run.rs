@@ -58,7 +58,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// Everything short of listening.
+/// Everything short of listening: whether a port is free now says nothing of when the proxy is started.
 async fn check(directory: &Path) -> Result<(), Failure> {
     let settings = Settings::read(&Files::read(directory)?, directory)?;
     if let Some(files) = &settings.proxy.identity {
@@ -71,13 +71,18 @@ async fn check(directory: &Path) -> Result<(), Failure> {
         println!("warning: {warning}");
     }
     transport::check(settings.routing.upstreams.values())?;
-    println!("inbound mode {:?}, {} upstreams", settings.mode, settings.routing.upstreams.len());
+    if settings.proxy.inbound.is_some() {
+        println!("inbound mode {:?}", settings.mode);
+    }
+    let count = settings.routing.upstreams.len();
+    println!("{count} {}", if count == 1 { "upstream" } else { "upstreams" });
     println!("{}: the configuration is good", directory.display());
     Ok(())
 }
 
 async fn serve(directory: PathBuf) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    let hangups = listen_for(SignalKind::hangup())?;
     let files = Files::read(&directory)?;
     let settings = Settings::read(&files, &directory)?;
     for warning in &settings.warnings {
@@ -92,7 +97,8 @@ async fn serve(directory: PathBuf) -> Result<(), Failure> {
         .map_err(|error| Failure::Running(error.to_string()))?;
     let running = Running::start(settings, identity, Vec::new(), listeners)?;
     tracing::info!("listening: {}", running.addresses);
-    drop(tokio::spawn(reload::follow(directory, running.live.clone(), Ok(files))));
+    let (live, admin) = (running.live.clone(), running.admin.clone());
+    drop(tokio::spawn(reload::follow(directory, live, admin, hangups, files)));
     let name = signals.next().await;
     tracing::info!("{name}: draining; once more to end at once");
     end(running, &mut signals).await
@@ -113,6 +119,10 @@ pub(crate) async fn end(running: Running, signals: &mut Signals) -> Result<(), F
     }
 }
 
+fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::Running(format!("cannot wait for signals: {error}")))
+}
+
 /// The signals that end the program.
 pub(crate) struct Signals {
     terminate: Signal,
@@ -121,13 +131,9 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|error| Failure::Running(format!("cannot wait for signals: {error}")))
-        };
         Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen_for(SignalKind::terminate())?,
+            interrupt: listen_for(SignalKind::interrupt())?,
         })
     }
 

@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     ending::{Gentle, Watch},
     first_bytes::FirstBytes,
+    heads::{HeadTimer, Waits},
 };
 
 /// How long those who are in the middle of their handshakes when the end begins have for the rest.
@@ -102,28 +103,23 @@ impl Connected {
 /// Serves the connections of one listener.
 #[derive(Clone)]
 pub(crate) struct Server {
-    protocol: Arc<auto::Builder<TokioExecutor>>,
+    protocol: auto::Builder<TokioExecutor>,
     slots: Arc<Semaphore>,
-    head_timeout: Duration,
+    waits: Waits,
     watch: Watch,
 }
 
 impl Server {
-    /// At most `max_connections` at once; more wait in the backlog of the system. A caller has `head_timeout` for the head
-    /// of each request, the wait for the next one included; one of HTTP/2 must answer a ping within it.
-    pub(crate) fn new(watch: Watch, max_connections: usize, head_timeout: Duration) -> Self {
+    /// At most `max_connections` at once; more wait in the backlog of the system. A caller has the time of `waits` for the
+    /// head of a request, and between two of them; one of HTTP/2 must answer a ping within that of a head.
+    pub(crate) fn new(watch: Watch, max_connections: usize, waits: Waits) -> Self {
         let max_connections = max_connections.min(Semaphore::MAX_PERMITS);
         let mut protocol = auto::Builder::new(TokioExecutor::new());
-        protocol.http1().timer(TokioTimer::new()).header_read_timeout(head_timeout);
         let mut http2 = protocol.http2();
-        http2.timer(TokioTimer::new()).keep_alive_interval(head_timeout);
-        http2.keep_alive_timeout(head_timeout);
-        Self {
-            protocol: Arc::new(protocol),
-            slots: Arc::new(Semaphore::new(max_connections)),
-            head_timeout,
-            watch,
-        }
+        http2.timer(TokioTimer::new()).keep_alive_interval(waits.head);
+        http2.keep_alive_timeout(waits.head);
+        let slots = Arc::new(Semaphore::new(max_connections));
+        Self { protocol, slots, waits, watch }
     }
 
     /// Accepts until the end begins. With an acceptor each connection proves itself first, and takes a place only then;
@@ -222,11 +218,14 @@ impl Server {
             + 'static,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let server = self.clone();
+        let Self { mut protocol, waits, watch, .. } = self.clone();
         drop(tokio::spawn(async move {
-            let io = FirstBytes::new(io, server.head_timeout);
-            let connection = server.protocol.serve_connection(io, service);
-            if let Err(error) = Gentle::new(connection, &server.watch).await {
+            let timer = HeadTimer::new(waits);
+            let io = FirstBytes::new(io, waits.head, timer.seen());
+            // That there is a limit; how long it is, the timer knows.
+            protocol.http1().timer(timer).header_read_timeout(waits.idle);
+            let connection = protocol.serve_connection(io, service);
+            if let Err(error) = Gentle::new(connection, &watch).await {
                 // A client that went away is everyday business.
                 tracing::debug!(error, "a connection broke");
             }

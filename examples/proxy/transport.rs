@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use mesh_core::Timestamp;
 use mesh_tls::{
-    MaterialError, MeshTls, MtlsConnector, Origination,
+    ConnectError, MaterialError, MeshTls, MtlsConnector, Origination,
     origination::{self, Config},
 };
 use mesh_tower::{
@@ -81,6 +81,7 @@ impl Endpoints {
                     connector = named.map_err(|error| wrong(rule, "sni", &error))?;
                 }
                 let made = HttpEndpoints::new(Told::new(upstream, connector, rule.cloned()));
+                let made = made.with_final_errors(ConnectError::is_final);
                 Ok(Self::Mutual(made.with_scheme(Scheme::HTTPS)))
             }
             Transport::Outside(config) => {
@@ -91,6 +92,7 @@ impl Endpoints {
                 let made = HttpEndpoints::new(told).with_tune(|connector, config| {
                     tune_tcp(connector.inner_mut().tcp_mut(), config)
                 });
+                let made = made.with_final_errors(ConnectError::is_final);
                 Ok(Self::Outside(made.with_scheme(Scheme::HTTPS), origination))
             }
         }

@@ -350,7 +350,7 @@ impl Handshake {
     {
         let shared = self.mesh.shared();
         let generation =
-            shared.current().ok_or_else(|| ConnectError::new(ConnectErrorKind::NotReady))?;
+            shared.in_use().ok_or_else(|| ConnectError::new(ConnectErrorKind::NotReady))?;
         let config = generation.client_config(&self.policy, &self.settings);
         let config = config.map_err(ConnectError::tcp)?;
         // Never sent unless one was asked for; rustls wants a name all the same, and an address is not sent.

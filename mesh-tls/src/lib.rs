@@ -118,7 +118,7 @@ pub use info::{ConnInfo, PeerIdentity, TlsInfo};
 pub use material::Material;
 #[cfg(feature = "metrics")]
 pub use mesh::describe_metrics;
-pub use mesh::{Driver, MeshTls, MeshTlsBuilder, PlaintextSource, Stats, Status};
+pub use mesh::{Driver, MeshTls, MeshTlsBuilder, PlaintextSource, RefusedCaller, Stats, Status};
 #[cfg(feature = "origination")]
 pub use origination::Origination;
 pub use policy::{InvalidDnsName, PeerPolicy};

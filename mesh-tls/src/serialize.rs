@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use crate::origination;
 use crate::{
     info::PeerIdentity,
-    mesh::{PlaintextSource, Status},
+    mesh::{PlaintextSource, RefusedCaller, Status},
 };
 
 impl Serialize for PeerIdentity {
@@ -92,6 +92,18 @@ impl Serialize for origination::CertificateStatus {
         map.serialize_field("serial", &self.serial)?;
         map.serialize_field("not_before", &secs(self.not_before))?;
         map.serialize_field("not_after", &secs(self.not_after))?;
+        map.end()
+    }
+}
+
+impl Serialize for RefusedCaller {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_struct("RefusedCaller", 5)?;
+        map.serialize_field("address", &self.address.map(|address| address.to_string()))?;
+        map.serialize_field("listener", &self.listener.map(|listener| listener.to_string()))?;
+        map.serialize_field("reason", &self.reason)?;
+        map.serialize_field("connections", &self.connections)?;
+        map.serialize_field("last_seen", &secs(self.last_seen))?;
         map.end()
     }
 }

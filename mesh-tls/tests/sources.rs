@@ -12,7 +12,7 @@ use mesh_tls::{
     clock::{Clock, ManualClock, SystemClock},
     pki_types::UnixTime,
 };
-use support::{PATIENCE, ca, eventually, material};
+use support::{PATIENCE, Said, ca, eventually, material, only};
 use tokio::{sync::oneshot, time};
 
 /// One good delivery, or none; then the same trouble for ever, without a pause.
@@ -80,8 +80,17 @@ async fn a_driver_that_panics_or_is_dropped_is_no_secret() {
     let (source, _handle) = StaticSource::new(first().unwrap());
     let (mesh, driver) = MeshTls::builder(source).build().await.unwrap();
     assert!(!told(&mesh));
+    // As a runtime does at the end of a program, which is no news; that the identity is used on, is.
+    let said = Said::default();
+    let _listening = said.listen();
     drop(driver);
     assert!(told(&mesh));
+    assert_eq!(said.text(), "");
+    for _ in 0..2 {
+        let (near, _far) = tokio::io::duplex(64);
+        drop(time::timeout(Duration::from_millis(1), mesh.connect(near, only("/server"))).await);
+        assert_eq!(said.text().matches("driver has ended").count(), 1, "{}", said.text());
+    }
 }
 
 /// A mesh with an identity, and another that is valid two minutes from now.
@@ -123,7 +132,7 @@ async fn material_that_came_too_early_does_not_come_back_after_a_later_word() {
 
 #[tokio::test(start_paused = true)]
 async fn a_certificate_that_nobody_renews_is_told_of_in_time_and_not_all_the_time() {
-    let said = support::Said::default();
+    let said = Said::default();
     let _listening = said.listen();
     let told = || {
         let text = said.text();

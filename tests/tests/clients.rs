@@ -8,6 +8,8 @@ mod bodies;
 mod connection_pool;
 #[path = "clients/curl.rs"]
 mod curl;
+#[path = "clients/final_errors.rs"]
+mod final_errors;
 #[path = "clients/grpc.rs"]
 mod grpc;
 #[path = "clients/health.rs"]

@@ -2,20 +2,24 @@
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `/` | a page with a live view |
+//! | `/` | a page for people: who this proxy is and how long yet, whom it refused and why, who speaks plaintext, how the endpoints are |
 //! | `/ready` | 200, or 503 once the proxy drains |
 //! | `/clusters` | every endpoint of every upstream, as lines `cluster::address::field::value`; `?format=json` |
 //! | `/config` | the routes and the stack of each upstream in words |
-//! | `/certs` | each identity as JSON: its certificate's name and dates, the seconds until it expires, its generation, counters (rejected updates and refusals by reason among them), and who still speaks plaintext; how many requests were denied by policy; and `outside`, by upstream, what is believed of servers outside the mesh and what is shown to them: roots, revocation lists and certificate with their dates, the last change that was not taken, and the same counters |
+//! | `/certs` | each identity as JSON: its certificate's name and dates, the seconds until it expires, its generation, counters (rejected updates and refusals by reason among them), who still speaks plaintext, and who was refused last; how many requests were denied by policy; and `outside`, by upstream, what is believed of servers outside the mesh and what is shown to them: roots, revocation lists and certificate with their dates, the last change that was not taken, and the same counters |
 //! | `/metrics` | Prometheus |
 //!
 //! It changes nothing and shows no secret, but it tells who talks to whom: keep it on loopback.
 
 pub(crate) mod clusters;
 pub(crate) mod outside;
+mod page;
 pub(crate) mod prometheus;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -23,17 +27,19 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_tls::{
-    MeshTls,
+    MeshTls, ModeHandle,
     clock::{Clock, SystemClock},
 };
 use mesh_tower::authorize;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use self::prometheus::Exporter;
+use self::{
+    page::{Identity, Page},
+    prometheus::Exporter,
+};
 use crate::{ending::Ending, routes::Routes, transport::Mesh};
 
-const PAGE: &str = include_str!("page.html");
 /// The page brings everything that it needs, and may ask this listener only.
 const PAGE_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
@@ -49,6 +55,10 @@ pub(crate) struct Admin {
     authorization: Option<authorize::Handle>,
     ending: Arc<Ending>,
     exporter: Exporter,
+    /// How the inbound listener takes callers.
+    mode: Option<ModeHandle>,
+    /// Why the configuration as it is now is not in force.
+    rejected: Mutex<Option<String>>,
 }
 
 impl Admin {
@@ -60,7 +70,18 @@ impl Admin {
         ending: Arc<Ending>,
     ) -> Self {
         let exporter = Exporter::installed();
-        Self { routes, local, identities, authorization, ending, exporter }
+        let rejected = Mutex::default();
+        Self { routes, local, identities, authorization, ending, exporter, mode: None, rejected }
+    }
+
+    pub(crate) fn with_mode(mut self, mode: Option<ModeHandle>) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// What is wrong with the configuration as it is now; `None`: it is in force.
+    pub(crate) fn set_rejected(&self, why: Option<String>) {
+        *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Prometheus' text format.
@@ -84,6 +105,7 @@ impl Admin {
                 "expires_in": left,
                 "stats": stats,
                 "plaintext": identity.plaintext_sources(),
+                "refused": identity.refused_callers(),
             });
             (name.clone(), shown)
         };
@@ -106,6 +128,21 @@ impl Admin {
         all
     }
 
+    fn page(&self) -> String {
+        let identities = self.identities.iter();
+        let page = Page {
+            is_draining: self.ending.has_begun(),
+            identities: identities.map(|(name, identity)| Identity::of(name, identity)).collect(),
+            mode: self.mode.as_ref().map(ModeHandle::get),
+            denied: self.authorization.as_ref().map(authorize::Handle::refused),
+            upstreams: self.routes.all(),
+            local: self.local.clone(),
+            rejected: self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            now: SystemClock::new().now().as_secs(),
+        };
+        page.render()
+    }
+
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
@@ -114,7 +151,7 @@ impl Admin {
         let json = request.uri().query().is_some_and(|q| q.split('&').any(|p| p == "format=json"));
         match request.uri().path() {
             "/" => {
-                let mut page = response(ok, "text/html; charset=utf-8", PAGE);
+                let mut page = response(ok, "text/html; charset=utf-8", self.page());
                 let policy = HeaderValue::from_static(PAGE_POLICY);
                 page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
                 page

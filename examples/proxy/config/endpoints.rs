@@ -1,6 +1,6 @@
 //! `endpoints.yaml`: the upstreams, and where their endpoints are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use mesh_core::{Endpoint, Locality, Weight};
 use mesh_tls::PeerPolicy;
@@ -72,9 +72,11 @@ pub(super) fn read(
     files: &Files,
     has_identity: bool,
 ) -> Result<BTreeMap<String, Listed>, ConfigError> {
-    let Some(text) = files.get(FILE) else {
+    let text = files.get(FILE);
+    let Some(text) = text.filter(|text| !yaml::is_empty(text)) else {
+        let what = if text.is_some() { "is empty" } else { "there is none" };
         return Err(ConfigError::new(format_args!(
-            "{FILE}: there is none; it lists the endpoints of each upstream, e.g. \"upstreams: \
+            "{FILE}: {what}; it lists the endpoints of each upstream, e.g. \"upstreams: \
              {{shop: {{tls: plaintext, endpoints: [{{address: 10.0.0.7:8080}}]}}}}\""
         )));
     };
@@ -83,6 +85,10 @@ pub(super) fn read(
     let mut all = BTreeMap::new();
     for (name, upstream) in file.upstreams {
         let at = format!("{FILE}: upstreams.{name}");
+        if let Err(why) = host(&name) {
+            problems.push(format_args!("{FILE}: upstreams: {why}"));
+            continue;
+        }
         let peers = problems.take(peers(&at, &upstream, has_identity));
         let tls = upstream.tls;
         if tls == Some(Tls::Mutual) && upstream.protocol.is_some() {
@@ -134,14 +140,8 @@ fn peers(
 
 fn endpoint(at: &str, file: EndpointFile) -> Result<Endpoint, ConfigError> {
     let mut problems = ConfigError::default();
-    let port = file.address.rsplit_once(':').and_then(|(host, port)| {
-        port.parse::<u16>().ok().filter(|port| *port > 0 && !host.is_empty())
-    });
-    if port.is_none() {
-        problems.push(format_args!(
-            "{at}.address: {:?} is not allowed, expected host:port",
-            file.address
-        ));
+    if let Err(why) = address(&file.address) {
+        problems.push(format_args!("{at}.address: {why}"));
     }
     let weight = Weight::new(file.weight.unwrap_or(1))
         .map_err(|error| problems.push(format_args!("{at}.{error}")))
@@ -159,6 +159,37 @@ fn endpoint(at: &str, file: EndpointFile) -> Result<Endpoint, ConfigError> {
         .with_weight(weight)
         .with_locality(locality);
     problems.into_result(endpoint)
+}
+
+/// A name by which requests can ask for it.
+fn host(name: &str) -> Result<(), String> {
+    let why = match name {
+        _ if name.contains('*') => "a wildcard has no endpoints; a VirtualService can speak of it",
+        "" => "a name is missing",
+        _ if name.chars().all(is_of_host) => return Ok(()),
+        _ => "expected the name of a host, e.g. shop or shop.sales.svc.cluster.local",
+    };
+    Err(format!("{name:?} is not allowed, {why}"))
+}
+
+/// `host:port`. Whether such a host is there, the system knows when it is connected to.
+fn address(text: &str) -> Result<(), String> {
+    let is_host = |host: &str| match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.chars().all(|c| is_of_host(c) && c != ':'),
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_host(host) && is_port(port) => Ok(()),
+        _ if text.contains("://") => {
+            Err(format!("{text:?} is not allowed, expected host:port without a scheme"))
+        }
+        _ => Err(format!("{text:?} is not allowed, expected host:port or [IPv6]:port")),
+    }
+}
+
+fn is_of_host(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._:[]".contains(c)
 }
 
 fn first_twice(endpoints: &[Endpoint]) -> Option<&str> {

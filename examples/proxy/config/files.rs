@@ -1,6 +1,6 @@
 //! The directory as it is at one moment.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use super::ConfigError;
 
@@ -53,9 +53,27 @@ impl Files {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let about = fs::metadata(path).map_err(|error| match (error.kind(), path.is_symlink()) {
+        (io::ErrorKind::NotFound, true) => "is a link to a file that is not there".to_owned(),
+        _ => unreadable(&error),
+    })?;
+    // A pipe would be waited for, without an end.
+    if !about.is_file() {
+        let kind = if about.is_dir() { "a directory" } else { "no file" };
+        return Err(format!("is {kind}; expected a file, or give it a name that does not end so"));
+    }
+    let size = about.len();
     if size > MAX_BYTES {
         return Err(format!("{size} bytes are too many, at most {MAX_BYTES} are read"));
     }
-    fs::read_to_string(path).map_err(|error| error.to_string())
+    fs::read_to_string(path).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &io::Error) -> String {
+    let cures = [
+        (io::ErrorKind::InvalidData, "is no text in UTF-8"),
+        (io::ErrorKind::PermissionDenied, "may not be read by the user who runs mesh-proxy"),
+    ];
+    let cure = cures.iter().find(|(kind, _)| *kind == error.kind());
+    cure.map_or_else(|| format!("cannot be read: {error}"), |(_, cure)| (*cure).to_owned())
 }

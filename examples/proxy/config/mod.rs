@@ -66,7 +66,10 @@ impl Settings {
         let (Some(proxy), Some(listed), Some(policies)) = (proxy, listed, policies) else {
             return Err(problems);
         };
-        let mut warnings = policies.warnings();
+        let empty = files.iter().filter(|(_, text)| yaml::is_empty(text));
+        let mut warnings: Vec<_> =
+            empty.map(|(name, _)| format!("{name}: there is nothing in it")).collect();
+        warnings.extend(policies.warnings());
         warnings.extend(policies.of_others(&proxy.namespace, &proxy.labels));
         let client =
             Client::default().with_namespace(&proxy.namespace).with_labels(proxy.labels.clone());

@@ -78,6 +78,14 @@ impl Policies {
             })
     }
 
+    /// What the DestinationRules are about, wildcards apart.
+    pub(super) fn rules_for(&self, client: &Client) -> Vec<Destination> {
+        let hosts = self.0.destination_rules().iter().map(istio::DestinationRule::host);
+        let hosts = hosts.filter(|host| !host.contains('*'));
+        // A short name that may mean several hosts is an error where it is asked for.
+        hosts.filter_map(|host| self.0.whole(host, client).ok()).collect()
+    }
+
     /// Whether a document says where requests for one of these names go; a rule for a destination does not.
     pub(super) fn route(&self, names: &[String]) -> bool {
         let of_services = self.0.virtual_services().iter().flat_map(istio::VirtualService::hosts);

@@ -13,6 +13,7 @@ use mesh_tower::istio::Unsupported;
 use serde::Deserialize;
 
 use super::{ConfigError, Files, Protocol, duration, peers, place, yaml};
+use crate::heads::Waits;
 
 pub(super) const FILE: &str = "proxy.yaml";
 
@@ -31,8 +32,8 @@ pub(crate) struct Proxy {
     pub(crate) admin: Option<SocketAddr>,
     /// How long requests in flight have when the proxy is told to end.
     pub(crate) drain: Duration,
-    /// How long a caller has for the head of a request.
-    pub(crate) header_timeout: Duration,
+    /// How long a caller has for the head of a request, and between two of them.
+    pub(crate) waits: Waits,
     /// Connections that a listener has open at most.
     pub(crate) max_connections: usize,
     pub(crate) unsupported: Unsupported,
@@ -70,6 +71,7 @@ struct ProxyFile {
     admin: Option<ListenFile>,
     drain: Option<String>,
     header_timeout: Option<String>,
+    idle_timeout: Option<String>,
     max_connections: Option<usize>,
     unsupported: Option<UnsupportedFile>,
 }
@@ -130,7 +132,7 @@ impl Proxy {
             inbound: None,
             admin: None,
             drain: Duration::from_secs(30),
-            header_timeout: Duration::from_secs(60),
+            waits: Waits::default(),
             max_connections: 10_000,
             unsupported: Unsupported::Error,
         }
@@ -169,16 +171,22 @@ impl Proxy {
         };
         proxy.outbound = listener(file.outbound, "outbound.listen");
         proxy.admin = listener(file.admin, "admin.listen");
-        proxy.inbound = file.inbound.and_then(|inbound| problems.inbound(inbound));
+        let has_identity = proxy.identity.is_some();
+        proxy.inbound = file.inbound.and_then(|inbound| problems.inbound(inbound, has_identity));
+        problems.listeners(&proxy);
         if let Some(drain) = file.drain {
             proxy.drain = problems.duration("drain", &drain).unwrap_or(proxy.drain);
         }
-        if let Some(text) = file.header_timeout {
-            let limit = problems.duration("headerTimeout", &text);
-            proxy.header_timeout = limit.unwrap_or(proxy.header_timeout);
-        }
-        if proxy.header_timeout.is_zero() {
-            problems.push("headerTimeout", "0 is not allowed, expected a duration, e.g. 60s");
+        let waits = [
+            ("headerTimeout", file.header_timeout, &mut proxy.waits.head),
+            ("idleTimeout", file.idle_timeout, &mut proxy.waits.idle),
+        ];
+        for (path, text, wait) in waits {
+            let Some(text) = text else { continue };
+            *wait = problems.duration(path, &text).unwrap_or(*wait);
+            if wait.is_zero() {
+                problems.push(path, "0 is not allowed, expected a duration, e.g. 60s");
+            }
         }
         proxy.max_connections = file.max_connections.unwrap_or(proxy.max_connections);
         if proxy.max_connections == 0 {
@@ -192,6 +200,13 @@ impl Proxy {
         }
         problems.0.into_result(proxy)
     }
+}
+
+/// Whether who listens on one of them has the other too. Of port 0 each gets another.
+fn are_one(one: SocketAddr, other: SocketAddr) -> bool {
+    let has_both =
+        one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && has_both
 }
 
 const ADDRESS: &str = "an address and a port, e.g. 127.0.0.1:15001";
@@ -226,7 +241,41 @@ impl Problems {
         value
     }
 
-    fn inbound(&mut self, file: InboundFile) -> Option<Inbound> {
+    /// Two of them cannot have one port; the system would say so only when it is too late for a check.
+    fn listeners(&mut self, proxy: &Proxy) {
+        let inbound = proxy.inbound.as_ref();
+        let all = [
+            ("outbound.listen", proxy.outbound),
+            ("inbound.listen", inbound.map(|inbound| inbound.listen)),
+            ("admin.listen", proxy.admin),
+        ];
+        let all: Vec<_> = all.iter().filter_map(|(path, at)| Some((*path, (*at)?))).collect();
+        for (index, (path, at)) in all.iter().enumerate() {
+            if let Some((other, _)) = all[..index].iter().find(|(_, other)| are_one(*at, *other)) {
+                self.push(path, &format!("{at} is taken by {other}; choose another port"));
+            }
+        }
+        let Some(app) = inbound.map(|inbound| inbound.app) else { return };
+        if let Some((path, _)) = all.iter().find(|(_, at)| are_one(*at, app)) {
+            let why = "requests would go round in circles; where does the application listen?";
+            self.push("inbound.app", &format!("{app} is {path}: {why}"));
+        }
+    }
+
+    fn inbound(&mut self, file: InboundFile, has_identity: bool) -> Option<Inbound> {
+        if file.peers.is_some() && !has_identity {
+            let why =
+                "nobody proves who he is while we have no identity; set identity, or remove it";
+            self.push("inbound.peers", why);
+        }
+        if file.peers.as_ref().is_some_and(Vec::is_empty) {
+            let why =
+                "is empty: nobody could call; without it, everybody of our own trust domain may";
+            self.push("inbound.peers", why);
+        }
+        if file.max_requests == Some(0) {
+            self.push("inbound.maxRequests", "0 is not allowed, expected 1 or more");
+        }
         let peers = file.peers.and_then(|patterns| {
             peers::parse(&patterns).map_err(|why| self.push("inbound.peers", &why)).ok()
         });

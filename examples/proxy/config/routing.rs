@@ -43,17 +43,19 @@ impl Routing {
         let mut problems = ConfigError::default();
         let mut warnings = Vec::new();
         let mut known = BTreeMap::new();
-        let mut names = BTreeMap::new();
+        let (mut names, mut written) = (BTreeMap::new(), BTreeMap::new());
         for (name, listed) in listed {
             if !policies.mention(&name) {
                 warnings.push(format!("no document is about {name}: the defaults hold"));
             }
             if let Some(whole) = problems.take(policies.whole(&name, &client)) {
                 let full = whole.full_host().to_owned();
-                if known.insert(full, listed).is_some() {
-                    problems
-                        .push(format_args!("endpoints.yaml: upstreams.{name}: is listed twice"));
+                if let Some(other) = written.insert(full.to_ascii_lowercase(), name.clone()) {
+                    problems.push(format_args!(
+                        "endpoints.yaml: upstreams.{name}: is the same host as upstreams.{other}; remove one of them"
+                    ));
                 }
+                known.insert(full, listed);
                 names.insert(name, whole);
             }
         }
@@ -75,6 +77,11 @@ impl Routing {
                 is_kept
             })
             .collect();
+        for rule in policies.rules_for(&client) {
+            if !known.contains_key(rule.full_host()) {
+                unlisted.entry(rule.host().to_owned()).or_insert(false);
+            }
+        }
         warnings.extend(unlisted.into_iter().map(|(host, is_asked)| {
             let so = match is_asked {
                 true => "requests that lead there are refused (503, UH)",
@@ -269,6 +276,35 @@ spec:
         assert_eq!(found(&routing, "cart.shop.example"), both, "a wildcard speaks of it");
         assert_eq!(found(&routing, "lone"), Some(vec!["lone".to_owned()]));
         assert_eq!(found(&routing, "api"), Some(vec!["api".to_owned()]));
+    }
+
+    const WILDCARD: &str = "\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: all }
+spec:
+  hosts: ['*.shop.example']
+  http:
+    - match: [{ uri: { prefix: /api } }]
+      route: [{ destination: { host: api } }]
+    - route: [{ destination: { host: cart.shop.example } }]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: { name: cart }
+spec: { host: cart.shop.example, trafficPolicy: { connectionPool: { tcp: { maxConnections: 7 } } } }
+";
+
+    #[test]
+    fn a_rule_for_a_destination_takes_no_host_from_a_wildcard() {
+        let routing = routing(&["api", "cart.shop.example"], WILDCARD);
+        let both = Some(vec!["api".to_owned(), "cart.shop.example".to_owned()]);
+        for host in ["cart.shop.example", "CART.shop.example:80", "other.shop.example"] {
+            assert_eq!(found(&routing, host), both, "{host}");
+        }
+        // The rule holds where requests come to.
+        let cart = routing.upstreams.iter().find(|(to, _)| to.host() == "cart.shop.example");
+        assert_eq!(cart.unwrap().1.config.policy().limits().max_connections(), 7);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::{
         peers,
     },
     ending::Ending,
+    heads::Waits,
     inbound::server_mode,
     proxy::{Listeners, Running},
     run::Failure,
@@ -35,8 +36,6 @@ const NAMESPACE: &str = "secure-payment";
 const OUTBOUND: SocketAddr = loopback(15_001);
 const INBOUND: SocketAddr = loopback(15_006);
 const ADMIN: SocketAddr = loopback(15_000);
-/// That of the configuration.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The policies that the demonstration runs: two of them are what operators have in their clusters, word for word.
 const DOCUMENTS: [(&str, &str); 3] = [
@@ -91,7 +90,7 @@ impl World {
                 .build();
             let (tcp, address) = free("endpoint").await?;
             let backend = Backend::new(name, "v1", faulty.clone());
-            let server = Server::new(backends.watch(), 1024, HEAD_TIMEOUT);
+            let server = Server::new(backends.watch(), 1024, Waits::default());
             drop(tokio::spawn(server.run(tcp, Some(acceptor), move |_| {
                 TowerToHyperService::new(stack.layer(backend.clone()))
             })));
@@ -102,7 +101,7 @@ impl World {
         // v2 is an application that knows of no mesh; a proxy stands in front of it.
         let (tcp, app) = free("endpoint").await?;
         let backend = Backend::new("payment-v2", "v2", never.clone());
-        let server = Server::new(backends.watch(), 1024, HEAD_TIMEOUT);
+        let server = Server::new(backends.watch(), 1024, Waits::default());
         drop(tokio::spawn(
             server.run(tcp, None, move |_| TowerToHyperService::new(backend.clone())),
         ));

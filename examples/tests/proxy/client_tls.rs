@@ -66,7 +66,11 @@ async fn simple_believes_the_server_that_has_its_name() {
     with_root.env("SSL_CERT_FILE", directory.path().join("ca.pem"));
     let proxy = Proxy::start_by(with_root, &directory).await;
     assert_eq!(get(&proxy).await.0, 200);
-    let proxy = Proxy::start(&directory).await;
+    // What this machine trusts, if it trusts anybody, is not asked: these are all.
+    let other = Directory::new().with("ca.pem", &Authority::new("other").pem());
+    let mut with_another = command();
+    with_another.env("SSL_CERT_FILE", other.path().join("ca.pem")).env_remove("SSL_CERT_DIR");
+    let proxy = Proxy::start_by(with_another, &directory).await;
     let requests = server.requests();
     assert_eq!(get(&proxy).await.0, 503, "no authority of the system");
     assert_eq!(server.requests(), requests);

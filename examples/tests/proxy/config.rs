@@ -2,7 +2,7 @@ use std::{fs, path::Path};
 
 use mesh_tls::DevCa;
 
-use crate::support::{Directory, PROXY, canary, command, endpoints, output};
+use crate::support::{Directory, PATIENCE, PROXY, canary, command, endpoints, output};
 
 /// Exit code and stderr of a run with this directory.
 async fn run(directory: &Path, check: bool) -> (Option<i32>, String) {
@@ -110,6 +110,188 @@ async fn what_is_wrong_with_a_directory_is_said_with_its_place() {
     let (code, errors) = run(directory.path(), true).await;
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("identity: is missing"), "{errors}");
+}
+
+/// What those wrote who tried it, and what they are told.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("proxy.yaml", "# nothing yet\n", "proxy.yaml: outbound: is missing"),
+    (
+        "proxy.yaml",
+        "{O}maxConnections: many",
+        "proxy.yaml:2:17: is not allowed, expected a whole number",
+    ),
+    (
+        "proxy.yaml",
+        "{O}headerTimeout: 60",
+        "proxy.yaml: headerTimeout: \"60\" is not allowed, expected a duration",
+    ),
+    ("proxy.yaml", "{O}idleTimeout: 0s", "proxy.yaml: idleTimeout: 0 is not allowed"),
+    (
+        "proxy.yaml",
+        "{O}drain: 5 min",
+        "proxy.yaml: drain: \"5 min\" is not allowed, expected a duration",
+    ),
+    ("proxy.yaml", "{O}unsupported: ignore", "\"ignore\" is not allowed, expected error or warn"),
+    ("proxy.yaml", "{O}outbound: { listen: x }", "outbound is here for the second time"),
+    ("proxy.yaml", "{O}---\n{O}", "proxy.yaml:3:1: a second document begins here"),
+    ("proxy.yaml", "{O}identity: { certificate: a, key: b }", "proxy.yaml:2:"),
+    ("proxy.yaml", "{O}identity: { certificate: a, key: b }", "the field `bundle` is missing"),
+    (
+        "proxy.yaml",
+        "{O}admin: { listen: '127.0.0.1:15001' }",
+        "admin.listen: 127.0.0.1:15001 is taken by outbound.listen",
+    ),
+    (
+        "proxy.yaml",
+        "{O}admin: { listen: '0.0.0.0:15001' }",
+        "admin.listen: 0.0.0.0:15001 is taken by outbound.listen",
+    ),
+    (
+        "proxy.yaml",
+        "{O}inbound: { listen: '127.0.0.1:1', app: '127.0.0.1:1' }",
+        "inbound.app: 127.0.0.1:1 is inbound.listen",
+    ),
+    (
+        "proxy.yaml",
+        "{O}{I} peers: ['spiffe://shop.example/*'] }",
+        "inbound.peers: nobody proves who he is",
+    ),
+    ("proxy.yaml", "{O}{I} peers: [] }", "inbound.peers: is empty: nobody could call"),
+    ("proxy.yaml", "{O}{I} maxRequests: 0 }", "inbound.maxRequests: 0 is not allowed"),
+    ("endpoints.yaml", "", "endpoints.yaml: is empty; it lists"),
+    (
+        "endpoints.yaml",
+        "upstreams: { s: { tls: plain, endpoints: [] } }",
+        "\"plain\" is not allowed, expected mutual or plaintext",
+    ),
+    ("endpoints.yaml", "upstreams: { s: {E}, s: {E} }", "s is here for the second time"),
+    (
+        "endpoints.yaml",
+        "upstreams: { s: {E}, S: {E} }",
+        "upstreams.s: is the same host as upstreams.S",
+    ),
+    (
+        "endpoints.yaml",
+        "upstreams: { s: {E}, s.default.svc.cluster.local: {E} }",
+        "upstreams.s.default.svc.cluster.local: is the same host as upstreams.s",
+    ),
+    (
+        "endpoints.yaml",
+        "upstreams: { 's hop': {E} }",
+        "\"s hop\" is not allowed, expected the name of a host",
+    ),
+    ("endpoints.yaml", "upstreams: { '*.shop': {E} }", "a wildcard has no endpoints"),
+    ("endpoints.yaml", "upstreams: { '': {E} }", "endpoints.yaml: upstreams: \"\" is not allowed"),
+    ("endpoints.yaml", "upstreams: {\n\ts: {E} }", "endpoints.yaml:2:"),
+    (
+        "endpoints.yaml",
+        "{A}http://a:80{Z}",
+        "endpoints[0].address: \"http://a:80\" is not allowed, expected host:port without a scheme",
+    ),
+    (
+        "endpoints.yaml",
+        "{A}::1:80{Z}",
+        "\"::1:80\" is not allowed, expected host:port or [IPv6]:port",
+    ),
+    ("endpoints.yaml", "{A}a b:80{Z}", "\"a b:80\" is not allowed"),
+    ("endpoints.yaml", "{A}a:99999{Z}", "\"a:99999\" is not allowed"),
+    ("rule.yaml", "hello world", "rule.yaml:1:1: error: \"hello world\" is not a mapping"),
+    (
+        "rule.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: x }",
+        "rule.yaml:2:7: error: ConfigMap x: kind: \"ConfigMap\" is not supported, expected DestinationRule",
+    ),
+    (
+        "rule.yaml",
+        "kind: DestinationRule\nmetadata: { name: x }",
+        "rule.yaml:1:1: error: DestinationRule x: apiVersion: is missing",
+    ),
+];
+
+#[tokio::test]
+async fn every_mistake_is_told_with_its_place_and_its_cure() {
+    let fill = |text: &str| {
+        text.replace("{O}", "outbound: { listen: '127.0.0.1:15001' }\n")
+            .replace("{I}", "inbound: { listen: '127.0.0.1:1', app: '127.0.0.1:2',")
+            .replace("{E}", "{ tls: plaintext, endpoints: [] }")
+            .replace("{A}", "upstreams: { shop: { tls: plaintext, endpoints: [{ address: '")
+            .replace("{Z}", "' }] } }")
+    };
+    for (name, text, said) in MISTAKES {
+        let text = fill(text);
+        let (code, errors) = run(good().with(name, &text).path(), true).await;
+        assert_eq!(code, Some(2), "{text}: {errors}");
+        assert!(errors.contains(said), "{said:?} is not said of {text}:\n{errors}");
+        for strange in ["DuplicateKeyPolicy", "from_str", " at line ", "u64", "Option<"] {
+            assert!(!errors.contains(strange), "{strange:?} is not for a reader:\n{errors}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn addresses_of_every_form_are_taken() {
+    let all = ["a-b_c.svc:80", "10.0.0.1:65535", "[::1]:80", "[fe80::1:2]:8080"];
+    let listed = all.map(|address| format!("{{ address: '{address}' }}")).join(", ");
+    let text = format!("upstreams: {{ shop: {{ tls: plaintext, endpoints: [{listed}] }} }}");
+    let directory = good().with("endpoints.yaml", &text).with("canary.yaml", "# nothing");
+    let (code, errors) = run(directory.path(), true).await;
+    assert_eq!(code, Some(0), "{errors}");
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_named_and_not_waited_for() {
+    let directory = good();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("folder.yaml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("link.yaml")).unwrap();
+    fs::write(at("bytes.yaml"), [0xff, 0xfe]).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(at("pipe.yaml")).status();
+    // A pipe would keep a reader for ever.
+    let asked = tokio::time::timeout(PATIENCE, run(directory.path(), true));
+    let (code, errors) = asked.await.expect("it waits for a pipe");
+    assert_eq!(code, Some(2));
+    let mut said = vec![
+        "folder.yaml: is a directory",
+        "link.yaml: is a link to a file that is not there",
+        "bytes.yaml: is no text in UTF-8",
+    ];
+    if pipe.is_ok_and(|status| status.success()) {
+        said.push("pipe.yaml: is no file");
+    }
+    for words in said {
+        assert!(errors.contains(words), "{words:?} is not in\n{errors}");
+    }
+}
+
+#[tokio::test]
+async fn an_identity_in_a_pipe_is_not_waited_for() {
+    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let identity = "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
+    let directory = good().with("proxy.yaml", &format!("{PROXY}{identity}"));
+    ca.issue("/sa/one").unwrap().write_to(directory.path()).unwrap();
+    let certificate = directory.path().join("tls.crt");
+    fs::remove_file(&certificate).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(&certificate).status();
+    if !pipe.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no mkfifo(1) on this machine");
+        return;
+    }
+    let asked = tokio::time::timeout(PATIENCE, run(directory.path(), true));
+    let (code, errors) = asked.await.expect("it waits for a pipe");
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("tls.crt: cannot be read"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_file_with_nothing_in_it_is_told_of() {
+    let mut command = command();
+    command.arg("--check").arg("--config");
+    let directory = good().with("empty.yaml", "\n");
+    command.arg(directory.path());
+    let output = output(command).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("warning: empty.yaml: there is nothing in it"), "{text}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod forwarding;
 mod locality;
 mod mutual;
 mod outside;
+mod page;
 mod reload;
 mod routes;
 mod slow;

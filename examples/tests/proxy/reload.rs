@@ -63,3 +63,29 @@ async fn listeners_do_not_change_while_it_runs() {
     until("it is rejected", async || proxy.log().contains("restart it").then_some(())).await;
     assert_eq!(ask(proxy.address("outbound"), "shop", "/").await.unwrap().status, 200);
 }
+
+#[tokio::test]
+async fn a_hangup_asks_for_an_answer_and_ends_nothing() {
+    let one = application("one", Duration::ZERO).await;
+    let directory = Directory::new()
+        .with("proxy.yaml", PROXY)
+        .with("endpoints.yaml", &endpoints("shop", "", &[(one, "v1")]));
+    let proxy = Proxy::start(&directory).await;
+    let reloads = "mesh_config_reloads_total";
+    assert_eq!(counter(&proxy, reloads).await, 0);
+    // Nothing has changed, and it is said that it was read.
+    proxy.signal("HUP");
+    until("it is read again", async || (counter(&proxy, reloads).await == 1).then_some(())).await;
+    assert!(proxy.log().contains("configuration reloaded"), "{}", proxy.log());
+    assert_eq!(ask(proxy.address("outbound"), "shop", "/").await.unwrap().status, 200);
+
+    // A mistake is said each time that somebody asks, and is one.
+    directory.write("endpoints.yaml", "upstreams: [");
+    let told = || proxy.log().matches("configuration rejected").count();
+    until("it is rejected", async || (told() >= 1).then_some(())).await;
+    let before = told();
+    proxy.signal("HUP");
+    until("it is told again", async || (told() > before).then_some(())).await;
+    assert_eq!(counter(&proxy, "mesh_config_rejected_total").await, 1);
+    assert_eq!(ask(proxy.address("outbound"), "shop", "/").await.unwrap().status, 200);
+}

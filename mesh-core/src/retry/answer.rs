@@ -44,7 +44,7 @@ impl Answer {
 
     /// No answer.
     pub const fn reset(reset: Reset) -> Self {
-        Self::of(Kind::Reset(reset))
+        Self::of(Kind::Reset { reset, repeat: Repeat::MayHelp })
     }
 
     const fn of(kind: Kind) -> Self {
@@ -104,6 +104,48 @@ impl Answer {
         self
     }
 
+    /// The endpoint would fail again in the same way (its certificate is somebody else's, say), so whoever sends attempts
+    /// asks it no more. `is_other_left` says whether there is one that it can ask instead: then a retry need not wait, since
+    /// a back-off is for the sake of the endpoint that has failed. If there is none there is no retry either. Does nothing to
+    /// answers that are no resets.
+    ///
+    /// ```
+    /// use mesh_core::{SplitMix64, Timestamp};
+    /// use mesh_core::{budget::{self, Budget}, deadline::Deadline, limit::Limits};
+    /// use mesh_core::retry::{Answer, Config, Decision, GiveUp, Reset, Session};
+    /// use std::time::Duration;
+    ///
+    /// let now = Timestamp::from_secs(1);
+    /// let (budget, limits) = (Budget::new(budget::Config::default(), now), Limits::default());
+    /// let decide = |answer| {
+    ///     let mut rng = SplitMix64::new(1);
+    ///     let (config, none) = (Config::istio(), Deadline::NONE);
+    ///     Session::new().on_answer(&config, &budget, &limits, now, none, &mut rng, answer, true)
+    /// };
+    /// let wrong_server = Answer::reset(Reset::ConnectFailure);
+    /// match decide(wrong_server.with_final(true)) {
+    ///     Decision::Retry(granted) => assert_eq!(granted.after, Duration::ZERO),
+    ///     Decision::GiveUp(why) => panic!("{why}"),
+    /// }
+    /// assert_eq!(decide(wrong_server.with_final(false)), Decision::GiveUp(GiveUp::NowhereElse));
+    /// ```
+    #[must_use]
+    pub const fn with_final(mut self, is_other_left: bool) -> Self {
+        if let Kind::Reset { reset, .. } = self.kind {
+            let repeat = if is_other_left { Repeat::HelpsElsewhere } else { Repeat::HelpsNowhere };
+            self.kind = Kind::Reset { reset, repeat };
+        }
+        self
+    }
+
+    /// Whether another attempt could help, and where.
+    pub(super) const fn repeat(&self) -> Repeat {
+        match self.kind {
+            Kind::Reset { repeat, .. } => repeat,
+            Kind::Status { .. } | Kind::Grpc { .. } => Repeat::MayHelp,
+        }
+    }
+
     /// What the server said about coming back.
     pub const fn retry_after(&self) -> Option<Pushback> {
         self.retry_after
@@ -116,18 +158,22 @@ impl Answer {
             Kind::Status { grpc: Some(code), .. } | Kind::Grpc { grpc: Some(code) } => code == 0,
             Kind::Status { status, grpc: None } => status < 400,
             Kind::Grpc { grpc: None } => true,
-            Kind::Reset(_) => false,
+            Kind::Reset { .. } => false,
         }
     }
 
-    /// By whom the request was certainly not seen; `None` if it may have been.
+    /// By whom the request was certainly not seen, so that it may go out again uncounted; `None` if it may have been seen, or
+    /// if [no endpoint is left](Self::with_final).
     pub const fn unseen(&self) -> Option<Unseen> {
         match self.kind {
-            Kind::Reset(Reset::RefusedStream) => Some(Unseen::ByServer),
-            Kind::Reset(Reset::BeforeRequest) => Some(Unseen::ByAnyone),
-            Kind::Reset(Reset::Overflow | Reset::ConnectFailure | Reset::AfterRequest)
+            Kind::Reset { repeat: Repeat::HelpsNowhere, .. }
             | Kind::Status { .. }
             | Kind::Grpc { .. } => None,
+            Kind::Reset { reset, .. } => match reset {
+                Reset::RefusedStream => Some(Unseen::ByServer),
+                Reset::BeforeRequest => Some(Unseen::ByAnyone),
+                Reset::Overflow | Reset::ConnectFailure | Reset::AfterRequest => None,
+            },
         }
     }
 
@@ -150,8 +196,8 @@ impl Answer {
     /// our own refusal matches that.
     pub fn matches_codes(&self, codes: GrpcCodes) -> bool {
         match self.kind {
-            Kind::Reset(Reset::Overflow) => false,
-            Kind::Reset(_) => codes.contains(14),
+            Kind::Reset { reset: Reset::Overflow, .. } => false,
+            Kind::Reset { .. } => codes.contains(14),
             Kind::Status { grpc, .. } | Kind::Grpc { grpc } => {
                 grpc.is_some_and(|code| codes.contains(code))
             }
@@ -161,7 +207,7 @@ impl Answer {
     /// As [`Answer::matches`], and whether the retry waits.
     pub(super) fn meets(&self, on: &RetryOn) -> Meets {
         let (status, grpc) = match self.kind {
-            Kind::Reset(reset) => return reset.meets(on, self.http3),
+            Kind::Reset { reset, .. } => return reset.meets(on, self.http3),
             Kind::Status { status, grpc } => (Some(status), grpc),
             Kind::Grpc { grpc } => (None, grpc),
         };
@@ -244,7 +290,17 @@ impl Reset {
 enum Kind {
     Status { status: u16, grpc: Option<u8> },
     Grpc { grpc: Option<u8> },
-    Reset(Reset),
+    Reset { reset: Reset, repeat: Repeat },
+}
+
+/// Whether another attempt could help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Repeat {
+    MayHelp,
+    /// At another endpoint, and there is one.
+    HelpsElsewhere,
+    /// At another endpoint, and there is none.
+    HelpsNowhere,
 }
 
 /// RFC 8470.

@@ -12,6 +12,7 @@
 //! | check | otherwise |
 //! | --- | --- |
 //! | the answer meets a condition of [`RetryOn`], or a code of [`GrpcCodes`] | [`GiveUp::NotRetriable`] |
+//! | an endpoint is left that would not fail in the same way ([`Answer::with_final`]) | [`GiveUp::NowhereElse`] |
 //! | retries are left for this request | [`GiveUp::LimitExceeded`] |
 //! | the request can be sent again | [`GiveUp::NotReplayable`] |
 //! | the server does not forbid it | [`GiveUp::PushedBack`] |
@@ -33,6 +34,7 @@
 //! | the same, 1 ms or less, or a date in the past | the back-off's | goes on |
 //! | gRPC push-back `t` | exactly `t` (gRFC A6) | the first |
 //! | 425 that is listed; a failure of HTTP/3 | none (Envoy) | stays |
+//! | a failure that its endpoint would repeat, where another is left | none: it is the other that is asked | stays |
 //! | any other | the back-off's | goes on |
 //!
 //! What the server says only delays or forbids: it never makes an answer retriable, but for gRPC by
@@ -56,7 +58,8 @@
 //! * From Envoy and Istio: `Retry-After` is heard without `rate_limited_retry_back_off` being set; it can only make a wait
 //!   longer. What asks for too long a wait is given up by every preset but [`Config::envoy`].
 //! * From Envoy: a retry whose wait would not end before the deadline is not begun, and a push-back or an unreadable body
-//!   forbids it; Envoy has neither check.
+//!   forbids it; Envoy has neither check. It backs off before a retry at another host, too, and knows no failure that
+//!   its host would repeat.
 //! * From gRPC: all resets but our own refusals count as `UNAVAILABLE`; with [`PushbackRule`] grpc-go's reading is the
 //!   default, and grpc-java's a setting.
 //! * From Linkerd: nothing decides by the route whether a request may be done twice; the conditions do.
@@ -117,8 +120,8 @@ mod tried;
 #[cfg(not(loom))]
 mod tests;
 
-use answer::Meets;
 pub use answer::{Answer, Reset};
+use answer::{Meets, Repeat};
 pub use codes::GrpcCodes;
 pub use config::Config;
 pub use overrides::Overrides;
@@ -301,6 +304,9 @@ impl Session {
         if meets == Meets::Nothing && !is_invited(config, &answer) {
             return Err(GiveUp::NotRetriable);
         }
+        if answer.repeat() == Repeat::HelpsNowhere {
+            return Err(GiveUp::NowhereElse);
+        }
         if self.retries_left(config) == 0 {
             return Err(GiveUp::LimitExceeded);
         }
@@ -324,7 +330,7 @@ impl Session {
     ) -> Result<Wait, GiveUp> {
         let asked = match answer.retry_after() {
             Some(Pushback::Stop) => return Err(GiveUp::PushedBack),
-            _ if meets == Meets::ConditionAtOnce => {
+            _ if meets == Meets::ConditionAtOnce || answer.repeat() == Repeat::HelpsElsewhere => {
                 return Ok(Wait { after: Duration::ZERO, next_step: self.step });
             }
             Some(Pushback::After(after)) if after > config.max_retry_after() => {
@@ -411,6 +417,8 @@ impl Granted {
 pub enum GiveUp {
     /// The answer meets no condition, as every good answer does; or our own policy refused the attempt.
     NotRetriable,
+    /// Every endpoint that is left would fail again in the same way.
+    NowhereElse,
     /// The request has had all its retries.
     LimitExceeded,
     /// The budget of the upstream is exhausted.
@@ -431,6 +439,7 @@ impl fmt::Display for GiveUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotRetriable => "not retriable",
+            Self::NowhereElse => "no endpoint left that would not fail in the same way",
             Self::LimitExceeded => "no retries left for this request",
             Self::BudgetExhausted => "retry budget exhausted",
             Self::Overflow => "max_retries reached",

@@ -113,7 +113,9 @@ fn the_checks_come_in_their_order() {
     request.replayable = false;
     request.config = request.config.with_retries(0);
 
+    let repeated = Answer::reset(Reset::ConnectFailure).with_final(false);
     assert_eq!(request.refused(Answer::status(200)), GiveUp::NotRetriable);
+    assert_eq!(request.refused(repeated), GiveUp::NowhereElse);
     assert_eq!(request.refused(too_long), GiveUp::LimitExceeded);
     request.config = request.config.with_retries(1);
     assert_eq!(request.refused(too_long), GiveUp::NotReplayable);
@@ -350,10 +352,47 @@ fn grpc_codes_are_named() {
     assert_eq!(field(Config::grpc(2, backoff, GrpcCodes::NONE)), "retryable_status_codes");
 }
 
+/// What an endpoint would repeat: elsewhere it is tried at once, by the policy, the limits and the budget as ever; nowhere
+/// else it is not.
+#[test]
+fn what_an_endpoint_would_repeat_is_tried_elsewhere_at_once() {
+    let failed = Answer::reset(Reset::ConnectFailure);
+    let mut request = Request::new().with_max_retries(1);
+    let back_off = request.granted(failed);
+    assert_ne!(back_off.after, Duration::ZERO, "what it is against");
+    assert_eq!(request.refused(failed.with_final(true)), GiveUp::Overflow);
+    back_off.end(&request.budget, &request.limits);
+
+    let mut request = Request::new();
+    let step = request.session.step;
+    let at_once = request.granted(failed.with_final(true));
+    assert_eq!((at_once.after, request.charged()), (Duration::ZERO, (1, 1)));
+    assert_eq!((request.session.attempt(), request.session.step), (2, step));
+    assert_eq!(request.refused(failed.with_final(false)), GiveUp::NowhereElse);
+    assert_eq!(request.session.attempt(), 2, "nothing is used up");
+    at_once.end(&request.budget, &request.limits);
+    assert_eq!(request.charged(), (0, 0));
+
+    request.config = Config::istio();
+    let unmet = Answer::reset(Reset::AfterRequest).with_final(true);
+    assert_eq!(request.refused(unmet), GiveUp::NotRetriable, "conditions hold as ever");
+    assert_eq!(BAD.with_final(false), BAD, "an answer is no failure to get one");
+}
+
+/// Nor is it sent again uncounted, where that would be no other.
+#[test]
+fn what_every_endpoint_would_repeat_is_not_unseen() {
+    let unsent = Answer::reset(Reset::BeforeRequest);
+    assert_eq!(unsent.with_final(true).unseen(), Some(Unseen::ByAnyone));
+    assert_eq!(unsent.with_final(false).unseen(), None);
+    assert_eq!(Answer::reset(Reset::RefusedStream).with_final(false).unseen(), None);
+}
+
 #[test]
 fn every_reason_has_a_text() {
     let reasons = [
         GiveUp::NotRetriable,
+        GiveUp::NowhereElse,
         GiveUp::LimitExceeded,
         GiveUp::BudgetExhausted,
         GiveUp::Overflow,

@@ -165,7 +165,7 @@ impl ServerCertVerifier for LiveConfig {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let generation = self.shared.current().ok_or_else(not_ready)?;
+        let generation = self.shared.in_use().ok_or_else(not_ready)?;
         generation
             .verifier(&self.policy, true)
             .verify(end_entity, intermediates, now, Role::Server)

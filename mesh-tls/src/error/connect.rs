@@ -104,11 +104,31 @@ impl ConnectError {
         false
     }
 
+    /// Whether an error, wherever in a client it came out, says that another connection to the same server would fail in the
+    /// same way: it has a `ConnectError` in it that is not [retryable](Self::is_retryable), or is a
+    /// [rejection](Self::is_rejection).
+    ///
+    /// For whoever keeps connections and repeats requests, such as `HttpEndpoints::with_final_errors` of mesh-tower.
+    ///
+    /// ```
+    /// use mesh_tls::ConnectError;
+    ///
+    /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    /// assert!(!ConnectError::is_final(&refused), "the server may just be starting");
+    /// ```
+    #[must_use]
+    pub fn is_final(error: &(dyn Error + 'static)) -> bool {
+        match Self::find(error) {
+            Some(found) => !found.is_retryable(),
+            None => Self::is_rejection(error),
+        }
+    }
+
     /// Whether a client hands a request back of which nothing was sent, because its connection had just been asked to end.
     ///
-    /// It may be sent again, whatever its method. hyper-util's client and reqwest do so by themselves; tonic's channel does
-    /// not, so where connections are drained, be it for trust, policy or age, some calls come back like this (gRFC A6 names
-    /// sending them again a transparent retry).
+    /// It may be sent again, whatever its method. hyper-util's client and reqwest do so by themselves, unless it is the first
+    /// on its connection; tonic's channel does not. So where connections are drained, be it for trust, policy or age, some
+    /// calls come back like this (gRFC A6 names sending them again a transparent retry).
     ///
     /// ```
     /// use mesh_tls::ConnectError;

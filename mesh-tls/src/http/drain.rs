@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -22,6 +23,9 @@ use crate::info::ConnInfo;
 /// `Connection: close` in a response. Without this layer the connection ends behind a response all the same, and a
 /// client that has sent its next request by then must repeat it. HTTP/2 needs no layer, and is not touched; nor is a
 /// response behind which HTTP ends, to an upgrade or to CONNECT.
+///
+/// It finds the connection by the request's [`ConnInfo`]: serve axum with `into_make_service_with_connect_info::<ConnInfo>()`.
+/// A request without one is left alone, and the first is told of by a warning.
 ///
 /// ```
 /// use mesh_tls::DrainLayer;
@@ -88,6 +92,9 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let is_http1 = request.version() <= Version::HTTP_11;
         let connection = conn_info(request.extensions()).filter(|_| is_http1).cloned();
+        if is_http1 && connection.is_none() {
+            warn_once();
+        }
         let is_connect = request.method() == Method::CONNECT;
         DrainFuture { response: self.inner.call(request), connection, is_connect }
     }
@@ -112,6 +119,18 @@ where
             }
         }
         Poll::Ready(result)
+    }
+}
+
+/// A layer that does nothing looks like one that has nothing to do.
+#[cold]
+fn warn_once() {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.load(Ordering::Relaxed) && !WARNED.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            "DrainLayer has no effect: a request has no ConnInfo; serve with \
+             `into_make_service_with_connect_info::<ConnInfo>()`, or put it into the request's extensions"
+        );
     }
 }
 

@@ -23,6 +23,7 @@
 mod http1;
 mod http2;
 mod judge;
+mod recent;
 mod registry;
 #[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
 mod tests;

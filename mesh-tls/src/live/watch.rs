@@ -14,10 +14,11 @@ use super::{
     Ending, Judge, Live, State, Why,
     http1::{Method, Response},
     http2::{GOAWAY, Http2},
+    recent::Recent,
     timer::Timer,
 };
 
-/// How long a drained client of HTTP/1.1 waits for more of what may be a response, before it takes it for complete.
+/// How long a drained client of HTTP/1.1 waits for more of what may be a response, where nothing tells that it is complete.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Which half of a stream is polled.
@@ -48,8 +49,8 @@ pub(crate) struct Watch {
     limit: Why,
     /// Why it drains.
     why: Option<Why>,
-    /// A client that has agreed on HTTP/1.1.
-    http1: bool,
+    /// On a client that has agreed on HTTP/1.1.
+    recent: Option<Recent>,
     /// Who has said something last, and the method of what may be the last request.
     last: Option<End>,
     method: Method,
@@ -94,7 +95,7 @@ impl Watch {
         alpn: Option<&[u8]>,
     ) -> Self {
         let mut watch = Self::new(live, judge, End::Client, grace);
-        watch.http1 = alpn == Some(b"http/1.1");
+        watch.recent = (alpn == Some(b"http/1.1")).then(Recent::default);
         watch
     }
 
@@ -108,7 +109,7 @@ impl Watch {
             timer: None,
             limit: Why::TooOld,
             why: None,
-            http1: false,
+            recent: None,
             last: None,
             method: Method::Other,
             response: None,
@@ -248,6 +249,9 @@ impl Watch {
         if self.last != Some(End::Client) {
             self.last = Some(End::Client);
             self.method = Method::of(bytes);
+            if let Some(recent) = &mut self.recent {
+                recent.clear();
+            }
         }
         self.http2.client_said(bytes);
         if self.why.is_some() {
@@ -265,6 +269,9 @@ impl Watch {
             return;
         }
         self.last = Some(End::Server);
+        if let Some(recent) = &mut self.recent {
+            recent.push(bytes);
+        }
         self.http2.server_said(bytes);
         if self.why.is_some() && !self.http2.is_http2() {
             self.follow(bytes);
@@ -283,7 +290,14 @@ impl Watch {
     }
 
     fn await_quiet(&mut self) {
-        self.quiet = self.http1.then(|| Timer::after(QUIET, &self.both));
+        self.quiet = self.recent.is_some().then(|| Timer::after(QUIET, &self.both));
+    }
+
+    /// A client between two requests. It is told by its next read, and has nothing to write before: when it is about to
+    /// write, it may have sent half a request.
+    fn is_at_rest(&self, side: Side) -> bool {
+        let recent = self.recent.as_ref().filter(|_| side == Side::Read);
+        recent.is_some_and(|recent| recent.is_whole(self.method))
     }
 
     /// On a client that drains: our own GOAWAY in place of the server's next octets. Whether something was put in.
@@ -349,13 +363,19 @@ impl Watch {
         // A response that a server is about to write was made before anybody could put `Connection: close` into it.
         // Its client may send the next request at once: only behind that one's response it ends.
         let is_made = self.end == End::Server && side == Side::Write;
-        if is_asked && !is_made {
+        let is_at_rest = !is_asked && self.is_at_rest(side);
+        if is_at_rest {
+            self.response = Some(Response::Ended);
+        } else if is_asked && !is_made {
             self.response = Some(Response::to_come(self.method));
         } else if !self.http2.is_http2() {
             self.await_quiet();
         }
         self.timer = Some(Timer::after(self.grace, &self.both));
         self.live.drain();
+        if is_at_rest {
+            self.live.close();
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     expiry::{Expiry, LOOK, Name},
 };
 use crate::{
-    error::{MaterialError, MaterialErrorKind, Untrusted},
+    error::{MaterialErrorKind, Untrusted},
     material::Material,
     source::{IdentitySource, SourceEvent},
 };
@@ -32,7 +32,8 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The job of a [`MeshTls`](crate::MeshTls): without it, the identity never rotates.
 ///
 /// It is a future for the caller to spawn. It ends when the last handle, connector and acceptor are gone. When it is
-/// dropped before them, or its source panics, [`MeshTls::status`](crate::MeshTls::status) says so.
+/// dropped before them, or its source panics, [`MeshTls::status`](crate::MeshTls::status) says so, and the next handshake
+/// logs a warning.
 #[must_use = "without its driver an identity never rotates; spawn it"]
 pub struct Driver {
     job: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -61,13 +62,14 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// Tells the handles when the job ends before them.
+/// Tells the handles when the job ends before them. Not aloud: at the end of a program the runtime drops the job, and
+/// whoever still uses the identity hears of it at the next handshake.
 struct Alarm(Weak<Shared>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
-            shared.report(&MaterialError::new(MaterialErrorKind::DriverEnded));
+            shared.driver_ended();
         }
     }
 }

@@ -44,6 +44,7 @@ mod generation;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
 mod plaintext;
+mod refused;
 mod stats;
 #[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
 pub(crate) mod testing;
@@ -52,7 +53,10 @@ mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwapOption;
@@ -66,6 +70,7 @@ pub use driver::Driver;
 #[cfg(feature = "metrics")]
 pub use metrics::describe_metrics;
 pub use plaintext::PlaintextSource;
+pub use refused::RefusedCaller;
 pub use stats::Stats;
 
 use driver::PAUSE;
@@ -73,6 +78,7 @@ use driver::PAUSE;
 pub(crate) use expiry::{Expiry, LOOK, Name};
 pub(crate) use generation::{Demands, Generation};
 use plaintext::Plaintext;
+use refused::Refused;
 pub(crate) use stats::{Counter, Counters};
 
 use crate::{
@@ -124,11 +130,14 @@ pub(crate) struct Shared {
     /// The connections that exist.
     pub(crate) live: Registry,
     pub(crate) plaintext: Plaintext,
+    pub(crate) refused: Refused,
     demands: Demands,
     current: ArcSwapOption<Generation>,
     /// The number of the last generation published. Its sender living here tells the driver when to stop.
     published: watch::Sender<u64>,
     last_error: Mutex<Option<String>>,
+    /// The driver has ended before us, and nobody has been warned.
+    unwarned: AtomicBool,
 }
 
 // === impl MeshTls ===
@@ -235,6 +244,22 @@ impl MeshTls {
         self.shared.plaintext.sources()
     }
 
+    /// The callers that our acceptors have turned away, those that came last first; at most 64, each once for a reason. How
+    /// many there were in all, [`stats`](Self::stats) has.
+    ///
+    /// ```no_run
+    /// # fn report(mesh: &mesh_tls::MeshTls) {
+    /// for caller in mesh.refused_callers() {
+    ///     // 10.2.7.31 to 10.2.9.14:8443: the client spoke plaintext, and the mode is strict (3 ×)
+    ///     println!("{caller}");
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn refused_callers(&self) -> Vec<RefusedCaller> {
+        self.shared.refused.callers()
+    }
+
     /// What the identity looks like now.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -288,15 +313,26 @@ impl Shared {
             counters,
             live: Registry::default(),
             plaintext: Plaintext::default(),
+            refused: Refused::default(),
             demands,
             current: ArcSwapOption::empty(),
             published: watch::Sender::new(0),
             last_error: Mutex::new(None),
+            unwarned: AtomicBool::new(false),
         })
     }
 
     pub(crate) fn current(&self) -> Option<Arc<Generation>> {
         self.current.load_full()
+    }
+
+    /// The current generation, for a handshake.
+    pub(crate) fn in_use(&self) -> Option<Arc<Generation>> {
+        if self.unwarned.load(Ordering::Relaxed) && self.unwarned.swap(false, Ordering::Relaxed) {
+            let error = MaterialError::new(MaterialErrorKind::DriverEnded);
+            tracing::warn!(%error, "an identity that nobody renews is still in use");
+        }
+        self.current()
     }
 
     /// The generation with which the trust of the current one began; 0 when there is none.
@@ -389,6 +425,12 @@ impl Shared {
                 tracing::warn!(error = %text, "no identity; every handshake fails");
             }
         }
+    }
+
+    pub(crate) fn driver_ended(&self) {
+        let error = MaterialError::new(MaterialErrorKind::DriverEnded);
+        self.set_last_error(Some(error.to_string()));
+        self.unwarned.store(true, Ordering::Relaxed);
     }
 
     fn set_last_error(&self, text: Option<String>) -> Option<String> {

@@ -56,6 +56,8 @@ where
         Err(error) => {
             shared.counters.add(error.kind().into());
             tracing::debug!(remote = ?addresses.0, %error, "connection refused");
+            let now = shared.provider.clock.now();
+            shared.refused.seen(addresses.0, addresses.1, error.to_string(), now);
         }
     }
     result

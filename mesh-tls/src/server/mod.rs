@@ -253,7 +253,7 @@ impl MtlsAcceptor {
     }
 
     fn current(&self) -> Result<Arc<Generation>, AcceptError> {
-        self.mesh.shared().current().ok_or_else(|| AcceptError::new(AcceptErrorKind::NotReady))
+        self.mesh.shared().in_use().ok_or_else(|| AcceptError::new(AcceptErrorKind::NotReady))
     }
 }
 

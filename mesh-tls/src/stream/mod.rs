@@ -10,15 +10,16 @@
 //! | protocol | how it is asked on a server | how it is asked on a client |
 //! | --- | --- | --- |
 //! | HTTP/2 | the stream itself says GOAWAY, whoever serves it | the stream says GOAWAY to our own side |
-//! | HTTP/1.1 | `Connection: close`, by [`DrainLayer`](crate::DrainLayer); without it the stream ends behind the next response | the stream ends behind the next response, or after a second of quiet |
+//! | HTTP/1.1 | `Connection: close`, by [`DrainLayer`](crate::DrainLayer); without it the stream ends behind the next response | the stream ends at once between two requests, else behind the response |
 //! | anything | [`ConnInfo::draining`](crate::ConnInfo::draining), for who serves by hand | the same |
 //!
 //! At the end of the grace reads and writes fail, and what waits for a peer that has stopped reading fails with them. The
 //! error is of the kind [`ConnectionAborted`](io::ErrorKind::ConnectionAborted), with a [`ConnectError`] or an
 //! [`AcceptError`] inside that says why. It is not the end of the stream, which may be all that tells that a body is
 //! whole; only behind a response that has ended is there a clean end. Pools on both sides take either one between two
-//! requests for what it is; so nothing fails but what lasts longer than the grace. On a client with HTTP/1.1 a body
-//! that was on its way already is cut when it pauses for more than a second: from outside, a pause looks like the end.
+//! requests for what it is; so nothing fails but what lasts longer than the grace. Where a client with HTTP/1.1 cannot
+//! tell whether a response has ended (one in chunks, or with a head, of more than a KiB), it waits for a second of quiet:
+//! a request of that second goes out, and a body that pauses for longer is cut.
 //!
 //! Why not hyper-util's poisoning of a pooled connection: only a request can do that, not a connection.
 

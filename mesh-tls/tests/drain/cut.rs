@@ -16,7 +16,7 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::{is_asked_to_end, pair, plain};
-use crate::support::{ca, material_trusting, mesh, mesh_of, only, rotate};
+use crate::support::{Said, ca, material_trusting, mesh, mesh_of, only, rotate};
 
 /// A client and a server of HTTP/1.1, and how to make the client trust the server no more.
 struct Http1 {
@@ -134,6 +134,66 @@ async fn a_response_that_has_ended_ends_the_connection_cleanly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn between_two_requests_a_client_ends_at_once() {
+    let chunked = |length: usize| {
+        let body = "x".repeat(length);
+        format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+        )
+    };
+    let fixed = |length, body| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+    let rows = [
+        ("GET", fixed(5, "hello".to_owned()), true),
+        ("GET", fixed(5000, "x".repeat(5000)), true),
+        ("GET", chunked(5), true),
+        ("HEAD", fixed(5, String::new()), true),
+        // The controls: what has not ended, and what nobody can tell.
+        ("GET", fixed(5, "hell".to_owned()), false),
+        ("GET", chunked(5000), false),
+    ];
+    for (method, response, at_once) in rows {
+        let Http1 { mut near, mut far, client, distrust } = Http1::new().await;
+        // Two of them: the first must not be taken for a part of the second.
+        for said in [fixed(0, String::new()), response.clone()] {
+            let request = format!("{method} / HTTP/1.1\r\nhost: x\r\n\r\n");
+            near.write_all(request.as_bytes()).await.unwrap();
+            near.flush().await.unwrap();
+            far.write_all(said.as_bytes()).await.unwrap();
+            far.flush().await.unwrap();
+            near.read_exact(&mut vec![0; said.len()]).await.unwrap();
+        }
+        let (material, hand) = distrust();
+        rotate(&client, &hand, material).await;
+        let (seen, ended, lasted) = rest(&mut near).await;
+        assert_eq!(seen, "");
+        assert_eq!(ended.is_ok(), at_once, "{method} {ended:?}");
+        let expected = Duration::from_secs(u64::from(!at_once));
+        assert_eq!(lasted, expected, "{method} {response:.40}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_being_written_meanwhile_is_answered() {
+    let Http1 { mut near, mut far, client, distrust } = Http1::new().await;
+    near.write_all(b"GET /1 HTTP/1.1\r\n\r\n").await.unwrap();
+    near.flush().await.unwrap();
+    let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    far.write_all(response).await.unwrap();
+    far.flush().await.unwrap();
+    near.read_exact(&mut vec![0; response.len()]).await.unwrap();
+    let (material, hand) = distrust();
+    rotate(&client, &hand, material).await;
+    // It hears of the change from this write: a client that has looked for the end before it writes is spared.
+    near.write_all(b"GET /2 HTTP/1.1\r\n\r\n").await.unwrap();
+    near.flush().await.unwrap();
+    far.write_all(response).await.unwrap();
+    far.flush().await.unwrap();
+    let (seen, ended, lasted) = rest(&mut near).await;
+    assert_eq!(seen.as_bytes(), response);
+    assert!(ended.is_ok() && lasted == Duration::ZERO, "{ended:?} after {lasted:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_goes_on_is_not_ended_by_a_pause() {
     let rows = [
         ("GET / HTTP/1.1\r\nupgrade: chat\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n"),
@@ -240,5 +300,20 @@ async fn the_layer_leaves_upgrades_and_names_alone() {
         let found = response.headers().get_all(CONNECTION).iter();
         let found: Vec<_> = found.map(|value| value.to_str().unwrap()).collect();
         assert_eq!(found.join(", "), expected, "{method} {status} {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_layer_says_that_it_knows_of_no_connection() {
+    let said = Said::default();
+    let _listening = said.listen();
+    let inner = service_fn(async |_: Request<()>| Ok::<_, io::Error>(Response::new(())));
+    let service = DrainLayer::new().layer(inner);
+    for version in [Version::HTTP_2, Version::HTTP_11, Version::HTTP_11] {
+        let request = Request::builder().version(version).body(()).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert!(!response.headers().contains_key(CONNECTION));
+        let told = said.text().matches("into_make_service_with_connect_info").count();
+        assert_eq!(told, usize::from(version == Version::HTTP_11), "{version:?}");
     }
 }

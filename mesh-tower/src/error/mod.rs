@@ -63,6 +63,7 @@ struct Inner {
     upstream: Option<Arc<str>>,
     endpoint: Option<Arc<str>>,
     retry_after: Option<Duration>,
+    is_final: bool,
     source: Option<BoxError>,
 }
 
@@ -74,6 +75,7 @@ impl MeshError {
             upstream: None,
             endpoint: None,
             retry_after: None,
+            is_final: false,
             source: None,
         }))
     }
@@ -96,6 +98,14 @@ impl MeshError {
     #[must_use]
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
+        self
+    }
+
+    /// Whether the same endpoint would fail in the same way, however often it is asked: [`MeshError::is_final`]. For
+    /// whoever makes endpoints of their own; default: it may do better.
+    #[must_use]
+    pub fn with_final(mut self, is_final: bool) -> Self {
+        self.0.is_final = is_final;
         self
     }
 
@@ -136,6 +146,25 @@ impl MeshError {
     /// When to come back, where the policy knows.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// Whether another attempt at the same endpoint cannot help: it is not who it should be, say, and stays so until
+    /// somebody changes a policy or a certificate.
+    ///
+    /// An [`Upstream`](crate::upstream::Upstream) asks such an endpoint no more on behalf of the same request; other requests
+    /// ask it as ever.
+    ///
+    /// ```
+    /// use mesh_tower::error::{MeshError, Reason};
+    ///
+    /// let error = MeshError::new(Reason::ConnectFailed);
+    /// assert!(!error.is_final(), "it may just be starting");
+    /// let error = error.with_final(true).with_source("the server is somebody else");
+    /// assert!(error.is_final());
+    /// assert_eq!(error.flag(), "UF", "what it is called is the same");
+    /// ```
+    pub fn is_final(&self) -> bool {
+        self.0.is_final
     }
 
     /// Whether a policy turned the request away, so that no endpoint has seen it.

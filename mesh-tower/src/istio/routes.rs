@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::route::{Action, Client, Forward, Rule, VirtualHost, gateway};
+use mesh_core::route::{Action, Client, Forward, Hosts, Rule, VirtualHost, gateway};
 
 use super::{
     Destination, Documents, Errors, HttpRoute,
@@ -20,7 +20,8 @@ impl Documents {
     ///
     /// A host is known by its full name, by `name.namespace.svc` and `name.namespace`, and by `name` to clients of its
     /// namespace. Of several virtual services of one host the first counts. A host of which only destination rules speak
-    /// gets all of its requests.
+    /// follows the rules of the longest wildcard that matches its full name, as in Istio: a destination rule says how a
+    /// destination is treated, and not where requests go. Where no wildcard does, it gets all of its requests.
     ///
     /// # Errors
     ///
@@ -66,14 +67,23 @@ impl Documents {
         }
         self.gateway_hosts(client, &mut taken, &mut problems, &mut hosts);
         Errors::refuse(problems)?;
-        for rule in &self.destination_rules {
+        let of_rules = self.destination_rules.iter().filter_map(|rule| {
             let names = new_names([&rule.host].into_iter(), client, &mut taken);
             // A wildcard is no address.
-            if !names.is_empty() && !rule.host.is_wildcard() {
-                let forward = Forward::to(Destination::whole(rule.host.clone()));
-                hosts.push(VirtualHost::new(names, vec![Rule::new(forward.into())]));
+            if names.is_empty() || rule.host.is_wildcard() {
+                return None;
             }
-        }
+            let matched = wildcard(&hosts, &rule.host.full);
+            Some(match matched {
+                Some(host) => host.clone().with_hosts(names),
+                None => {
+                    let forward = Forward::to(Destination::whole(rule.host.clone()));
+                    VirtualHost::new(names, vec![Rule::new(forward.into())])
+                }
+            })
+        });
+        let of_rules: Vec<_> = of_rules.collect();
+        hosts.extend(of_rules);
         Ok(hosts)
     }
 
@@ -215,6 +225,18 @@ fn destinations(action: &Action<Destination>) -> impl Iterator<Item = &Destinati
         let copies = forward.mirrors().iter().map(|mirror| mirror.destination());
         shares.filter_map(|(share, _)| share.destination()).chain(copies)
     })
+}
+
+/// The host whose wildcard speaks of that name: the longest, one that ends the name before one that begins it, as requests
+/// find them.
+fn wildcard<'a>(
+    hosts: &'a [VirtualHost<Destination>],
+    name: &str,
+) -> Option<&'a VirtualHost<Destination>> {
+    let named = hosts.iter().flat_map(|host| host.hosts().iter().map(move |name| (name, host)));
+    let wildcards = named.filter(|(name, _)| name.contains('*'));
+    // What is no wildcard is refused by whoever makes a router of it.
+    Hosts::new(wildcards).ok()?.find(name).copied()
 }
 
 /// A rule with its place in the order of precedence.

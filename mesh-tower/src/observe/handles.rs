@@ -178,6 +178,7 @@ impl Handles {
     pub(super) fn gave_up(&self, why: GiveUp) -> Counter {
         let reason = match why {
             GiveUp::NotRetriable => "not_retriable",
+            GiveUp::NowhereElse => "nowhere_else",
             GiveUp::LimitExceeded => "limit_exceeded",
             GiveUp::BudgetExhausted => "budget_exhausted",
             GiveUp::Overflow => "overflow",

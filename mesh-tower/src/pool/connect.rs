@@ -1,6 +1,7 @@
 //! Makes connections, each in a task of its own that then drives it.
 
 use std::{
+    error::Error,
     fmt,
     sync::{
         Arc, Weak,
@@ -35,19 +36,30 @@ use crate::{
 /// Starts connections for a pool that need not know what its connector is.
 pub(super) trait Connect<B>: Send + Sync {
     fn start(&self, dialing: Dialing<B>, runtime: &Handle);
+
+    /// Whether a connection that failed so would fail so again.
+    fn is_final(&self, error: &(dyn Error + 'static)) -> bool;
 }
 
 /// A connector that is cloned for each connection, and told of the present configuration.
 pub(super) struct Connector<C> {
     connector: C,
     tune: Option<fn(&mut C, &Config)>,
+    is_final: Option<IsFinal>,
     /// Whether it was said that a setting is not carried out.
     has_warned: AtomicBool,
 }
 
+/// Judges the errors of a connector and of its connections.
+pub(super) type IsFinal = fn(&(dyn Error + 'static)) -> bool;
+
 impl<C> Connector<C> {
-    pub(super) fn new(connector: C, tune: Option<fn(&mut C, &Config)>) -> Self {
-        Self { connector, tune, has_warned: AtomicBool::new(false) }
+    pub(super) fn new(
+        connector: C,
+        tune: Option<fn(&mut C, &Config)>,
+        is_final: Option<IsFinal>,
+    ) -> Self {
+        Self { connector, tune, is_final, has_warned: AtomicBool::new(false) }
     }
 
     fn tune(&self, connector: &mut C, config: &Config, endpoint: &str) {
@@ -76,6 +88,10 @@ where
         let pool = dialing.pool();
         self.tune(&mut connector, &pool.config(), pool.endpoint());
         runtime.spawn(run(connector, dialing));
+    }
+
+    fn is_final(&self, error: &(dyn Error + 'static)) -> bool {
+        self.is_final.is_some_and(|is_final| is_final(error))
     }
 }
 
@@ -108,10 +124,7 @@ where
             let ticket = dialing.http2(&shared);
             drop(shared);
             if let Err(error) = connection.await {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "an HTTP/2 connection ended"
-                );
+                tracing::debug!(error = &error as &dyn Error, "an HTTP/2 connection ended");
             }
             drop(ticket);
         }
@@ -264,4 +277,4 @@ impl fmt::Display for Elapsed {
     }
 }
 
-impl std::error::Error for Elapsed {}
+impl Error for Elapsed {}

@@ -1,11 +1,16 @@
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{error::Error, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::uri::Scheme;
 use http_body::Body;
 use hyper_util::client::legacy::connect::HttpConnector;
 use mesh_core::{Endpoint, Timestamp};
 
-use super::{Config, Group, Pool, connect::Connector, connector::MakeConnection, shared::Shared};
+use super::{
+    Config, Group, Pool,
+    connect::{Connector, IsFinal},
+    connector::MakeConnection,
+    shared::Shared,
+};
 use crate::{
     BoxError,
     upstream::{Link, MakeEndpoint, Origin},
@@ -35,6 +40,7 @@ use crate::{
 pub struct HttpEndpoints<C, B> {
     connector: C,
     tune: Option<fn(&mut C, &Config)>,
+    is_final: Option<IsFinal>,
     scheme: Scheme,
     body: PhantomData<fn(B)>,
 }
@@ -67,7 +73,7 @@ const KERNELS_TIME: Duration = Duration::from_secs(2 * 3_600);
 impl<C, B> HttpEndpoints<C, B> {
     /// Connections made by `connector`.
     pub fn new(connector: C) -> Self {
-        Self { connector, tune: None, scheme: Scheme::HTTP, body: PhantomData }
+        Self { connector, tune: None, is_final: None, scheme: Scheme::HTTP, body: PhantomData }
     }
 
     /// Called with a clone of the connector and the configuration in force, before each connection: for what only the
@@ -95,6 +101,44 @@ impl<C, B> HttpEndpoints<C, B> {
         self
     }
 
+    /// Says which errors of the connector are final: another connection to the same endpoint would fail in the same way,
+    /// since the server is somebody else or does not want us. Default: none is.
+    ///
+    /// The error is [final](crate::MeshError::is_final) then, for each request that waited for the connection. An
+    /// [`Upstream`](crate::upstream::Upstream) asks that endpoint no more for the request: it turns to another at once, within
+    /// the limits and the budget as ever, and where none is left the request ends with the error, without a back-off and at
+    /// no charge. Breakers and outlier detection hear of the failure in any case. A
+    /// [`RetryLayer`](crate::retry::RetryLayer) over a [`Pool`] knows no endpoints, and tries again by its policy.
+    ///
+    /// Judged are the errors of making a connection, and those of the first request on it: in TLS 1.3 a server judges its
+    /// client after the client's side of the handshake is done. What breaks a connection that has served before says
+    /// nothing of a new one.
+    ///
+    /// `is_final` is given the error itself, with its chain of causes. For the connectors of mesh-tls it is
+    /// `ConnectError::is_final`; whoever makes their own connector says it as they know it:
+    ///
+    /// ```
+    /// use http_body_util::Empty;
+    /// use hyper_util::client::legacy::connect::HttpConnector;
+    /// use mesh_tower::{error::find_cause, pool::HttpEndpoints};
+    ///
+    /// #[derive(Debug)]
+    /// struct WrongServer;
+    /// # impl std::fmt::Display for WrongServer {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("wrong") }
+    /// # }
+    /// impl std::error::Error for WrongServer {}
+    ///
+    /// # let connector = HttpConnector::new();
+    /// let endpoints: HttpEndpoints<_, Empty<bytes::Bytes>> = HttpEndpoints::new(connector)
+    ///     .with_final_errors(|error| find_cause::<WrongServer>(error).is_some());
+    /// ```
+    #[must_use]
+    pub fn with_final_errors(mut self, is_final: fn(&(dyn Error + 'static)) -> bool) -> Self {
+        self.is_final = Some(is_final);
+        self
+    }
+
     /// What HTTP/2 requests have in `:scheme` that do not say it themselves. Default `http`; `https` for a connector
     /// that makes TLS connections.
     #[must_use]
@@ -114,7 +158,7 @@ impl<C, B> HttpEndpoints<C, B> {
             Arc::clone(endpoint.address()),
             self.scheme.clone(),
             group.clone(),
-            Box::new(Connector::new(self.connector.clone(), self.tune)),
+            Box::new(Connector::new(self.connector.clone(), self.tune, self.is_final)),
         ))
     }
 }
@@ -144,6 +188,7 @@ impl<C: Clone, B> Clone for HttpEndpoints<C, B> {
         Self {
             connector: self.connector.clone(),
             tune: self.tune,
+            is_final: self.is_final,
             scheme: self.scheme.clone(),
             body: PhantomData,
         }

@@ -165,17 +165,19 @@ impl<B> ResponseFuture<B> {
         mut error: TrySendError<Request<B>>,
         reused: bool,
     ) -> Option<MeshError> {
-        let Some(request) = error.take_message() else {
-            let error = error.into_error();
-            return Some(pool.error(error::of_request(&error)).with_source(error));
-        };
-        if reused && self.resends < RESENDS {
+        let request = error.take_message();
+        let is_unsent = request.is_some();
+        if let Some(request) = request.filter(|_| reused && self.resends < RESENDS) {
             self.resends += 1;
             self.request = Some(request);
             self.state = State::Start(pool);
             return None;
         }
-        Some(pool.error(Reason::Unsent).with_source(error.into_error()))
+        let error = error.into_error();
+        let reason = if is_unsent { Reason::Unsent } else { error::of_request(&error) };
+        // One that has served before may have been made with another certificate than a new one would be.
+        let is_final = !reused && pool.is_final(&error);
+        Some(pool.error(reason).with_final(is_final).with_source(error))
     }
 }
 

@@ -50,6 +50,9 @@
 //! connection. If that cannot be, the error is [`Reason::Unsent`]; if the endpoint refused the stream or named it as not
 //! processed in its `GOAWAY` it is [`Reason::RefusedStream`]: a retry is safe. After that it is [`Reason::Reset`].
 //!
+//! An error of which the connector says that another connection would meet it too is [final](crate::MeshError::is_final):
+//! [`HttpEndpoints::with_final_errors`].
+//!
 //! # What it does not do
 //!
 //! * Without `maxConcurrentStreams` HTTP/2 uses one connection per endpoint. Beyond the endpoint's own
@@ -86,7 +89,7 @@
 //! [`Reason::Reset`]: crate::error::Reason::Reset
 #![cfg_attr(
     not(feature = "client"),
-    doc = "\n[`Pool`]: crate\n[`HttpEndpoints::with_tune`]: crate\n[`Pool::evict_idle`]: crate\n[`hyper::upgrade::on`]: crate"
+    doc = "\n[`Pool`]: crate\n[`HttpEndpoints::with_tune`]: crate\n[`HttpEndpoints::with_final_errors`]: crate\n[`Pool::evict_idle`]: crate\n[`hyper::upgrade::on`]: crate"
 )]
 
 #[cfg(feature = "client")]

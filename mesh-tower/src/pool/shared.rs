@@ -1,8 +1,11 @@
 //! What all clones of a pool share: who has a connection, who waits for one, and how the two find each other.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence},
+use std::{
+    error::Error,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence},
+    },
 };
 
 use arc_swap::Guard;
@@ -127,6 +130,11 @@ impl<B> Shared<B> {
 
     pub(super) fn config(&self) -> Guard<Arc<Config>> {
         self.group.config.load()
+    }
+
+    /// Whether a new connection that fails so says that any other would, too.
+    pub(super) fn is_final(&self, error: &(dyn Error + 'static)) -> bool {
+        self.connect.is_final(error)
     }
 
     pub(super) fn error(&self, reason: Reason) -> MeshError {
@@ -413,6 +421,9 @@ impl<B> Shared<B> {
         reason: Reason,
         cause: BoxError,
     ) {
+        // Other people's code, so not under the mutex.
+        let is_final = self.is_final(&*cause);
+        let error = || self.error(reason).with_final(is_final);
         let kind = ticket.kind;
         ticket.release();
         let left = self.connections(kind).fetch_sub(1, Ordering::SeqCst) - 1;
@@ -432,11 +443,11 @@ impl<B> Shared<B> {
             }
         }
         if failed.len() == 1 {
-            let error = self.error(reason).with_source(cause);
+            let error = error().with_source(cause);
             work.handovers.extend(failed.pop().map(|sender| (sender, Handover::Failed(error))));
         } else {
             let cause = error::Shared::new(cause);
-            work.all(failed, || Handover::Failed(self.error(reason).with_source(cause.clone())));
+            work.all(failed, || Handover::Failed(error().with_source(cause.clone())));
         }
         self.settle(&mut waiters, &mut work);
         drop(waiters);

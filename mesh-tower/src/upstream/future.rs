@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    MakeEndpoint,
+    MakeEndpoint, elsewhere,
     flight::{Flight, Importance},
     key::Key,
     pick::pick,
@@ -161,10 +162,35 @@ fn begin_attempt<S: Clone>(
     }
     let Attempt { key, tried, .. } = attempt;
     let service = pick(cluster, chance, (key, tried, retry), flight, now)?;
-    attempt.began = now;
-    let left = deadline.attempt_timeout(now, session.per_try_timeout(retry));
-    attempt.limit = left.map(|left| now + left);
+    attempt.set_time(session.per_try_timeout(retry), deadline, now);
     Ok(service)
+}
+
+/// As [`begin_attempt`], past the endpoints that the request asks no more.
+#[cold]
+fn begin_elsewhere<S: Clone>(
+    cluster: &Cluster<S>,
+    chance: &Chance,
+    flight: &mut Flight,
+    (attempt, session, retry): (&mut Attempt, &Session, &retry::Config),
+    deadline: Deadline,
+    now: Timestamp,
+) -> Result<S, MeshError> {
+    if deadline.has_passed(now) {
+        return Err(Reason::DeadlineExceeded.into());
+    }
+    let Attempt { key, tried, .. } = attempt;
+    let service = elsewhere::pick(cluster, chance, (key, tried, retry), flight, now)?;
+    attempt.set_time(session.per_try_timeout(retry), deadline, now);
+    Ok(service)
+}
+
+impl Attempt {
+    #[inline(always)]
+    fn set_time(&mut self, per_try: Option<Duration>, deadline: Deadline, now: Timestamp) {
+        self.began = now;
+        self.limit = deadline.attempt_timeout(now, per_try).map(|left| now + left);
+    }
 }
 
 impl<S, F, R> State<S, F, R> {
@@ -290,8 +316,12 @@ where
                     let deadline = this.request.deadline;
                     let chance = &this.shared.chance;
                     let retry = this.request.policy(plan.config.retry());
+                    let is_plain = this.attempt.key.barred().is_empty();
                     let attempt = (&mut *this.attempt, &*this.session, retry);
-                    begin_attempt(cluster, chance, flight, attempt, deadline, now)
+                    match is_plain {
+                        true => begin_attempt(cluster, chance, flight, attempt, deadline, now),
+                        false => begin_elsewhere(cluster, chance, flight, attempt, deadline, now),
+                    }
                 }
                 None => Err(Reason::NoRoute.into()),
             },
@@ -334,7 +364,13 @@ where
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
         let retry = this.request.policy(&flight.subset().retry);
-        let answer = read_by_policy(retry, verdict.answer(), &result);
+        let answer = match &result {
+            Ok(_) => read_by_policy(retry, verdict.answer(), &result),
+            Err(error) => {
+                let answer = read_by_policy(retry, verdict.answer(), &result);
+                read_final(answer, error, this.shared, (&mut this.attempt.key, flight), now)
+            }
+        };
         match decide(this.request, flight, this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
@@ -400,6 +436,29 @@ where
     }
 }
 
+/// What an endpoint would repeat: the request asks it no more, and the retry policy is told whether there is another.
+#[cold]
+fn read_final<M: MakeEndpoint>(
+    answer: Answer,
+    error: &BoxError,
+    shared: &Shared<M>,
+    (key, flight): (&mut Key, &Flight),
+    now: Timestamp,
+) -> Answer
+where
+    M::Service: Clone,
+{
+    if !MeshError::find(&**error).is_some_and(MeshError::is_final) {
+        return answer;
+    }
+    if let Some(endpoint) = flight.endpoint() {
+        key.bar(endpoint.id);
+    }
+    let plan = shared.plan.load();
+    let cluster = plan.cluster(flight.subset());
+    answer.with_final(cluster.is_some_and(|cluster| elsewhere::is_any_left(cluster, key, now)))
+}
+
 /// Asks the retry policy; `Some` is the end of the back-off, with what the retry holds.
 fn decide<B: Body<Data = Bytes> + Unpin>(
     request: &mut Outgoing<B>,
@@ -446,8 +505,10 @@ fn name_error(error: BoxError, upstream: &Arc<str>, flight: Option<&Flight>) -> 
     let error = match error.downcast::<MeshError>() {
         Ok(error) => *error,
         Err(foreign) => {
-            let reason = MeshError::find(&*foreign).map_or(Reason::Reset, MeshError::reason);
-            MeshError::new(reason).with_source(foreign)
+            let known = MeshError::find(&*foreign);
+            let reason = known.map_or(Reason::Reset, MeshError::reason);
+            let is_final = known.is_some_and(MeshError::is_final);
+            MeshError::new(reason).with_final(is_final).with_source(foreign)
         }
     };
     let error = error.with_upstream(upstream.clone());

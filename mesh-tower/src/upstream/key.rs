@@ -25,6 +25,8 @@ struct Rest {
     criteria: Option<Criteria>,
     /// The priorities of the attempts so far, where a retry goes elsewhere.
     attempted: Option<Attempted>,
+    /// The endpoints that it asks no more.
+    barred: Vec<u32>,
 }
 
 impl Key {
@@ -73,6 +75,22 @@ impl Key {
             Some(rest) => (rest.criteria.as_ref(), rest.attempted.as_mut().filter(|_| every > 0)),
             None => (None, None),
         }
+    }
+
+    /// Which endpoints it asks for.
+    pub(super) fn criteria(&self) -> Option<&Criteria> {
+        self.rest.as_ref().and_then(|rest| rest.criteria.as_ref())
+    }
+
+    /// The endpoints that it asks no more, by their numbers.
+    pub(super) fn barred(&self) -> &[u32] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.barred)
+    }
+
+    /// It asks that endpoint no more.
+    #[cold]
+    pub(super) fn bar(&mut self, endpoint: u32) {
+        self.rest().barred.push(endpoint);
     }
 
     /// An attempt goes to that priority.

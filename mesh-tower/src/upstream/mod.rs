@@ -81,6 +81,15 @@
 //!
 //! Keys and localities: the table of a group has the localities' weights in it; by zones a key is not routed, as in Envoy.
 //!
+//! # What an endpoint would repeat
+//!
+//! An error may be [final](crate::MeshError::is_final): the server is somebody else, or does not want us, and to ask it again
+//! would not help. `HttpEndpoints::with_final_errors` says which are. To the request that met it the endpoint is as one that
+//! is gone. Another is asked at once, if the policy, the limits and the budget grant the retry; one that has merely failed
+//! before is such another. Where none is left the request ends with the error that it has, at no charge. Other requests ask
+//! the endpoint as ever, until outlier detection or its breaker, which hear of it, keep them from it. Envoy takes a failure
+//! of TLS for a failure to connect: it backs off, and may ask the same host again.
+//!
 //! # What becomes of an endpoint
 //!
 //! It is idle, connecting or ready; for a time unwell or ejected; and when it is listed no longer it drains, and is gone
@@ -101,6 +110,7 @@ mod config;
 mod criteria;
 mod discovery;
 mod driver;
+mod elsewhere;
 mod flight;
 pub mod future;
 mod hash;

@@ -9,14 +9,14 @@ use mesh_core::{
 use super::{
     flight::Flight,
     key::Key,
-    places::{Asked, Places},
+    places::{Asked, Picked, Places},
     plan::Cluster,
     subset::{EndpointState, Member, Subset},
 };
 use crate::{Chance, MeshError, error::Reason};
 
 /// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
-const PICKS: usize = 3;
+pub(super) const PICKS: usize = 3;
 
 /// Chooses an endpoint and takes its breaker's permit.
 pub(super) fn pick<S: Clone>(
@@ -55,14 +55,14 @@ pub(super) fn pick<S: Clone>(
 #[cold]
 #[inline(never)]
 fn pick_by_place<S: Clone>(
-    Cluster { roster, members, .. }: &Cluster<S>,
+    cluster: &Cluster<S>,
     places: &Places,
     chance: &Chance,
     (key, tried, retry): (&mut Key, &mut Tried, &Config),
     flight: &mut Flight,
     now: Timestamp,
 ) -> Result<S, MeshError> {
-    let subset = &roster.subset;
+    let subset = &cluster.roster.subset;
     let avoids = retry.avoid_previous();
     let rng = &mut chance.rng();
     let mut rejected: Option<Rejected> = None;
@@ -81,21 +81,37 @@ fn pick_by_place<S: Clone>(
                 (None, None) => return Err(refusal(|| nobody.states(), now)),
             },
         };
-        let Member { state, service, .. } = &members[picked.member];
-        let start = |permit| {
-            if picked.in_panic {
-                subset.observer.panic();
-            }
-            key.on_attempt(picked.priority);
-            tried.on_attempt(state.id, u32::try_from(picked.priority).unwrap_or(u32::MAX));
-            flight.start(now, roster, picked.member, permit);
-        };
-        match with_permit(subset, state, (now, rng), start) {
-            None => return Ok(service.clone()),
-            refusal => rejected = refusal,
+        match start_at(cluster, picked, (key, tried), flight, (now, rng)) {
+            Ok(service) => return Ok(service),
+            Err(refusal) => rejected = Some(refusal),
         }
     }
     Err(rejected.map_or_else(|| MeshError::new(Reason::NoEndpoint), refused))
+}
+
+/// Starts an attempt at that place, if the endpoint's breaker permits it.
+#[inline(always)]
+pub(super) fn start_at<S: Clone>(
+    Cluster { roster, members, .. }: &Cluster<S>,
+    picked: Picked,
+    (key, tried): (&mut Key, &mut Tried),
+    flight: &mut Flight,
+    (now, rng): (Timestamp, &mut impl Rng),
+) -> Result<S, Rejected> {
+    let subset = &roster.subset;
+    let Member { state, service, .. } = &members[picked.member];
+    let start = |permit| {
+        if picked.in_panic {
+            subset.observer.panic();
+        }
+        key.on_attempt(picked.priority);
+        tried.on_attempt(state.id, u32::try_from(picked.priority).unwrap_or(u32::MAX));
+        flight.start(now, roster, picked.member, permit);
+    };
+    match with_permit(subset, state, (now, rng), start) {
+        None => Ok(service.clone()),
+        Some(refusal) => Err(refusal),
+    }
 }
 
 /// Takes the permit of the endpoint's breaker, if it has one, and starts with it; or hands the refusal back. The permit is
@@ -126,7 +142,7 @@ fn with_permit(
 
 /// An endpoint was picked, and its breaker was faster.
 #[cold]
-fn refused(refusal: Rejected) -> MeshError {
+pub(super) fn refused(refusal: Rejected) -> MeshError {
     with_retry_after(Reason::BreakerOpen, refusal.retry_after)
 }
 

@@ -292,3 +292,59 @@ fn what_a_rule_that_answers_itself_leaves_out_is_said() {
         assert_eq!(plain.warnings().len(), 0, "{:?}", plain.warnings());
     }
 }
+
+const WILDCARD: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: all, namespace: sales}
+spec:
+  hosts: ['*.shop.example', '*.sales.svc.cluster.local']
+  http:
+    - match: [{uri: {prefix: /api}}]
+      route: [{destination: {host: api}}]
+    - route: [{destination: {host: web}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: deeper, namespace: sales}
+spec:
+  hosts: ['*.eu.shop.example']
+  http: [{route: [{destination: {host: eu}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: cart, namespace: sales}
+spec: {host: cart.shop.example}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: cart-eu, namespace: sales}
+spec: {host: cart.eu.shop.example}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: pay, namespace: sales}
+spec: {host: pay}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: lone, namespace: sales}
+spec: {host: lone.example}
+";
+
+#[tokio::test]
+async fn a_rule_for_a_destination_takes_no_host_from_a_wildcard() {
+    let documents = read(WILDCARD);
+    for (uri, to) in [
+        ("http://cart.shop.example/api/1", "api"),
+        ("http://cart.shop.example/", "web"),
+        ("http://cart.eu.shop.example/api/1", "eu"),
+        // By each of its names, and not only by the one that looks like the wildcard.
+        ("http://pay.sales.svc.cluster.local/api/1", "api"),
+        ("http://pay.sales/api/1", "api"),
+        ("http://pay.sales/", "web"),
+        ("http://lone.example/api/1", "lone.example"),
+    ] {
+        assert_eq!(get(&documents, uri).await, to, "{uri}");
+    }
+}

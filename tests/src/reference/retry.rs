@@ -27,6 +27,7 @@ pub(super) const MACHINE: Machine = Machine {
         "does not listen to the server",
         "uses nothing up when the upstream refuses",
         "forgets to give a retry back",
+        "takes a failure that its endpoint would repeat for any other",
     ],
     check,
 };
@@ -66,6 +67,8 @@ enum End {
     Refused,
     Broken,
     PerTryTimeout,
+    /// Its endpoint would fail in the same way again; whether there is another.
+    Final(bool),
     /// 503 with `Retry-After`.
     RetryAfter(u8),
     /// gRPC, retryable or not, and what the server says.
@@ -217,7 +220,7 @@ impl World {
         let (retried, says, grpc) = match end {
             End::Good | End::Refused => (false, Says::Nothing, false),
             // `gateway-error` is there, so a timeout is retried with and without hedging.
-            End::Bad | End::TooEarly | End::Broken | End::PerTryTimeout => {
+            End::Bad | End::TooEarly | End::Broken | End::PerTryTimeout | End::Final(_) => {
                 (true, Says::Nothing, false)
             }
             End::RetryAfter(millis) => (true, Says::Later(millis), false),
@@ -229,6 +232,9 @@ impl World {
         if !retried {
             return Err(GiveUp::NotRetriable);
         }
+        if matches!(end, End::Final(false)) {
+            return Err(GiveUp::NowhereElse);
+        }
         if known.used == u32::from(self.setup.retries) {
             return Err(GiveUp::LimitExceeded);
         }
@@ -237,7 +243,7 @@ impl World {
         }
         let wait = match (end, says) {
             (_, Says::Never) => return Err(GiveUp::PushedBack),
-            (End::TooEarly, _) => Duration::ZERO,
+            (End::TooEarly | End::Final(_), _) => Duration::ZERO,
             (_, Says::Later(millis)) if millis > MAX_WAIT => match self.setup.ignore_too_long {
                 true => BACK_OFF,
                 false => return Err(GiveUp::RetryAfterTooLong),
@@ -270,6 +276,8 @@ impl World {
             End::Refused if fault == Some(4) => Answer::status(503),
             End::Refused => Answer::reset(Reset::Overflow),
             End::Broken | End::PerTryTimeout => Answer::reset(Reset::AfterRequest),
+            End::Final(_) if fault == Some(8) => Answer::reset(Reset::ConnectFailure),
+            End::Final(elsewhere) => Answer::reset(Reset::ConnectFailure).with_final(elsewhere),
             End::RetryAfter(millis) => {
                 Answer::status(503).with_retry_after(heard(Pushback::After(ms(millis))))
             }

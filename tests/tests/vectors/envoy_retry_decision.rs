@@ -249,7 +249,8 @@ fn word(why: GiveUp) -> &'static str {
         GiveUp::NotRetriable => "no",
         GiveUp::LimitExceeded => "no_retry_limit_exceeded",
         GiveUp::BudgetExhausted | GiveUp::Overflow => "no_overflow",
-        GiveUp::NotReplayable
+        GiveUp::NowhereElse
+        | GiveUp::NotReplayable
         | GiveUp::DeadlineTooClose
         | GiveUp::PushedBack
         | GiveUp::RetryAfterTooLong => "a reason that Envoy has not",

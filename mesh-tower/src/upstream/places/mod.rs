@@ -19,7 +19,7 @@ use mesh_core::{
     balance::{
         locality::{Caller, Layout},
         priority::Attempted,
-        subset::{self, Id, Metadata, Subsets},
+        subset::{self, Found, Id, Metadata, Subsets},
     },
 };
 
@@ -143,6 +143,24 @@ impl Places {
             }
         }
         Err(nobody)
+    }
+
+    /// All endpoints that a request of these criteria may be sent to, by their places among the members. Their ranks are the
+    /// order in which they are looked for: by what the request wants, then by priority.
+    pub(super) fn seats(&self, criteria: Option<&Criteria>) -> Vec<((usize, usize), usize)> {
+        let anything = Criteria::default();
+        let sets: Vec<&Set> = match &self.by_labels {
+            Some(subsets) => {
+                let found = criteria.unwrap_or(&anything).find(subsets);
+                let each = |found: Found| std::iter::once(found.subset()).chain(found.or());
+                found.flat_map(each).map(|subset| &self.sets[subset.index()]).collect()
+            }
+            None => self.sets.iter().take(1).collect(),
+        };
+        let ranked = sets.into_iter().enumerate().flat_map(|(nth, set)| {
+            set.seats().map(move |(priority, seat)| ((nth, priority), seat.member as usize))
+        });
+        ranked.collect()
     }
 
     fn pick_in(

@@ -165,6 +165,12 @@ impl Set {
         seat.map(|seat| Picked { member: seat.member as usize, priority, in_panic })
     }
 
+    /// The endpoints that get anything, with their priorities.
+    pub(super) fn seats(&self) -> impl Iterator<Item = (usize, &Seat)> {
+        let priorities = self.layout.priorities().iter().copied();
+        priorities.zip(&self.seats).filter_map(|(priority, seat)| Some((priority?, seat)))
+    }
+
     /// Whether a table of keys is older than its endpoints. Where localities are apart, no keys are.
     pub(super) fn has_aged(&self) -> bool {
         self.levels.iter().any(|level| level.all.has_aged())
