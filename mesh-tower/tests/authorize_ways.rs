@@ -34,13 +34,14 @@ fn refusals(config: &Config) -> Authorizer {
     let deny =
         |name: &str, all: Vec<Match>| Policy::deny(name).with_rule(Rule::any().with_operation(all));
     let path = |path: &str| Match::of(Attribute::Path, [path]);
-    let role = Match::of(Attribute::header("x-role"), ["admin"]);
+    let role = |name| Match::of(Attribute::header(name), ["admin"]);
     let policies = [
         deny("paths", vec![path("/admin")]),
         deny("below", vec![path("/admin/*")]),
         deny("hosts", vec![Match::of(Attribute::Host, ["secret.example"])]),
         deny("methods", vec![Match::of(Attribute::Method, ["GET"]), path("/inbox")]),
-        Policy::deny("roles").with_rule(Rule::any().with_condition(role)),
+        Policy::deny("roles").with_rule(Rule::any().with_condition(role("x-role"))),
+        Policy::deny("groups").with_rule(Rule::any().with_condition(role("x_group"))),
     ];
     Authorizer::new(policies, config).unwrap()
 }
@@ -132,6 +133,7 @@ async fn ways_around_a_refusal_over_the_wire() {
         (&["GET / HTTP/1.1", HOST, "X-Role: user,admin"], 403),
         (&["GET / HTTP/1.1", HOST, "x_role: admin"], 403),
         (&["GET / HTTP/1.1", HOST, "x-role: user", "X_Role: admin"], 403),
+        (&["GET / HTTP/1.1", HOST, "x-group: admin"], 403),
         (&["GET / HTTP/1.1", HOST, "x-role: user,", " admin"], 400),
         (&["GET / HTTP/1.1", HOST, "x-role : admin"], 400),
     ];

@@ -62,11 +62,16 @@ enum List {
     Ports(Vec<u16>),
     Snis(Vec<HostText>),
     Hosts(Vec<HostText>),
-    Methods(Vec<Text>),
+    /// Whether GET is one of them, in whatever case.
+    Methods(Vec<Text>, bool),
     Paths(Vec<PathText>),
     Header(Box<str>, Vec<HeaderText>),
     Claim(Vec<String>, Vec<Text>),
-    RequestPrincipals { issuer: Vec<String>, subject: Vec<String>, values: Vec<(Text, Text)> },
+    RequestPrincipals {
+        issuer: Vec<String>,
+        subject: Vec<String>,
+        values: Vec<(Text, Text)>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -153,6 +158,11 @@ impl List {
         }
         let texts = || values.iter().map(|value| Text::new(value)).collect::<Vec<_>>();
         let hosts = || values.iter().map(|value| HostText::new(value)).collect::<Vec<_>>();
+        let methods = || {
+            let texts = texts();
+            let has_get = texts.iter().any(|text| text.matches_any_case(b"GET"));
+            Self::Methods(texts, has_get)
+        };
         let claim = |name: &str| Self::Claim(vec![name.to_owned()], texts());
         Ok(match attribute {
             Attribute::Principal => {
@@ -176,12 +186,12 @@ impl List {
             })?),
             Attribute::Sni => Self::Snis(hosts()),
             Attribute::Host => Self::Hosts(hosts()),
-            Attribute::Method => Self::Methods(texts()),
+            Attribute::Method => methods(),
             Attribute::Path => Self::Paths(all(values, |value| {
                 PathText::new(value).map_err(|expected| ("paths", expected))
             })?),
             Attribute::Header(name) => match name.to_ascii_lowercase().as_str() {
-                ":method" => Self::Methods(texts()),
+                ":method" => methods(),
                 ":authority" | "host" => Self::Hosts(hosts()),
                 name if is_token(name) => {
                     let texts = values.iter().map(|value| HeaderText::new(name, value));
@@ -226,28 +236,26 @@ impl List {
             },
             Self::Snis(names) => connection.sni().is_some_and(|sni| {
                 let authority = Authority::new(sni);
-                names.iter().any(|wanted| wanted.matches(authority, sense))
+                names.iter().any(|wanted| wanted.matches(&authority, sense))
             }),
             Self::Hosts(hosts) => {
                 let authority = authority.get_or_init(|| Authority::new(head.authority()));
-                hosts.iter().any(|wanted| wanted.matches(*authority, sense))
+                hosts.iter().any(|wanted| wanted.matches(authority, sense))
             }
-            Self::Methods(texts) if sense == Sense::Wide => {
-                let is_one = |method: &str| {
-                    texts.iter().any(|text| text.matches_any_case(method.as_bytes()))
-                };
-                is_one(head.method()) || (is_got(head.method(), &path.path) && is_one("GET"))
+            Self::Methods(texts, has_get) if sense == Sense::Wide => {
+                let method = head.method();
+                texts.iter().any(|text| text.matches_any_case(method.as_bytes()))
+                    || (*has_get && is_got(method, path))
             }
-            Self::Methods(texts) => any(texts, head.method()),
+            Self::Methods(texts, _) => any(texts, head.method()),
             Self::Paths(paths) => {
                 let is_one = |path: &str| paths.iter().any(|wanted| wanted.matches(path, sense));
                 let mut others = path.others.iter();
-                // `*`, or the nothing of a tunnel, is no path; a handler may make any of it.
-                let is_path = path.path.starts_with('/');
                 match sense {
                     Sense::AsIs => is_one(&path.path),
-                    Sense::Narrow if !is_path => self.is_any() && !path.path.is_empty(),
-                    Sense::Wide if !is_path => true,
+                    // A handler may make anything of what is no path.
+                    Sense::Narrow if !path.is_path => self.is_any() && !path.path.is_empty(),
+                    Sense::Wide if !path.is_path => true,
                     Sense::Wide => {
                         let is_meant = |path: &str| paths.iter().any(|wanted| wanted.means(path));
                         is_one(&path.path)
@@ -271,7 +279,7 @@ impl List {
     /// Whether one of the values is `*`: whatever there is, is one of them.
     fn is_any(&self) -> bool {
         match self {
-            Self::Principals(texts) | Self::Methods(texts) | Self::Claim(_, texts) => {
+            Self::Principals(texts) | Self::Methods(texts, _) | Self::Claim(_, texts) => {
                 texts.iter().any(Text::is_any)
             }
             Self::Header(_, texts) => texts.iter().any(HeaderText::is_any),
@@ -305,7 +313,7 @@ impl List {
             Self::Ports(_) => connection.port().is_none(),
             Self::Snis(_) => connection.sni().is_none(),
             Self::Hosts(_) => head.authority().is_empty(),
-            Self::Methods(_) => head.method().is_empty(),
+            Self::Methods(..) => head.method().is_empty(),
             Self::Paths(_) => path.path.is_empty(),
             Self::Header(name, _) => {
                 head.header(name).chain(head.lookalikes(name)).next().is_none()
@@ -430,8 +438,8 @@ fn is_in(address: Option<IpAddr>, blocks: &[Block], sense: Sense) -> bool {
 }
 
 /// Whether the handler of GET answers it: its head alone, or, over HTTP/2, as an upgrade (RFC 9110 §9.3.2, RFC 8441 §5).
-fn is_got(method: &str, path: &str) -> bool {
-    method.eq_ignore_ascii_case("HEAD") || (method == "CONNECT" && path.starts_with('/'))
+fn is_got(method: &str, path: &Seen<'_>) -> bool {
+    method.eq_ignore_ascii_case("HEAD") || (method == "CONNECT" && path.is_path)
 }
 
 /// A header's name by the grammar of HTTP.

@@ -20,7 +20,7 @@ pub(super) struct HostText {
 }
 
 /// The authority of a request in parts: whoever handles it may leave out what is behind or before the name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Authority<'a> {
     sent: &'a str,
     /// Without a user before it.
@@ -72,7 +72,7 @@ impl HostText {
 
     /// As it was sent; in a wide sense also by name, address and port, or if nobody can tell which name it is; in a narrow
     /// one without a user too, and only if everybody can.
-    pub(super) fn matches(&self, authority: Authority<'_>, sense: Sense) -> bool {
+    pub(super) fn matches(&self, authority: &Authority<'_>, sense: Sense) -> bool {
         let is_written = |host: &str| self.written.matches_any_case(host.as_bytes());
         // Most have none, and then there is nothing else to compare.
         let has_user = authority.host.len() < authority.sent.len();
@@ -93,7 +93,7 @@ impl HostText {
         }
     }
 
-    fn is_name(&self, authority: Authority<'_>) -> bool {
+    fn is_name(&self, authority: &Authority<'_>) -> bool {
         let is_name = |name: &str| self.name.matches_any_case(name.as_bytes());
         is_name(authority.name)
             || authority.ip.is_some_and(|ip| match (self.ip, ip) {

@@ -15,6 +15,8 @@ const MOST: Normalization = Normalization::DecodeAndMergeSlashes;
 pub(super) struct Seen<'p> {
     /// As it is handed on.
     pub(super) path: Cow<'p, str>,
+    /// Not `*`, nor the nothing of a tunnel.
+    pub(super) is_path: bool,
     /// As it may be read otherwise, by segments: with dots that are not resolved yet, with slashes that were escaped.
     pub(super) others: Vec<String>,
     /// As it may be meant, once a policy that refuses asks for it.
@@ -28,11 +30,15 @@ impl<'p> Seen<'p> {
     }
 
     fn plain(path: Cow<'p, str>) -> Self {
-        Self { path, others: Vec::new(), meant: OnceCell::new() }
+        let is_path = path.starts_with('/');
+        Self { path, is_path, others: Vec::new(), meant: OnceCell::new() }
     }
 
     /// Allocates only for what is written oddly.
     pub(super) fn new(sent: &'p str, level: Normalization, doubts: bool) -> Result<Self, BadPath> {
+        if is_plain(sent) {
+            return Ok(Self::plain(Cow::Borrowed(sent)));
+        }
         let path = level.apply(sent)?;
         if !doubts || !path.starts_with('/') {
             return Ok(Self::plain(path));
@@ -64,7 +70,7 @@ impl<'p> Seen<'p> {
                 }
             }
         }
-        Ok(Self { path, others, meant: OnceCell::new() })
+        Ok(Self { path, is_path: true, others, meant: OnceCell::new() })
     }
 
     /// The same with no escape left, without parameters, and up to a `?` or `#` that was escaped: `%40` is `@` to most
@@ -92,6 +98,19 @@ impl<'p> Seen<'p> {
             meant
         })
     }
+}
+
+/// Whether there is but one way to read it. One look at each byte: most paths are such.
+fn is_plain(path: &str) -> bool {
+    let mut before = 0;
+    for byte in path.bytes() {
+        match byte {
+            b'%' | b'\\' | b';' => return false,
+            b'/' | b'.' if before == b'/' => return false,
+            _ => before = byte,
+        }
+    }
+    true
 }
 
 /// With dots resolved, also by those who take parameters off before, as servlets do; and with dots that are segments.

@@ -1,16 +1,18 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::OnceCell};
 
 use http::{HeaderMap, HeaderName, Method, Uri, header::HOST};
 
 use super::policy::{Head, Normalization, is_lookalike};
 
 /// The head of a request, as policies see it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct RequestHead<'a> {
     method: &'a Method,
     uri: &'a Uri,
     headers: &'a HeaderMap,
     authority: &'a str,
+    /// Whether a header's name has an underscore, once somebody asks.
+    has_underscore: OnceCell<bool>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -27,7 +29,7 @@ impl<'a> RequestHead<'a> {
         };
         // A name and a password before the host are nobody's name.
         let authority = authority.rsplit('@').next().unwrap_or_default();
-        Self { method, uri, headers, authority }
+        Self { method, uri, headers, authority, has_underscore: OnceCell::new() }
     }
 }
 
@@ -49,8 +51,13 @@ impl Head for RequestHead<'_> {
     }
 
     fn lookalikes<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let others =
-            self.headers.iter().filter(move |(other, _)| is_lookalike(other.as_str(), name));
+        // Hardly any name has one, and then nothing is to be compared.
+        let has_underscore = name.contains('_')
+            || *self
+                .has_underscore
+                .get_or_init(|| self.headers.keys().any(|name| name.as_str().contains('_')));
+        let all = has_underscore.then(|| self.headers.iter()).into_iter().flatten();
+        let others = all.filter(move |(other, _)| is_lookalike(other.as_str(), name));
         others.map(|(_, value)| value.as_bytes())
     }
 }
