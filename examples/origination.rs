@@ -86,6 +86,9 @@ fn connector(tls: &ClientTls, host: &str) -> Result<Connector, BoxError> {
     let mut config = Config::new(roots)
         .with_server_name(tls.sni().unwrap_or(host))?
         .with_subject_alt_names(tls.subject_alt_names())?;
+    if let Some(lists) = tls.ca_crl() {
+        config = config.with_crl(lists);
+    }
     if let (Some(cert), Some(key)) = (tls.client_certificate(), tls.private_key()) {
         config = config.with_certificate(cert, key);
     }

@@ -1,7 +1,7 @@
 //! The way of requests to other services, carried out: the router and its upstreams, replaced as a whole when the
 //! configuration changes.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use arc_swap::ArcSwap;
 use mesh_core::{
@@ -17,6 +17,7 @@ use mesh_tower::{
 };
 
 use crate::{
+    admin::outside::Outside,
     config::{ConfigError, Routing, Transport, UpstreamSettings},
     transport::{Endpoints, Mesh, Target},
 };
@@ -41,6 +42,8 @@ struct Entry {
     target: Target,
     transport: Transport,
     endpoints: Vec<Endpoint>,
+    /// Where the endpoints are servers outside the mesh.
+    outside: Option<Arc<Outside>>,
 }
 
 impl Routes {
@@ -57,6 +60,11 @@ impl Routes {
     /// All upstreams, by destination.
     pub(crate) fn all(&self) -> Vec<Mesh> {
         self.table.load().entries.values().map(|entry| entry.target.mesh.clone()).collect()
+    }
+
+    /// Those whose endpoints are servers outside the mesh.
+    pub(crate) fn outside(&self) -> Vec<Arc<Outside>> {
+        self.table.load().entries.values().filter_map(|entry| entry.outside.clone()).collect()
     }
 
     /// The hosts and their rules in words.
@@ -85,7 +93,7 @@ impl Table {
         for (to, settings) in upstreams {
             let entry = match old.get(&to) {
                 Some(known) if known.is_still(&settings) => follow(known, settings)?,
-                Some(_) | None => Entry::new(settings, identity, &caller)?,
+                Some(_) | None => Entry::new(&to, settings, identity, &caller)?,
             };
             entries.insert(to, entry);
         }
@@ -101,18 +109,21 @@ impl Table {
 
 impl Entry {
     fn new(
+        to: &Destination,
         settings: UpstreamSettings,
         identity: Option<&MeshTls>,
         caller: &Caller,
     ) -> Result<Self, ConfigError> {
         let UpstreamSettings { config, transport, rule, protocol, endpoints } = settings;
-        let make = Endpoints::new(config.name(), &transport, rule.as_ref(), identity)?;
+        let make = Endpoints::new(&to.to_string(), &transport, rule.as_ref(), identity)?;
+        let outside = make.origination().cloned().map(Outside::new);
         let mesh = Upstream::from_config(config)
             .endpoints(endpoints.clone())
             .caller(caller.clone())
             .spawn(make)
             .map_err(ConfigError::new)?;
-        Ok(Self { target: Target { mesh, protocol }, transport, endpoints })
+        let outside = outside.map(Arc::new);
+        Ok(Self { target: Target { mesh, protocol }, transport, endpoints, outside })
     }
 
     /// Whether it can follow the settings. A name is as it is written, and one host can be written in two ways.
@@ -131,7 +142,8 @@ fn follow(known: &Entry, settings: UpstreamSettings) -> Result<Entry, ConfigErro
         mesh.set_config(config).map_err(ConfigError::new)?;
     }
     mesh.set_endpoints(endpoints.clone());
-    Ok(Entry { target: Target { mesh, protocol }, transport, endpoints })
+    let outside = known.outside.clone();
+    Ok(Entry { target: Target { mesh, protocol }, transport, endpoints, outside })
 }
 
 /// The names of a host, and a line for each of its rules.

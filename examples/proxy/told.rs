@@ -165,6 +165,12 @@ fn cure(mode: TlsMode, kind: &ConnectErrorKind) -> (&'static str, &'static str) 
         ConnectErrorKind::PeerUntrusted(Untrusted::UnknownIssuer) if !ours => {
             ("caCertificates", "; add its root, if it is the right server")
         }
+        ConnectErrorKind::PeerUntrusted(Untrusted::Revoked) if !ours => ("caCrl", ""),
+        ConnectErrorKind::PeerUntrusted(
+            Untrusted::RevocationUnknown
+            | Untrusted::RevocationOutdated
+            | Untrusted::RevocationForged,
+        ) if !ours => ("caCrl", "; add a list of its issuer that is up to date"),
         ConnectErrorKind::IdentityExpired if !ours => ("clientCertificate", ""),
         ConnectErrorKind::RejectedByPeer(_) if mode == TlsMode::Simple => {
             ("mode", "; with MUTUAL it is shown a certificate")

@@ -54,12 +54,12 @@ pub(crate) type RequestBody = ReplayBody<Incoming>;
 pub(crate) enum Endpoints {
     Plain(HttpEndpoints<HttpConnector, ReplayBody<RequestBody>>),
     Mutual(HttpEndpoints<Told<MtlsConnector>, ReplayBody<RequestBody>>),
-    Outside(HttpEndpoints<Told<origination::Connector>, ReplayBody<RequestBody>>),
+    Outside(HttpEndpoints<Told<origination::Connector>, ReplayBody<RequestBody>>, Origination),
 }
 
 impl Endpoints {
     /// `rule` is the document's block that wants this transport, if one does: what goes wrong is told by its place, else by
-    /// the name of the `upstream`.
+    /// the name of the `upstream`, in full, because two subsets may want two transports.
     pub(crate) fn new(
         upstream: &str,
         transport: &Transport,
@@ -85,15 +85,24 @@ impl Endpoints {
                 Ok(Self::Mutual(made.with_scheme(Scheme::HTTPS)))
             }
             Transport::Outside(config) => {
-                let origination = Origination::spawn(Config::clone(config))
-                    .map_err(|error| unusable(rule, config, &error))?;
+                let named = Config::clone(config).with_name(upstream);
+                let origination =
+                    Origination::spawn(named).map_err(|error| unusable(rule, config, &error))?;
                 let told = Told::new(upstream, origination.connector(), rule.cloned());
                 let made = HttpEndpoints::new(told).with_tune(|connector, config| {
                     tune_tcp(connector.inner_mut().tcp_mut(), config)
                 });
                 let made = made.with_final_errors(ConnectError::is_final);
-                Ok(Self::Outside(made.with_scheme(Scheme::HTTPS)))
+                Ok(Self::Outside(made.with_scheme(Scheme::HTTPS), origination))
             }
+        }
+    }
+
+    /// What is known of servers outside the mesh, to be shown.
+    pub(crate) fn origination(&self) -> Option<&Origination> {
+        match self {
+            Self::Outside(_, origination) => Some(origination),
+            Self::Plain(_) | Self::Mutual(_) => None,
         }
     }
 }
@@ -125,6 +134,7 @@ fn wrong(rule: Option<&ClientTls>, field: &str, error: &dyn std::error::Error) -
 fn unusable(rule: Option<&ClientTls>, config: &Config, error: &MaterialError) -> ConfigError {
     let (cert, key) = config.certificate().unzip();
     let field = match error.file() {
+        Some(file) if Some(file) == config.crl() => "caCrl",
         Some(file) if Some(file) == cert => "clientCertificate",
         Some(file) if Some(file) == key => "privateKey",
         Some(_) | None => "caCertificates",
@@ -140,7 +150,7 @@ impl MakeEndpoint for Endpoints {
         match self {
             Self::Plain(make) => make.pool(upstream, endpoint, group),
             Self::Mutual(make) => make.pool(upstream, endpoint, group),
-            Self::Outside(make) => make.pool(upstream, endpoint, group),
+            Self::Outside(make, _) => make.pool(upstream, endpoint, group),
         }
     }
 

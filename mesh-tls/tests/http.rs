@@ -176,6 +176,7 @@ async fn reqwest_takes_the_lent_configuration() {
         reqwest::Client::builder()
             .tls_backend_preconfigured(config)
             .https_only(true)
+            .no_proxy()
             .build()
             .unwrap()
     };

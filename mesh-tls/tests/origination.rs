@@ -14,6 +14,9 @@ mod revoked;
 #[cfg(all(feature = "metrics", feature = "serde"))]
 #[path = "origination/seen.rs"]
 mod seen;
+#[cfg(feature = "system-roots")]
+#[path = "origination/system.rs"]
+mod system;
 
 use std::{
     io,
@@ -34,7 +37,9 @@ use rustls::{
     pki_types::ServerName,
     version::{TLS12, TLS13},
 };
-use support::{AnyServer, PATIENCE, TempDir, eventually, openssl_present, ping, provider, tcp};
+use support::{
+    AnyServer, PATIENCE, TempDir, closed_port, eventually, openssl_present, ping, provider, tcp,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -354,9 +359,9 @@ async fn a_server_that_speaks_plaintext_is_told_nothing() {
     let web = Web::new("authority");
     let tcp_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = tcp_server.local_addr().unwrap();
-    let bank = Origination::spawn(config(&web).with_handshake_timeout(Duration::from_millis(200)))
-        .unwrap();
     for answers in [true, false] {
+        let limit = if answers { PATIENCE } else { Duration::from_millis(200) };
+        let bank = Origination::spawn(config(&web).with_handshake_timeout(limit)).unwrap();
         let accept = async {
             let (mut tcp, _) = tcp_server.accept().await.unwrap();
             let mut read = vec![0; 4096];
@@ -393,7 +398,8 @@ async fn openssl_is_believed_in_both_versions() {
     let file = |name: &str| dir.join(name).display().to_string();
     for version in ["-tls1_2", "-tls1_3"] {
         for mutual in [false, true] {
-            let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            let port = closed_port();
+            let free = port.addr;
             let mut server = Command::new("openssl");
             server.args(["s_server", version, "-www", "-accept", &free.to_string()]);
             server.args(["-cert", &file("server.pem"), "-key", &file("server.pem")]);

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 fn client(config: rustls::ClientConfig) -> Result<Client, reqwest::Error> {
-    Client::builder().tls_backend_preconfigured(config).https_only(true).build()
+    Client::builder().tls_backend_preconfigured(config).https_only(true).no_proxy().build()
 }
 
 /// A server that keeps its connections, whatever becomes of trust; and how many it has had.

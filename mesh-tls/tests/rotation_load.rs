@@ -37,9 +37,10 @@ use rcgen::{
     SignatureAlgorithm,
 };
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use support::{eventually, mesh_of, only, rotate};
+use support::{PATIENCE, eventually, mesh_of, only, rotate};
 use tokio::{
     net::TcpListener,
+    sync::Semaphore,
     task::JoinSet,
     time::{self, Instant},
 };
@@ -51,6 +52,12 @@ const WORK: Duration = Duration::from_millis(20);
 const LONG_WORK: Duration = Duration::from_millis(150);
 /// 200 a second.
 const TICK: Duration = Duration::from_millis(5);
+/// Requests at one time at the most, which is some five times what there are: what a busy machine cannot carry is not sent
+/// yet, or everything would end in time limits.
+const AT_ONCE: usize = 32;
+/// A server ends a connection of HTTP/1.1 that it wants to end when it has been at rest for a second. A request that sets
+/// out in the same moment is lost, so clients use none that has rested for so long.
+const REST: Duration = Duration::from_millis(500);
 const METHOD: &str = "/test.Service/Call";
 
 /// An authority that signs keys of any kind.
@@ -161,7 +168,7 @@ impl World {
 
     fn acceptor(&self, grace: Duration) -> MtlsAcceptor {
         let clients = only("/client").or(&PeerPolicy::trust_domain(self.foreign.domain.clone()));
-        self.server.0.acceptor(clients).with_drain_grace(grace)
+        self.server.0.acceptor(clients).with_drain_grace(grace).with_handshake_timeout(PATIENCE)
     }
 
     /// One rotation. The order is the one that every manual of root rotation gives: add, reissue, remove.
@@ -231,6 +238,8 @@ async fn serve_tonic(acceptor: &MtlsAcceptor, work: Duration) -> SocketAddr {
 }
 
 type Sent = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+/// By whom to whom, and how it ended.
+type Outcome = (&'static str, Result<(), String>);
 
 /// Where they are served.
 #[derive(Clone, Copy)]
@@ -248,7 +257,7 @@ struct Clients {
     /// To the one server and to the other.
     tonic: [tonic::transport::Channel; 2],
     servers: Servers,
-    /// What came back from tonic's channels unsent, and was sent again.
+    /// What came back unsent, and was sent again.
     handed_back: Arc<AtomicUsize>,
 }
 
@@ -258,9 +267,13 @@ const PAIRS: usize = 7;
 impl Clients {
     async fn new(world: &World, servers: Servers, grace: Duration) -> Self {
         let connector = |alpn: &str| {
-            world.client.0.connector(only("/server")).with_alpn([alpn]).with_drain_grace(grace)
+            let connector = world.client.0.connector(only("/server")).with_alpn([alpn]);
+            connector.with_drain_grace(grace).with_handshake_timeout(PATIENCE)
         };
-        let of = |alpn| Client::builder(TokioExecutor::new()).build(connector(alpn));
+        let of = |alpn| {
+            let builder = Client::builder(TokioExecutor::new()).pool_idle_timeout(REST).to_owned();
+            builder.build(connector(alpn))
+        };
         let channel = async |addr: SocketAddr| {
             let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{addr}"));
             endpoint.unwrap().connect_with_connector(connector("h2")).await.unwrap()
@@ -276,7 +289,7 @@ impl Clients {
     }
 
     /// The request with this number, by the client whose turn it is.
-    async fn send(self, number: usize) -> (&'static str, Result<(), String>) {
+    async fn send(self, number: usize) -> Outcome {
         let (pair, mut sent) = self.once(number).await;
         // A connection that ends hands back what it has not sent. Sending it again is what clients of gRPC do by themselves
         // (gRFC A6, transparent retries); tonic never does, hyper-util and reqwest not on a connection that is new.
@@ -325,7 +338,7 @@ async fn by_hyper(
 fn reqwest_of(mesh: &MeshTls) -> reqwest::Client {
     let config = mesh.reqwest_config(&only("/server")).unwrap();
     let builder = reqwest::Client::builder().tls_backend_preconfigured(config).https_only(true);
-    builder.build().unwrap()
+    builder.no_proxy().pool_idle_timeout(REST).build().unwrap()
 }
 
 async fn by_reqwest(client: &reqwest::Client, addr: SocketAddr) -> Sent {
@@ -343,6 +356,7 @@ fn expect(body: &[u8]) -> Sent {
 async fn strangers(world: &World, servers: Servers) -> [Sent; 3] {
     let hyper = async |alpn: &str, addr| {
         let connector = world.stranger.connector(only("/server")).with_alpn([alpn]);
+        let connector = connector.with_handshake_timeout(PATIENCE);
         by_hyper(&Client::builder(TokioExecutor::new()).build(connector), addr).await
     };
     let reqwest = reqwest_of(&world.stranger);
@@ -352,6 +366,33 @@ async fn strangers(world: &World, servers: Servers) -> [Sent; 3] {
         by_reqwest(&reqwest, servers.axum)
     );
     sent.into()
+}
+
+/// A request each tick, or as many as the machine can carry.
+struct Load {
+    tick: time::Interval,
+    places: Arc<Semaphore>,
+    number: usize,
+}
+
+impl Load {
+    fn new() -> Self {
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        Self { tick, places: Arc::new(Semaphore::new(AT_ONCE)), number: 0 }
+    }
+
+    async fn send(&mut self, clients: &Clients, requests: &mut JoinSet<Outcome>) {
+        self.tick.tick().await;
+        let place = Arc::clone(&self.places).acquire_owned().await.unwrap();
+        let sending = clients.clone().send(self.number);
+        requests.spawn(async move {
+            let sent = sending.await;
+            drop(place);
+            sent
+        });
+        self.number += 1;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -378,12 +419,9 @@ async fn run(steps: usize, grace: Duration, work: Duration) -> Report {
     let is_over = Arc::clone(&rotated);
     let load = tokio::spawn(async move {
         let mut requests = JoinSet::new();
-        let mut tick = time::interval(TICK);
-        let mut number = 0;
-        while number < steps * 100 || !is_over.load(Ordering::Relaxed) {
-            tick.tick().await;
-            requests.spawn(clients.clone().send(number));
-            number += 1;
+        let mut load = Load::new();
+        while load.number < steps * 100 || !is_over.load(Ordering::Relaxed) {
+            load.send(&clients, &mut requests).await;
         }
         requests.join_all().await
     });
@@ -421,9 +459,10 @@ async fn no_request_fails_while_everything_rotates() {
     let report = run(steps, Duration::from_secs(10), WORK).await;
     eprintln!("{report:#?}");
     assert_eq!(report.sent.len(), PAIRS);
-    assert!(report.sent.values().sum::<usize>() >= steps * 100);
+    let sent = report.sent.values().sum::<usize>();
+    assert!(sent >= steps * 100);
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
-    assert!(report.handed_back < steps * 5, "one of twenty: drains come too often, or too rough");
+    assert!(report.handed_back * 20 < sent, "one of twenty: drains come too often, or too rough");
     assert!(report.drained.0 > 0 && report.drained.1 > 0, "roots were removed under connections");
     assert!(report.strangers.0 > 0 && report.strangers.1 > 0);
 }
@@ -443,10 +482,9 @@ async fn no_request_fails_while_connections_end_for_their_age() {
     let (axum, tonic) = (serve_axum(&acceptor, WORK).await, serve_tonic(&acceptor, WORK).await);
     let clients = Clients::new(&world, Servers { axum, tonic }, grace).await;
     let mut requests = JoinSet::new();
-    let mut tick = time::interval(TICK);
-    for number in 0..600 {
-        tick.tick().await;
-        requests.spawn(clients.clone().send(number));
+    let mut load = Load::new();
+    for _ in 0..600 {
+        load.send(&clients, &mut requests).await;
     }
     let failed = requests.join_all().await.into_iter().filter(|(_, sent)| sent.is_err());
     assert_eq!(failed.collect::<Vec<_>>(), []);
@@ -468,7 +506,7 @@ async fn a_pooled_connection_of_a_removed_trust_domain_ends() {
         assert!(visit().await.is_ok());
     }
     world.step(6).await;
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let deadline = Instant::now() + PATIENCE;
     while visit().await.is_ok() {
         assert!(Instant::now() < deadline, "the grace is over, and it is still served");
         time::sleep(Duration::from_millis(10)).await;

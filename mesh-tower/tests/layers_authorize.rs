@@ -113,10 +113,10 @@ async fn a_call_of_grpc_gets_its_status_in_the_head() {
 async fn what_is_judged_is_what_is_handed_on() {
     let service = AuthorizeLayer::new(readers(), caller).layer(strict());
     let answer = async |path: &str| ask(&service, get(path, Some(CART))).await;
-    assert_eq!(answer("/x/../items/%37?a=/../b").await.body(), "/items/7?a=/../b ");
+    assert_eq!(answer("/items/x/../%37?a=/../b").await.body(), "/items/7?a=/../b ");
     assert_eq!(
-        answer("http://shop:80/x/../items").await.body(),
-        "http://shop:80/items ",
+        answer("http://shop:80/items/.").await.body(),
+        "http://shop:80/items/ ",
         "the rest of the URI stays"
     );
     assert_eq!(answer("/items/../admin").await.status(), 403);

@@ -29,8 +29,6 @@ use tonic_health::{
 };
 use tower::ServiceExt;
 
-const SOON: Duration = Duration::from_millis(500);
-
 /// How a check of `endpoint` ends, and why.
 async fn ask(check: &impl CheckHealth, endpoint: Endpoint) -> (Verdict, String) {
     let report = in_time(check.check(endpoint)).await;
@@ -101,7 +99,8 @@ async fn it_says_who_asks_and_for_whom() {
 
 #[tokio::test]
 async fn no_answer_is_a_failure() {
-    let closed = endpoint(closed_port().await);
+    let port = closed_port();
+    let closed = endpoint(port.address);
     let rude = Server::raw(async |socket| drop(socket)).await;
     let strange = Server::raw(async |mut socket| {
         use tokio::io::AsyncWriteExt;
@@ -124,7 +123,8 @@ async fn no_answer_is_a_failure() {
 async fn tcp_asks_only_for_a_connection() {
     let silent = Server::silent().await;
     assert_eq!(ask(&TcpCheck::new(), silent.endpoint()).await.0, Verdict::Passed);
-    let (verdict, why) = ask(&TcpCheck::new(), endpoint(closed_port().await)).await;
+    let closed = closed_port();
+    let (verdict, why) = ask(&TcpCheck::new(), endpoint(closed.address)).await;
     assert_eq!(verdict, Verdict::Failed);
     assert!(why.contains("no connection"), "{why}");
     // A name that is none, too.
@@ -179,7 +179,7 @@ async fn callers_do_not_meet_the_ill() {
     let silent = Server::silent().await;
     let config = Config::default()
         .with_interval(Duration::from_millis(20))
-        .and_then(|config| config.with_timeout(SOON))
+        .and_then(|config| config.with_timeout(PATIENCE))
         .and_then(|config| config.with_unhealthy_threshold(1))
         .unwrap()
         .with_initial_jitter(Duration::ZERO)

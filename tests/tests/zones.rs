@@ -51,9 +51,10 @@ async fn start(at: SocketAddr, requests: &Arc<AtomicUsize>) -> (SocketAddr, Join
 #[tokio::test]
 async fn callers_do_not_notice_that_the_near_zone_dies() {
     let (near, far) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (address, server) = start(any, &near).await;
-    let (other, _other) = start(any, &far).await;
+    // Nobody else gets the port of the near one while it is dead.
+    let port = closed_port();
+    let (address, server) = start(port.address, &near).await;
+    let (other, _other) = start(([127, 0, 0, 1], 0).into(), &far).await;
     let outlier = outlier::Config::default()
         .with_consecutive_5xx(3)
         .with_base_ejection_time(Duration::from_millis(500))

@@ -6,12 +6,13 @@
 //! | `/ready` | 200, or 503 once the proxy drains |
 //! | `/clusters` | every endpoint of every upstream, as lines `cluster::address::field::value`; `?format=json` |
 //! | `/config` | the routes and the stack of each upstream in words |
-//! | `/certs` | each identity as JSON: its certificate's name and dates, the seconds until it expires, its generation, counters (rejected updates and refusals by reason among them), who still speaks plaintext, and who was refused last; and how many requests were denied by policy |
+//! | `/certs` | each identity as JSON: its certificate's name and dates, the seconds until it expires, its generation, counters (rejected updates and refusals by reason among them), who still speaks plaintext, and who was refused last; how many requests were denied by policy; and `outside`, by upstream, what is believed of servers outside the mesh and what is shown to them: roots, revocation lists and certificate with their dates, the last change that was not taken, and the same counters |
 //! | `/metrics` | Prometheus |
 //!
 //! It changes nothing and shows no secret, but it tells who talks to whom: keep it on loopback.
 
 pub(crate) mod clusters;
+pub(crate) mod outside;
 mod page;
 pub(crate) mod prometheus;
 
@@ -88,6 +89,7 @@ impl Admin {
         for (name, identity) in &self.identities {
             prometheus::publish(name, &identity.stats());
         }
+        self.routes.outside().iter().for_each(|outside| outside.publish());
         self.exporter.render()
     }
 
@@ -110,6 +112,12 @@ impl Admin {
         let mut shown: serde_json::Map<_, _> = self.identities.iter().map(of).collect();
         if let Some(authorization) = &self.authorization {
             shown.insert("requests_denied".to_owned(), json!(authorization.refused()));
+        }
+        let outside = self.routes.outside();
+        if !outside.is_empty() {
+            let of = |outside: &Arc<outside::Outside>| (outside.name(), outside.shown(now));
+            let all: serde_json::Map<_, _> = outside.iter().map(of).collect();
+            shown.insert("outside".to_owned(), all.into());
         }
         serde_json::Value::Object(shown).to_string()
     }

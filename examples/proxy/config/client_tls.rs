@@ -122,6 +122,10 @@ impl Local<'_> {
             .with_subject_alt_names(rule.subject_alt_names())
             .map_err(|error| wrong("subjectAltNames", &error))?;
         let config = config.with_poll_interval(POLL_INTERVAL);
+        let config = match rule.ca_crl() {
+            Some(file) => config.with_crl(self.directory.join(file)),
+            None => config,
+        };
         let config = match (rule.client_certificate(), rule.private_key()) {
             (Some(cert), Some(key)) => {
                 config.with_certificate(self.directory.join(cert), self.directory.join(key))

@@ -66,7 +66,11 @@ async fn simple_believes_the_server_that_has_its_name() {
     with_root.env("SSL_CERT_FILE", directory.path().join("ca.pem"));
     let proxy = Proxy::start_by(with_root, &directory).await;
     assert_eq!(get(&proxy).await.0, 200);
-    let proxy = Proxy::start(&directory).await;
+    // What this machine trusts, if it trusts anybody, is not asked: these are all.
+    let other = Directory::new().with("ca.pem", &Authority::new("other").pem());
+    let mut with_another = command();
+    with_another.env("SSL_CERT_FILE", other.path().join("ca.pem")).env_remove("SSL_CERT_DIR");
+    let proxy = Proxy::start_by(with_another, &directory).await;
     let requests = server.requests();
     assert_eq!(get(&proxy).await.0, 503, "no authority of the system");
     assert_eq!(server.requests(), requests);
@@ -138,10 +142,7 @@ async fn mutual_shows_a_certificate_that_rotates_while_requests_fly() {
     told(&proxy, said).await;
     assert_eq!(server.requests(), 0);
 
-    // Each request on a connection of its own, so that each shows what there is.
-    let rule = rule(
-        "mode: MUTUAL, caCertificates: ca.pem, clientCertificate: own.pem, privateKey: own.pem",
-    ) + "    connectionPool: { http: { maxRequestsPerConnection: 1 } }\n";
+    let rule = rule(MUTUAL) + SINGLE;
     let directory = directory("", server.address)
         .with("bank.yaml", &rule)
         .with("ca.pem", &bank.pem())
@@ -159,6 +160,82 @@ async fn mutual_shows_a_certificate_that_rotates_while_requests_fly() {
         .await;
     }
     assert_eq!(server.requests(), requests);
+}
+
+const MUTUAL: &str =
+    "mode: MUTUAL, caCertificates: ca.pem, clientCertificate: own.pem, privateKey: own.pem";
+/// Each request on a connection of its own, so that each proves anew.
+const SINGLE: &str = "    connectionPool: { http: { maxRequestsPerConnection: 1 } }\n";
+
+/// What `/certs` says of the host.
+async fn certs(proxy: &Proxy) -> serde_json::Value {
+    let (status, certs) = proxy.admin("/certs").await;
+    assert_eq!(status, 200);
+    assert!(!certs.contains("PRIVATE"), "{certs}");
+    let mut certs: serde_json::Value = serde_json::from_str(&certs).unwrap();
+    certs["outside"][HOST].take()
+}
+
+/// The value of a series of the host.
+async fn metric(proxy: &Proxy, name: &str, more: &str) -> Option<f64> {
+    let (_, metrics) = proxy.admin("/metrics").await;
+    let series = format!("{name}{{upstream=\"{HOST}\"{more}}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok())
+}
+
+#[tokio::test]
+async fn a_revoked_server_gets_no_request_and_an_operator_sees_it_all() {
+    let (bank, ours) = (Authority::new("bank"), Authority::new("ours"));
+    let server = Outside::start(&bank.site(HOST), Some(&ours)).await;
+    let own = ours.site("first.example");
+    let directory = directory("", server.address)
+        .with("bank.yaml", &(rule(&format!("{MUTUAL}, caCrl: list.pem")) + SINGLE))
+        .with("ca.pem", &bank.pem())
+        .with("list.pem", &bank.list(&["www.bank.example"]))
+        .with("own.pem", &own);
+    let proxy = Proxy::start(&directory).await;
+    assert_eq!(get(&proxy).await.0, 200, "{}", proxy.log());
+    let shown = certs(&proxy).await;
+    let status = &shown["status"];
+    assert!(status["roots"]["from"].as_str().unwrap().ends_with("ca.pem"), "{shown}");
+    assert_eq!((&status["roots"]["count"], &status["crl"]["count"]), (&1.into(), &1.into()));
+    assert_eq!(status["certificate"]["names"][0], "first.example");
+    assert!(status["certificate"]["not_after"].as_u64() > shown["expires_in"].as_u64(), "{shown}");
+    assert_eq!((&status["generation"], &shown["stats"]["connected"]), (&1.into(), &1.into()));
+    let secret = own.lines().rev().nth(1).unwrap();
+    assert!(!shown.to_string().contains(secret), "{shown}");
+    assert_eq!(metric(&proxy, "mesh_tls_connects_total", ",result=\"ok\"").await, Some(1.0));
+    let date = metric(&proxy, "mesh_tls_not_after_seconds", "").await;
+    assert_eq!(date, status["certificate"]["not_after"].as_f64());
+
+    directory.write("list.pem", &bank.list(&[HOST]));
+    until("it is revoked", async || (get(&proxy).await.0 == 503).then_some(())).await;
+    let said = format!(
+        "tls.caCrl: {}: the server is not trusted: it, or an issuer above it, has been revoked",
+        server.address
+    );
+    told(&proxy, &said).await;
+    let requests = server.requests();
+    directory.write("list.pem", "nothing");
+    until("it is told", async || {
+        let shown = certs(&proxy).await;
+        let error = shown["status"]["last_error"].as_str()?;
+        error.contains("list.pem: no revocation list found").then_some(())
+    })
+    .await;
+    assert_eq!(get(&proxy).await.0, 503, "the last good list stays");
+    assert_eq!(server.requests(), requests);
+    assert_eq!(metric(&proxy, "mesh_tls_updates_refused_total", "").await, Some(1.0));
+
+    // Without the list it is let in again: by a transport that is built anew, and counts from 0.
+    directory.write("bank.yaml", &(rule(MUTUAL) + SINGLE));
+    until("it is asked no more", async || (get(&proxy).await.0 == 200).then_some(())).await;
+    assert_eq!(certs(&proxy).await["status"]["crl"], serde_json::Value::Null);
+    until("no connection is forgotten", async || {
+        let connects = metric(&proxy, "mesh_tls_connects_total", ",result=\"ok\"").await?;
+        (connects >= f64::from(server.requests())).then_some(())
+    })
+    .await;
 }
 
 /// A proxy with an identity of the mesh that calls the host at that address.
@@ -279,11 +356,20 @@ async fn what_cannot_be_carried_out_is_said_at_load_by_its_place() {
     let address = "127.0.0.1:9".parse().unwrap();
     let ca = Authority::new("bank");
     let place = "bank.yaml:7:10: error: DestinationRule bank: spec.trafficPolicy.tls.";
-    let mutual =
-        "mode: MUTUAL, caCertificates: ca.pem, clientCertificate: own.pem, privateKey: key.pem";
+    let mutual = &*MUTUAL.replace("privateKey: own.pem", "privateKey: key.pem");
     for (tls, field, why) in [
         ("mode: SIMPLE, caCertificates: none.pem", "caCertificates", "cannot be read"),
         ("mode: SIMPLE, caCertificates: bank.yaml", "caCertificates", "no certificate found"),
+        (
+            "mode: SIMPLE, caCertificates: ca.pem, caCrl: none.pem",
+            "caCrl",
+            "none.pem: cannot be read",
+        ),
+        (
+            "mode: SIMPLE, caCertificates: ca.pem, caCrl: ca.pem",
+            "caCrl",
+            "no revocation list found",
+        ),
         ("mode: SIMPLE, sni: '*.bank.example'", "sni", "expected a DNS name (api.bank.example)"),
         (
             "mode: SIMPLE, subjectAltNames: [a b]",

@@ -1,7 +1,5 @@
 //! hyper, curl, reqwest and tonic through the proxy: bodies of every size, and streaming gRPC.
 
-use std::process::Command;
-
 use bytes::Bytes;
 use http::{Request, Response, Version, uri::Uri};
 use http_body_util::Full;
@@ -15,7 +13,7 @@ use tonic_health::{
     server::health_reporter,
 };
 
-use crate::support::{Directory, PROXY, Proxy, endpoints, output, send, serve};
+use crate::support::{Directory, PROXY, Proxy, curl, endpoints, has_curl, output, send, serve};
 
 /// Nothing, a little, and far more than any buffer on the way.
 const SIZES: [usize; 3] = [0, 1_024, 10 * 1_024 * 1_024];
@@ -56,8 +54,7 @@ async fn hyper_gets_back_bodies_of_every_size() {
 
 #[tokio::test]
 async fn curl_gets_back_bodies_of_every_size() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no curl on this machine");
+    if !has_curl() {
         return;
     }
     let (proxy, directory) = proxy_of_echo("").await;
@@ -65,8 +62,8 @@ async fn curl_gets_back_bodies_of_every_size() {
         ["--http1.1", "--http2-prior-knowledge"].into_iter().flat_map(|v| SIZES.map(|s| (v, s)))
     {
         directory.write("body.txt", &"x".repeat(size));
-        let mut curl = Command::new("curl");
-        curl.args(["-sS", "-m", "30", version, "-H", "Host: shop", "-X", "POST", "--data-binary"]);
+        let mut curl = curl();
+        curl.args(["-sS", version, "-H", "Host: shop", "-X", "POST", "--data-binary"]);
         curl.arg(format!("@{}", directory.path().join("body.txt").display()));
         curl.arg(format!("http://{}/", proxy.address("outbound")));
         let output = output(curl).await;

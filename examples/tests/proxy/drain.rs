@@ -1,16 +1,32 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Version};
+use http::{Request, Response, Version};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
-use crate::support::{Directory, PROXY, Proxy, application, ask, endpoints, send, until};
+use crate::support::{
+    Directory, PROXY, Proxy, application, ask, closed_port, endpoints, send, serve, until,
+};
 
 #[tokio::test]
 async fn requests_in_flight_end_well_and_nothing_new_begins() {
-    let app = application("slow", Duration::from_millis(1_500)).await;
+    // It answers when it is let go, so a busy machine has time for what is to be seen until then.
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let app = serve(move |_| {
+        let gate = Arc::clone(&held);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Response::new(Full::new(Bytes::from_static(b"slow")))
+        }
+    })
+    .await;
+    // Nobody else gets the port when the proxy leaves it.
+    let port = closed_port();
+    let config = PROXY.replacen("127.0.0.1:0", &port.address.to_string(), 1);
     let directory = Directory::new()
-        .with("proxy.yaml", PROXY)
+        .with("proxy.yaml", &config.replace("10s", "60s"))
         .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
     let mut proxy = Proxy::start(&directory).await;
     let outbound = proxy.address("outbound");
@@ -32,6 +48,7 @@ async fn requests_in_flight_end_well_and_nothing_new_begins() {
     })
     .await;
     assert!(!http1.is_finished(), "what is in flight goes on");
+    gate.add_permits(2);
 
     let http1 = http1.await.unwrap().unwrap();
     assert_eq!(http1.status, 200);

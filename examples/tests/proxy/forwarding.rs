@@ -1,11 +1,12 @@
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 
 use crate::support::{
-    Directory, PROXY, Proxy, application, ask, canary, endpoints, output, send, serve,
+    Directory, PROXY, Proxy, application, ask, canary, curl, endpoints, has_curl, output, send,
+    serve,
 };
 
 #[tokio::test]
@@ -55,8 +56,7 @@ async fn both_versions_of_http_come_in_and_go_out() {
 
 #[tokio::test]
 async fn curl_is_served() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no curl on this machine");
+    if !has_curl() {
         return;
     }
     let app = application("app", Duration::ZERO).await;
@@ -65,8 +65,8 @@ async fn curl_is_served() {
         .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
     let proxy = Proxy::start(&directory).await;
     for version in ["--http1.1", "--http2-prior-knowledge"] {
-        let mut curl = Command::new("curl");
-        curl.args(["-sS", "-m", "10", version, "-H", "Host: shop"]);
+        let mut curl = curl();
+        curl.args(["-sS", version, "-H", "Host: shop"]);
         curl.arg(format!("http://{}/", proxy.address("outbound")));
         let output = output(curl).await;
         let text = String::from_utf8(output.stdout).unwrap();

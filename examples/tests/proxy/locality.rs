@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::support::{Directory, PROXY, Proxy, application, ask, until};
+use crate::support::{Directory, PROXY, Proxy, application, ask, closed_port, until};
 
 const RULE: &str = "\
 apiVersion: networking.istio.io/v1
@@ -53,10 +53,8 @@ async fn requests_stay_near_until_nobody_is_there() {
     }
 
     // Nobody listens there: it is ejected, and the other region is asked.
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = closed.local_addr().unwrap();
-    drop(closed);
-    let files = directory(", locality: eu/a", nobody, far, RULE);
+    let closed = closed_port();
+    let files = directory(", locality: eu/a", closed.address, far, RULE);
     let proxy = Proxy::start(&files).await;
     until("it fails over", async || {
         let answer = ask(proxy.address("outbound"), "shop", "/").await.unwrap();

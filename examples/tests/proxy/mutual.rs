@@ -141,9 +141,7 @@ async fn an_ordinary_end_is_no_cause_for_alarm() {
     let (_files, mut proxy) = payment(&ca, app, "spiffe://shop.example/*").await;
     proxy.terminate();
     assert_eq!(proxy.ended().await.code(), Some(0));
-    until("it says so", async || proxy.log().contains("drained").then_some(())).await;
-    // What it says last may come a moment after its end.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(proxy.log().contains("drained"), "{}", proxy.log());
     let alarms = ["WARN", "ERROR"].map(|level| proxy.log().contains(level));
     assert_eq!(alarms, [false; 2], "{}", proxy.log());
 }

@@ -23,7 +23,10 @@ use mesh_tls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -41,14 +44,39 @@ impl Authority {
         self.0.pem()
     }
 
+    /// A revocation list with the certificates for these names.
+    pub(crate) fn list(&self, names: &[&str]) -> String {
+        let revoked = |name: &&str| RevokedCertParams {
+            serial_number: serial(name),
+            revocation_time: rcgen::date_time_ymd(2001, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2001, 1, 1),
+            next_update: rcgen::date_time_ymd(4001, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: names.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+
     /// A certificate for a name, and its key, in one text.
     pub(crate) fn site(&self, name: &str) -> String {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(serial(name));
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
         format!("{}{}", cert.pem(), key.serialize_pem())
     }
+}
+
+/// One that tells by the name which certificate it is.
+fn serial(name: &str) -> SerialNumber {
+    SerialNumber::from_slice(&name.as_bytes()[..name.len().min(20)])
 }
 
 /// A server with TLS, which says the name that it was asked by, and whose certificate it was shown.

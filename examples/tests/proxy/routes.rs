@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,12 +14,14 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use crate::support::{Directory, PROXY, Proxy, application, ask, output, serve, until};
+use crate::support::{
+    self, Directory, PROXY, Proxy, application, ask, has_curl, output, serve, until,
+};
 
 /// What `curl` has to say, after `-s`.
 async fn curl(to: SocketAddr, host: &str, path: &str, more: &[&str]) -> String {
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--max-time", "20", "--header", &format!("host: {host}")]).args(more);
+    let mut command = support::curl();
+    command.args(["--silent", "--header", &format!("host: {host}")]).args(more);
     command.arg(format!("http://{to}{path}"));
     let output = output(command).await;
     assert!(output.status.success(), "{output:?}");
@@ -29,14 +30,6 @@ async fn curl(to: SocketAddr, host: &str, path: &str, more: &[&str]) -> String {
 
 /// Only the status.
 const STATUS: [&str; 4] = ["--output", "/dev/null", "--write-out", "%{http_code}"];
-
-fn has_curl() -> bool {
-    let is_there = Command::new("curl").arg("--version").output().is_ok();
-    if !is_there {
-        eprintln!("skipped: there is no curl on this machine");
-    }
-    is_there
-}
 
 /// Several plaintext upstreams.
 fn upstreams(all: &[(&str, SocketAddr)]) -> String {

@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -22,10 +23,59 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port on which nobody listens. It is held, or the system would give it to the next who asks for any; who knows it can
+/// listen there all the same.
+pub(crate) struct ClosedPort {
+    pub(crate) address: SocketAddr,
+    _held: TcpSocket,
+}
+
+pub(crate) fn closed_port() -> ClosedPort {
+    let held = TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    ClosedPort { address: held.local_addr().unwrap(), _held: held }
+}
+
+/// `curl`, as nobody has set it up: neither its user nor the environment.
+pub(crate) fn curl() -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["-q", "--noproxy", "*", "--max-time", "60"]);
+    curl
+}
+
+pub(crate) fn has_curl() -> bool {
+    let is_there = Command::new("curl").arg("--version").output().is_ok();
+    if !is_there {
+        eprintln!("skipped: there is no curl on this machine");
+    }
+    is_there
+}
+
+/// Whether this process and those that it starts may have so many files open. Many systems allow 1,024 unless they are
+/// asked for more.
+pub(crate) fn may_open(files: u64) -> bool {
+    let allowed = || {
+        let limits = fs::read_to_string("/proc/self/limits").ok()?;
+        let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        limit.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let suffices = || allowed().is_none_or(|allowed| allowed >= files);
+    if !suffices() {
+        let (pid, limit) = (std::process::id().to_string(), format!("--nofile={files}:"));
+        drop(Command::new("prlimit").args(["--pid", &pid, &limit]).status());
+    }
+    let suffices = suffices();
+    if !suffices {
+        eprintln!("skipped: {files} open files are not allowed here");
+    }
+    suffices
+}
 
 /// A directory of its own, removed at the end.
 pub(crate) struct Directory(PathBuf);
@@ -79,6 +129,8 @@ pub(crate) struct Proxy {
     child: Child,
     addresses: String,
     log: Arc<Mutex<String>>,
+    /// Reads what it says, until it ends.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
@@ -96,7 +148,7 @@ impl Proxy {
         let written = log.clone();
         let (sender, listening) = tokio::sync::oneshot::channel();
         // The thread ends with the program.
-        std::thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut sender = Some(sender);
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let addresses = line.split_once("listening: ").map(|(_, rest)| rest.to_owned());
@@ -115,7 +167,7 @@ impl Proxy {
             drop(child.kill());
             panic!("it does not listen:\n{}", log.lock().unwrap());
         };
-        Self { child, addresses, log }
+        Self { child, addresses, log, reader: Some(reader) }
     }
 
     /// Where it listens for `what`: outbound, inbound or admin.
@@ -145,8 +197,13 @@ impl Proxy {
         assert!(Command::new("kill").args([name, to]).status().unwrap().success());
     }
 
+    /// How it ended. Its last words are in the log then.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        until("it ends", async || self.child.try_wait().unwrap()).await
+        let status = until("it ends", async || self.child.try_wait().unwrap()).await;
+        if let Some(reader) = self.reader.take() {
+            tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
+        }
+        status
     }
 }
 

@@ -2,7 +2,7 @@ use super::{
     Action, Config, Connection, Head, Match, Policy, Reason, Rule,
     check::{Check, Request},
     decision::{Decision, RuleId, Verdict},
-    path::Seen,
+    reading::Seen,
 };
 use crate::InvalidConfig;
 

@@ -5,7 +5,8 @@ use super::{
     header::HeaderText,
     host::{Authority, HostText},
     identity::{Account, Domain, is_in_namespace, with_aliases},
-    path::{Seen, Template, unescaped},
+    path::Template,
+    reading::{Seen, unescaped},
     text::{Block, Text},
 };
 use crate::InvalidConfig;
@@ -73,6 +74,8 @@ struct PathText {
     form: PathForm,
     /// With no escape left, if there is one: what [`Seen::meant`] is compared with.
     meant: Option<PathForm>,
+    /// The same without the slash at its end, if there is one.
+    folder: Option<PathForm>,
 }
 
 #[derive(Clone, Debug)]
@@ -131,8 +134,8 @@ impl Check {
         let Some(exceptions) = &self.exceptions else { return true };
         // Who shows no name is not another than the one that must stay out. Where everybody with a name must stay out,
         // who has none is meant.
-        if self.doubts && self.grants && !exceptions.is_any() && exceptions.is_absent(request) {
-            return false;
+        if self.doubts && self.grants && exceptions.is_absent(request) {
+            return exceptions.is_any();
         }
         !exceptions.matches(request, of_exceptions)
     }
@@ -177,14 +180,14 @@ impl List {
             Attribute::Path => Self::Paths(all(values, |value| {
                 PathText::new(value).map_err(|expected| ("paths", expected))
             })?),
-            Attribute::Header(name) => match name.as_str() {
+            Attribute::Header(name) => match name.to_ascii_lowercase().as_str() {
                 ":method" => Self::Methods(texts()),
                 ":authority" | "host" => Self::Hosts(hosts()),
-                _ if is_token(name) => {
+                name if is_token(name) => {
                     let texts = values.iter().map(|value| HeaderText::new(name, value));
-                    Self::Header(name.as_str().into(), texts.collect())
+                    Self::Header(name.into(), texts.collect())
                 }
-                _ => {
+                name => {
                     let name = format!("{name:?}");
                     return Err(InvalidConfig::new("request.headers", name, "a header's name"));
                 }
@@ -214,10 +217,13 @@ impl List {
             }
             Self::Accounts(all) => id.is_some_and(|id| all.iter().any(|one| one.owns(id))),
             Self::Domains(all) => id.is_some_and(|id| all.iter().any(|one| one.owns(id))),
-            Self::SourceIps(blocks) => is_in(connection.source_ip(), blocks),
-            Self::RemoteIps(blocks) => is_in(connection.remote_ip(), blocks),
-            Self::DestinationIps(blocks) => is_in(connection.destination_ip(), blocks),
-            Self::Ports(ports) => connection.port().is_some_and(|port| ports.contains(&port)),
+            Self::SourceIps(blocks) => is_in(connection.source_ip(), blocks, sense),
+            Self::RemoteIps(blocks) => is_in(connection.remote_ip(), blocks, sense),
+            Self::DestinationIps(blocks) => is_in(connection.destination_ip(), blocks, sense),
+            Self::Ports(ports) => match connection.port() {
+                Some(port) => ports.contains(&port),
+                None => sense == Sense::Wide,
+            },
             Self::Snis(names) => connection.sni().is_some_and(|sni| {
                 let authority = Authority::new(sni);
                 names.iter().any(|wanted| wanted.matches(authority, sense))
@@ -227,14 +233,21 @@ impl List {
                 hosts.iter().any(|wanted| wanted.matches(*authority, sense))
             }
             Self::Methods(texts) if sense == Sense::Wide => {
-                texts.iter().any(|text| text.matches_any_case(head.method().as_bytes()))
+                let is_one = |method: &str| {
+                    texts.iter().any(|text| text.matches_any_case(method.as_bytes()))
+                };
+                is_one(head.method()) || (is_got(head.method(), &path.path) && is_one("GET"))
             }
             Self::Methods(texts) => any(texts, head.method()),
             Self::Paths(paths) => {
                 let is_one = |path: &str| paths.iter().any(|wanted| wanted.matches(path, sense));
                 let mut others = path.others.iter();
+                // `*`, or the nothing of a tunnel, is no path; a handler may make any of it.
+                let is_path = path.path.starts_with('/');
                 match sense {
                     Sense::AsIs => is_one(&path.path),
+                    Sense::Narrow if !is_path => self.is_any() && !path.path.is_empty(),
+                    Sense::Wide if !is_path => true,
                     Sense::Wide => {
                         let is_meant = |path: &str| paths.iter().any(|wanted| wanted.means(path));
                         is_one(&path.path)
@@ -294,7 +307,9 @@ impl List {
             Self::Hosts(_) => head.authority().is_empty(),
             Self::Methods(_) => head.method().is_empty(),
             Self::Paths(_) => path.path.is_empty(),
-            Self::Header(name, _) => head.header(name).next().is_none(),
+            Self::Header(name, _) => {
+                head.header(name).chain(head.lookalikes(name)).next().is_none()
+            }
             Self::Claim(path, _) => !head.has_claim(path, &mut |_| true),
             Self::RequestPrincipals { issuer, .. } => !head.has_claim(issuer, &mut |_| true),
         }
@@ -303,38 +318,52 @@ impl List {
 
 impl PathText {
     fn new(value: &str) -> Result<Self, &'static str> {
-        let (form, meant) = match Template::parse(value).transpose()? {
-            None => {
-                let text = Text::new(value);
-                let meant = text.map(|letters| unescaped(letters).into());
-                (PathForm::Text(text), PathForm::Text(meant))
-            }
-            Some(template) => {
-                let meant = template.unescaped();
-                (PathForm::Template(template), PathForm::Template(meant))
-            }
-        };
-        Ok(Self { form, meant: value.contains('%').then_some(meant) })
+        let form = PathForm::new(value)?;
+        let meant = value.contains('%').then(|| form.unescaped());
+        // What ends in `/*` ends in no slash.
+        let folder = value.strip_suffix('/').filter(|folder| !matches!(*folder, "" | "*"));
+        let folder = folder.map(PathForm::new).transpose()?.map(|folder| folder.unescaped());
+        Ok(Self { form, meant, folder })
     }
 
     fn matches(&self, path: &str, sense: Sense) -> bool {
         let is_meant = |meant: &PathForm| !path.contains('%') && meant.matches(path, sense);
         self.form.matches(path, sense)
-            || (sense == Sense::Wide && self.meant.as_ref().is_some_and(is_meant))
+            || (sense == Sense::Wide
+                && (self.meant.as_ref().is_some_and(is_meant)
+                    || self.folder.as_ref().is_some_and(is_meant)))
     }
 
     /// Whether it may mean a path that was taken out of its escapes.
     fn means(&self, path: &str) -> bool {
         self.meant.as_ref().unwrap_or(&self.form).matches(path, Sense::Wide)
+            || self.folder.as_ref().is_some_and(|folder| folder.matches(path, Sense::Wide))
     }
 }
 
 impl PathForm {
-    fn matches(&self, path: &str, sense: Sense) -> bool {
+    fn new(value: &str) -> Result<Self, &'static str> {
+        Ok(match Template::parse(value).transpose()? {
+            None => Self::Text(Text::new(value)),
+            Some(template) => Self::Template(template),
+        })
+    }
+
+    fn unescaped(&self) -> Self {
         match self {
-            Self::Text(text) => text.matches(path.as_bytes()),
-            Self::Template(template) => template.matches(path, sense == Sense::Wide),
+            Self::Text(text) => Self::Text(text.map(|letters| unescaped(letters).into())),
+            Self::Template(template) => Self::Template(template.unescaped()),
         }
+    }
+
+    /// In a wide sense, a slash at the end of the path is none.
+    fn matches(&self, path: &str, sense: Sense) -> bool {
+        let is_wide = sense == Sense::Wide;
+        let is_one = |path: &str| match self {
+            Self::Text(text) => text.matches(path.as_bytes()),
+            Self::Template(template) => template.matches(path, is_wide),
+        };
+        is_one(path) || (is_wide && path.strip_suffix('/').is_some_and(is_one))
     }
 }
 
@@ -392,8 +421,17 @@ fn issuer_and_subject(value: &str) -> (Text, Text) {
     }
 }
 
-fn is_in(address: Option<IpAddr>, blocks: &[Block]) -> bool {
-    address.is_some_and(|address| blocks.iter().any(|block| block.contains(address)))
+/// Everybody has an address: one that nobody told may be any.
+fn is_in(address: Option<IpAddr>, blocks: &[Block], sense: Sense) -> bool {
+    match address {
+        Some(address) => blocks.iter().any(|block| block.contains(address)),
+        None => sense == Sense::Wide,
+    }
+}
+
+/// Whether the handler of GET answers it: its head alone, or, over HTTP/2, as an upgrade (RFC 9110 §9.3.2, RFC 8441 §5).
+fn is_got(method: &str, path: &str) -> bool {
+    method.eq_ignore_ascii_case("HEAD") || (method == "CONNECT" && path.starts_with('/'))
 }
 
 /// A header's name by the grammar of HTTP.

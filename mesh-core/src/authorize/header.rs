@@ -22,37 +22,52 @@ impl HeaderText {
     }
 
     /// Several lines are one, joined by `,` (RFC 9110 §5.3, Envoy `HeaderUtility`). In a wide sense also each line, each
-    /// value of the list, and the list without blanks; in a narrow one all lines, and what they are together.
+    /// value of the list, the list without blanks, and those of a name that some take for the same; in a narrow one all
+    /// lines, those too, and what they are together.
     pub(super) fn matches(&self, head: &impl Head, name: &str, sense: Sense) -> bool {
+        let mut others = head.lookalikes(name).take_while(|_| sense != Sense::AsIs);
         let mut lines = head.header(name);
-        let Some(first) = lines.next() else { return false };
+        let Some(first) = lines.next() else {
+            return sense == Sense::Wide
+                && others.any(|line| self.is_any() || self.is_in(line, name));
+        };
+        let is_alone = lines.next().is_none();
         if self.text.is_any() {
-            // Presence, of an empty value too (Istio `HeaderMatcher`).
-            return true;
+            // Presence, of an empty value too (Istio `HeaderMatcher`); but to some, an empty one is none.
+            let is_there = |line: &[u8]| !line.is_empty();
+            return sense != Sense::Narrow || head.header(name).chain(others).all(is_there);
         }
         let is_one = |value: &[u8]| self.text.matches(value);
-        let is_alone = lines.next().is_none();
         let is_whole = || match is_alone {
             true => is_one(first),
             false => self.text.matches_letters(|| letters(head, name)),
         };
         match sense {
             Sense::AsIs => is_whole(),
-            Sense::Narrow => is_whole() && (is_alone || head.header(name).all(is_one)),
+            Sense::Narrow => {
+                is_whole() && (is_alone || head.header(name).all(is_one)) && others.all(is_one)
+            }
             Sense::Wide => {
-                is_whole() || head.header(name).any(is_one) || self.is_listed(head, name)
+                is_whole()
+                    || head.header(name).any(|line| self.is_in(line, name))
+                    || self.is_listed(head, name)
+                    || others.any(|line| self.is_in(line, name))
             }
         }
     }
 
-    fn is_listed(&self, head: &impl Head, name: &str) -> bool {
+    /// Whether a line is it, or a list with it.
+    fn is_in(&self, line: &[u8], name: &str) -> bool {
         let comma = separator(name);
-        let mut values = head.header(name).flat_map(|line| line.split(|byte| *byte == comma));
-        values.any(|value| self.text.matches(value.trim_ascii()))
-            || self.list.as_ref().is_some_and(|list| {
-                let is_blank = |letter: &u8| matches!(letter, b' ' | b'\t');
-                list.matches_letters(|| letters(head, name).filter(|letter| !is_blank(letter)))
-            })
+        self.text.matches(line)
+            || line.split(|byte| *byte == comma).any(|value| self.text.matches(value.trim_ascii()))
+    }
+
+    fn is_listed(&self, head: &impl Head, name: &str) -> bool {
+        self.list.as_ref().is_some_and(|list| {
+            let is_blank = |letter: &u8| matches!(letter, b' ' | b'\t');
+            list.matches_letters(|| letters(head, name).filter(|letter| !is_blank(letter)))
+        })
     }
 }
 

@@ -1,4 +1,6 @@
-use std::{borrow::Cow, cell::OnceCell};
+use std::borrow::Cow;
+
+use super::reading::unescaped;
 
 /// How paths are brought into one form before they are matched, and handed on in it (Istio `meshConfig.pathNormalization`).
 ///
@@ -25,8 +27,8 @@ pub enum Normalization {
     DecodeAndMergeSlashes,
 }
 
-/// A path that cannot be brought into one form: `%` without two hexadecimal digits behind it, or a `%00`. To be answered by
-/// 400.
+/// A path that cannot be brought into one form: `%` without two hexadecimal digits behind it, or a `%00`; where doubts are
+/// refused, also one whose escapes hide others more than three deep. To be answered by 400.
 ///
 /// Istio's proxy passes these on. What a handler makes of `%2%66` is anybody's guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +73,7 @@ impl Normalization {
     }
 
     /// Whether nothing is to be done. One look at each byte: most paths are as they should be.
-    fn is_normal(self, path: &str) -> Result<bool, BadPath> {
+    pub(super) fn is_normal(self, path: &str) -> Result<bool, BadPath> {
         let bytes = path.as_bytes();
         let mut normal = true;
         for (at, byte) in bytes.iter().enumerate() {
@@ -103,7 +105,7 @@ impl Normalization {
     }
 
     /// Without escapes that need not be. The path has no bad one.
-    fn decode(self, path: &str) -> String {
+    pub(super) fn decode(self, path: &str) -> String {
         let mut decoded = String::with_capacity(path.len());
         let mut rest = path;
         while let Some(at) = rest.find(['%', '\\']) {
@@ -124,7 +126,7 @@ impl Normalization {
     }
 
     /// Without `.` and `..`, and then perhaps without empty segments (Envoy `normalize_path` before `merge_slashes`).
-    fn merge(self, path: &str) -> String {
+    pub(super) fn merge(self, path: &str) -> String {
         let mut kept: Vec<&str> = Vec::new();
         let mut segments = path.split('/').skip(1).peekable();
         while let Some(segment) = segments.next() {
@@ -157,7 +159,7 @@ impl Normalization {
 }
 
 /// The byte that is escaped at the beginning of `text`.
-fn escape(text: &[u8]) -> Result<u8, BadPath> {
+pub(super) fn escape(text: &[u8]) -> Result<u8, BadPath> {
     let digit = |at: usize| {
         let digit = text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
         digit.and_then(|digit| u8::try_from(digit).ok()).ok_or(BadPath)
@@ -166,94 +168,6 @@ fn escape(text: &[u8]) -> Result<u8, BadPath> {
         0 => Err(BadPath),
         byte => Ok(byte),
     }
-}
-
-/// A path as it is judged.
-#[derive(Debug)]
-pub(super) struct Seen<'p> {
-    /// As it is handed on.
-    pub(super) path: Cow<'p, str>,
-    /// As a handler may read it that decodes more than was handed on.
-    pub(super) others: Vec<String>,
-    /// As it may be meant, once a policy that refuses asks for it.
-    meant: OnceCell<Vec<String>>,
-}
-
-impl<'p> Seen<'p> {
-    /// Of what has no path.
-    pub(super) fn none() -> Self {
-        Self::plain(Cow::Borrowed(""))
-    }
-
-    fn plain(path: Cow<'p, str>) -> Self {
-        Self { path, others: Vec::new(), meant: OnceCell::new() }
-    }
-
-    /// Allocates only for what is written oddly.
-    pub(super) fn new(path: &'p str, level: Normalization, doubts: bool) -> Result<Self, BadPath> {
-        let path = level.apply(path)?;
-        let most = Normalization::DecodeAndMergeSlashes;
-        if !doubts || !path.starts_with('/') || (most.is_normal(&path)? && !has_dots(&path)) {
-            return Ok(Self::plain(path));
-        }
-        let decoded = most.decode(&path);
-        // Some resolve dots first, as the RFC does; others merge slashes first, as file systems do.
-        let mut merged: Vec<_> = decoded.split('/').skip(1).collect();
-        let last = merged.pop().unwrap_or_default();
-        merged.retain(|segment| !segment.is_empty());
-        let merged = format!("/{}/{last}", merged.join("/"));
-        let mut others = vec![most.merge(&decoded), most.merge(&merged)];
-        if has_dots(&decoded) {
-            // Some take parameters off before they resolve dots, as servlets do.
-            let bare = [&*decoded, &merged].map(|path| most.merge(&without_parameters(path)));
-            others.extend(bare);
-        }
-        Ok(Self { path, others, meant: OnceCell::new() })
-    }
-
-    /// The same with no escape left, and without parameters: `%40` is `@` to most handlers, and `/a;b` is `/a` to some. Here
-    /// nothing is told apart any more that may be the same, so it is only good to refuse.
-    pub(super) fn meant(&self) -> &[String] {
-        self.meant.get_or_init(|| {
-            let readings = || self.others.iter().map(String::as_str).chain([&*self.path]);
-            let escaped = readings().filter(|path| path.contains('%')).map(unescaped);
-            let mut meant: Vec<_> = escaped.map(Cow::into_owned).collect();
-            let bare = readings().filter(|path| path.contains(';')).map(without_parameters);
-            meant.extend(bare.map(|path| unescaped(&path).into_owned()));
-            meant
-        })
-    }
-}
-
-/// Whether a segment is dots but for its parameters.
-fn has_dots(path: &str) -> bool {
-    path.contains(';')
-        && path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
-}
-
-/// Without what stands in a segment from its `;` on (RFC 3986 §3.3).
-fn without_parameters(path: &str) -> String {
-    let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
-    segments.collect::<Vec<_>>().join("/")
-}
-
-/// Without any escape.
-pub(super) fn unescaped(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let (length, byte) = match escape(&bytes[at..]) {
-            Ok(escaped) if *byte == b'%' => (3, escaped),
-            Ok(_) | Err(BadPath) => (1, *byte),
-        };
-        plain.push(byte);
-        at += length;
-    }
-    Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
 }
 
 /// A path with `{*}` for one segment and `{**}` for any letters, slashes too (Envoy `uri_template`).

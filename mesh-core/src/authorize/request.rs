@@ -111,6 +111,13 @@ pub trait Head {
     /// The values of the header of this name, which is in lower case, in their order.
     fn header<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]>;
 
+    /// The values of headers whose names are this one but for `_` in place of `-`: to a handler that knows headers as
+    /// variables (CGI, WSGI) they are the same. By default there are none, and such a handler can be deceived.
+    fn lookalikes<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let _ = name;
+        std::iter::empty()
+    }
+
     /// Whether a token was verified for the request that has the claim at `path`, with a value that is wanted. By default
     /// no token was.
     fn has_claim(&self, path: &[String], is_wanted: &mut dyn FnMut(&str) -> bool) -> bool {
@@ -193,7 +200,25 @@ impl Head for PlainHead {
         values.map(|(_, value)| value.as_bytes())
     }
 
+    fn lookalikes<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let values = self.headers.iter().filter(move |(key, _)| is_lookalike(key, name));
+        values.map(|(_, value)| value.as_bytes())
+    }
+
     fn has_claim(&self, path: &[String], is_wanted: &mut dyn FnMut(&str) -> bool) -> bool {
         self.claims.iter().any(|(claim, value)| claim == path && is_wanted(value))
     }
+}
+
+/// Whether two names of headers, in lower case, are not the same but for `_` in place of `-`.
+///
+/// ```
+/// use mesh_core::authorize::is_lookalike;
+///
+/// assert!(is_lookalike("x_user", "x-user"));
+/// assert!(!is_lookalike("x-user", "x-user") && !is_lookalike("xuser", "x-user"));
+/// ```
+pub fn is_lookalike(name: &str, other: &str) -> bool {
+    let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.len() == other.len() && name != other && name.bytes().map(dash).eq(other.bytes().map(dash))
 }

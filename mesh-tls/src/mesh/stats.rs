@@ -114,10 +114,6 @@ pub(crate) struct Counters {
 
 impl Counters {
     #[cfg(feature = "origination")]
-    #[cfg_attr(
-        not(feature = "metrics"),
-        expect(clippy::needless_pass_by_value, reason = "metrics keep it")
-    )]
     pub(super) fn outside(upstream: String) -> Self {
         #[cfg(feature = "metrics")]
         return Self { label: super::metrics::Label::outside(upstream), ..Self::default() };

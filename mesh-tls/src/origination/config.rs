@@ -17,6 +17,9 @@ use crate::{
     source::Watched,
 };
 
+#[cfg(feature = "system-roots")]
+const SYSTEM_INTERVAL: Duration = Duration::from_secs(600);
+
 /// Which servers are believed, and what is shown to them.
 ///
 /// ```
@@ -42,6 +45,8 @@ pub struct Config {
     pub(super) handshake_timeout: Duration,
     pub(super) drain_grace: Duration,
     pub(super) poll_interval: Duration,
+    #[cfg(feature = "system-roots")]
+    pub(super) system_interval: Duration,
 }
 
 /// The authorities whose word is taken for who a server is.
@@ -75,6 +80,8 @@ impl Config {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             drain_grace: Ending::default().grace,
             poll_interval: Watched::POLL_INTERVAL,
+            #[cfg(feature = "system-roots")]
+            system_interval: SYSTEM_INTERVAL,
         }
     }
 
@@ -160,6 +167,15 @@ impl Config {
         Self { poll_interval: interval, ..self }
     }
 
+    /// How often the roots of the operating system are read again, where [they](Roots::system) are used. Default: 10 min: a
+    /// package brings them, a few times a year.
+    #[cfg(feature = "system-roots")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "system-roots")))]
+    #[must_use]
+    pub fn with_system_interval(self, interval: Duration) -> Self {
+        Self { system_interval: interval, ..self }
+    }
+
     /// The file of revocation lists, if there is one.
     #[must_use]
     pub fn crl(&self) -> Option<&Path> {
@@ -180,7 +196,7 @@ impl Config {
 
     /// Whether anything can change while it is in use.
     pub(super) fn changes(&self) -> bool {
-        self.paths().next().is_some()
+        self.paths().next().is_some() || self.roots.is_of_the_system()
     }
 
     /// The files, in the order in which they are read: roots, revocation lists, certificate, key.
@@ -208,13 +224,21 @@ impl Roots {
         Ok(Self(RootsOf::Given(certificates(pem)?.into())))
     }
 
-    /// Those of the operating system, as curl and openssl use them, read once, at the start. The variables `SSL_CERT_FILE` and
-    /// `SSL_CERT_DIR` name others.
+    /// Those of the operating system, as curl and openssl use them, read [from time to time](Config::with_system_interval). The
+    /// variables `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
     #[cfg(feature = "system-roots")]
     #[cfg_attr(docsrs, doc(cfg(feature = "system-roots")))]
     #[must_use]
     pub fn system() -> Self {
         Self(RootsOf::System)
+    }
+
+    pub(super) fn is_of_the_system(&self) -> bool {
+        match &self.0 {
+            RootsOf::File(_) | RootsOf::Given(_) => false,
+            #[cfg(feature = "system-roots")]
+            RootsOf::System => true,
+        }
     }
 
     pub(super) fn path(&self) -> Option<&PathBuf> {

@@ -1,4 +1,5 @@
-//! The one background job of a handle: looking at its files, and at the dates of what is in use.
+//! The one background job of a handle: looking at its files, at the roots of the system, and at the dates of what
+//! is in use.
 
 use std::{
     fmt,
@@ -14,10 +15,15 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use super::inner::{Inner, Part};
+#[cfg(feature = "system-roots")]
+use super::system;
+use super::{
+    ends::Ends,
+    inner::{Inner, Part},
+};
 use crate::{
     error::{MaterialError, MaterialErrorKind},
-    mesh::{Expiry, LOOK},
+    mesh::LOOK,
     source::Watched,
 };
 
@@ -76,8 +82,12 @@ impl Drop for Alarm {
 /// Holds the handle weakly: a job that kept its own handle alive would never end.
 async fn follow(inner: Weak<Inner>, mut handles: watch::Receiver<u64>, mut files: Watched) {
     let mut gone = pin!(async move { while handles.changed().await.is_ok() {} });
-    let (mut expiry, mut look) = (Expiry::default(), time::interval(LOOK));
+    let (mut ends, mut look) = (Ends::default(), time::interval(LOOK));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    #[cfg(feature = "system-roots")]
+    let mut system = pin!(system::follow(Weak::clone(&inner)));
+    #[cfg(not(feature = "system-roots"))]
+    let mut system = pin!(std::future::pending::<()>());
     loop {
         let changed = {
             // Pinned, because a look at the dates must not drop it: it would begin its pause again.
@@ -86,9 +96,10 @@ async fn follow(inner: Weak<Inner>, mut handles: watch::Receiver<u64>, mut files
                 tokio::select! {
                     changed = &mut next => break changed,
                     () = &mut gone => return,
+                    () = &mut system => return,
                     _ = look.tick() => {
                         let Some(inner) = inner.upgrade() else { return };
-                        inner.look(&mut expiry);
+                        ends.look(&inner);
                     }
                 }
             }

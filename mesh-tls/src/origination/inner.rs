@@ -19,7 +19,7 @@ use super::{
 use crate::{
     backend::{Anchors, Provider, Revoked},
     error::{ConnectError, ConnectErrorKind, MaterialError},
-    mesh::{Counter, Expiry, Name, Shared, Stats},
+    mesh::{Counter, Shared, Stats},
     source::Bytes,
 };
 
@@ -40,6 +40,8 @@ pub(crate) struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Files,
+    #[cfg(feature = "system-roots")]
+    System,
     Driver,
 }
 
@@ -106,15 +108,6 @@ impl Inner {
         }
     }
 
-    /// Says aloud when our own certificate comes to its end.
-    pub(super) fn look(&self, expiry: &mut Expiry) {
-        let current = self.current.load();
-        let dates = current.own.as_ref().and_then(Own::dates);
-        if let Some((dates, (file, _))) = dates.zip(self.config.certificate()) {
-            expiry.look(Name::File(file), dates, self.shared.provider.clock.now());
-        }
-    }
-
     /// Puts to use what is good of these files.
     pub(super) fn update(&self, files: &[Bytes]) {
         let config = &self.config;
@@ -124,6 +117,12 @@ impl Inner {
             own: generation::own(config, files, &self.shared.provider),
         };
         self.take(Part::Files, found);
+    }
+
+    /// Puts to use the roots of the operating system, if they are others.
+    #[cfg(feature = "system-roots")]
+    pub(super) fn update_system(&self, read: Result<Anchors, MaterialError>) {
+        self.take(Part::System, Found { anchors: Some(read), revoked: None, own: Ok(None) });
     }
 
     fn take(&self, part: Part, found: Found) {

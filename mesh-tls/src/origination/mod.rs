@@ -31,6 +31,9 @@
 //! and those whose server the new roots do not cover, or the new lists name, are [drained](crate::stream); a new certificate of
 //! our own ends none. Sessions are never resumed, so that none outlives what it was made under.
 //!
+//! The [roots of the operating system](Roots) are read again every ten minutes, and are a new generation where they are
+//! others.
+//!
 //! An error in the roots does not take trust back, as Envoy does not; a file without a certificate is one. Neither does an
 //! error in the lists forget whom they named.
 //!
@@ -43,7 +46,8 @@
 //! | metrics, feature `metrics` | those of the mesh and two more, by the label `upstream`, which is [`with_name`](Config::with_name): see `describe_metrics` |
 //!
 //! A certificate of our own that is not renewed is told of in the log as [the identity of a mesh](crate::mesh) is; once it
-//! has expired, a connector fails at once.
+//! has expired, a connector fails at once. A root, and a revocation list, is told of when 95 % of its time are over and at its
+//! end; not so the roots of the operating system, many of which nobody needs.
 //!
 //! # What it does not do
 //!
@@ -66,12 +70,15 @@
 mod config;
 mod connector;
 mod driver;
+mod ends;
 mod generation;
 mod inner;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod name;
 mod status;
+#[cfg(feature = "system-roots")]
+mod system;
 #[cfg(all(test, feature = "dev-ca", any(feature = "aws-lc-rs", feature = "ring")))]
 mod tests;
 
@@ -176,7 +183,7 @@ impl Origination {
     ///
     /// # Errors
     ///
-    /// See [`ConnectErrorKind`].
+    /// See [`ConnectErrorKind`](crate::ConnectErrorKind).
     ///
     /// # Cancel safety
     ///

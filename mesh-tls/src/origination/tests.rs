@@ -39,6 +39,12 @@ impl Drop for TempDir {
 struct Said(Arc<Mutex<Vec<u8>>>);
 
 impl Said {
+    /// How often these words were said of that name.
+    fn about(&self, words: &str, name: &str) -> usize {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(words) && line.contains(name)).count()
+    }
+
     fn count(&self, level: &str, words: &str) -> usize {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().filter(|line| line.contains(level) && line.contains(words)).count()
@@ -102,6 +108,92 @@ async fn a_certificate_that_nobody_renews_is_told_of_in_time_and_not_all_the_tim
     clock.advance(Duration::from_secs(800));
     time::sleep(Duration::from_secs(300)).await;
     assert_eq!(told(), (3, 1), "and the next one is not");
+}
+
+/// A root that is good for 1,000 s, in PEM.
+fn root(name: &str, from: UnixTime) -> String {
+    let date = |secs: u64| {
+        let secs = Duration::from_secs(from.as_secs() + secs);
+        (std::time::UNIX_EPOCH + secs).into()
+    };
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    (params.not_before, params.not_after) = (date(0), date(1_000));
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+#[tokio::test(start_paused = true)]
+async fn roots_and_lists_that_end_are_told_of_each_by_its_name() {
+    let said = Said::default();
+    let writer = said.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _listening = tracing::subscriber::set_default(subscriber);
+    let dir = TempDir::new("ends");
+    let clock = Arc::new(ManualClock::new(UnixTime::now()));
+    let later = UnixTime::since_unix_epoch(Duration::from_secs(clock.now().as_secs() + 500));
+    let (roots, lists) = (dir.0.join("ca.pem"), dir.0.join("list.pem"));
+    let two = format!("{}{}", root("first", clock.now()), root("second", later));
+    std::fs::write(&roots, &two).unwrap();
+    std::fs::write(&lists, list(clock.now())).unwrap();
+    let crypto = Arc::new(default_provider().unwrap());
+    let provider = Provider { crypto, clock: Arc::clone(&clock) as _ };
+    let config = Config::new(Roots::file(&roots)).with_crl(&lists);
+    let config = config.with_poll_interval(Duration::from_secs(100));
+    let (_bank, driver) = Origination::load_by(config.clone(), provider).unwrap();
+    drop(tokio::spawn(driver));
+    let told = || {
+        ["about to expire", "has expired", "about to be out of date", "is out of date"]
+            .map(|words| ["CN=first", "CN=second", "list.pem"].map(|name| said.about(words, name)))
+    };
+    let mut expected = [[0; 3]; 4];
+    // Which words come behind so many seconds more, of which.
+    for (advance, new) in [
+        (940, None),
+        (20, Some((0, 0))),
+        (50, Some((1, 0))),
+        (470, Some((0, 1))),
+        (30, Some((1, 1))),
+    ] {
+        clock.advance(Duration::from_secs(advance));
+        time::sleep(Duration::from_secs(300)).await;
+        if let Some((words, name)) = new {
+            expected[words][name] += 1;
+        }
+        // The list ends when the first root does.
+        (expected[2][2], expected[3][2]) = (expected[0][0], expected[1][0]);
+        assert_eq!(told(), expected, "after {advance} s more");
+    }
+    assert_eq!(said.count("ERROR", "list.pem"), 1, "servers are refused for it");
+    assert_eq!(said.count("ERROR", "root"), 0, "none is refused for it");
+    // What is given is told of too.
+    let again = Config::new(Roots::pem(two.as_bytes()).unwrap());
+    let crypto = Arc::new(default_provider().unwrap());
+    let (_given, driver) = Origination::load_by(again, Provider { crypto, clock }).unwrap();
+    drop(tokio::spawn(driver));
+    time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(said.about("has expired", "CN=first"), 2);
+}
+
+/// A list that is up to date for 1,000 s, in PEM.
+fn list(from: UnixTime) -> String {
+    let date = |secs: u64| {
+        let secs = Duration::from_secs(from.as_secs() + secs);
+        (std::time::UNIX_EPOCH + secs).into()
+    };
+    let params = rcgen::CertificateRevocationListParams {
+        this_update: date(0),
+        next_update: date(1_000),
+        crl_number: 1_u64.into(),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let mut issuer = rcgen::CertificateParams::default();
+    issuer.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let issuer = rcgen::CertifiedIssuer::self_signed(issuer, key).unwrap();
+    params.signed_by(&issuer).unwrap().pem().unwrap()
 }
 
 #[tokio::test(start_paused = true)]

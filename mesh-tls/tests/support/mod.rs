@@ -25,14 +25,15 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     process::Command,
     sync::mpsc,
     task::JoinHandle,
     time,
 };
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than anything here takes on a busy machine; what is longer hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn ca() -> DevCa {
     DevCa::new("test.local".parse().unwrap()).unwrap()
@@ -153,6 +154,40 @@ where
 
 pub(crate) async fn tcp(addr: SocketAddr) -> TcpStream {
     TcpStream::connect(addr).await.unwrap()
+}
+
+/// A port on which nobody listens. It is held, or the system would give it to the next who asks for any; who knows it can
+/// listen there all the same.
+pub(crate) struct ClosedPort {
+    pub(crate) addr: SocketAddr,
+    _held: TcpSocket,
+}
+
+pub(crate) fn closed_port() -> ClosedPort {
+    let held = TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    ClosedPort { addr: held.local_addr().unwrap(), _held: held }
+}
+
+/// Whether this process may have so many files open. Many systems allow 1,024 unless they are asked for more.
+pub(crate) async fn may_open(files: u64) -> bool {
+    let allowed = || {
+        let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+        let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        limit.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let suffices = || allowed().is_none_or(|allowed| allowed >= files);
+    if !suffices() {
+        let (pid, limit) = (std::process::id().to_string(), format!("--nofile={files}:"));
+        let asked = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+        let _refused = asked.await;
+    }
+    let suffices = suffices();
+    if !suffices {
+        eprintln!("skipped: {files} open files are not allowed here");
+    }
+    suffices
 }
 
 /// A directory that is gone when dropped.

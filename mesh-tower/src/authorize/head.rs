@@ -1,8 +1,8 @@
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method, Uri, header::HOST};
+use http::{HeaderMap, HeaderName, Method, Uri, header::HOST};
 
-use super::policy::{Head, Normalization};
+use super::policy::{Head, Normalization, is_lookalike};
 
 /// The head of a request, as policies see it.
 #[derive(Clone, Copy, Debug)]
@@ -47,17 +47,32 @@ impl Head for RequestHead<'_> {
     fn header<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
     }
+
+    fn lookalikes<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let others =
+            self.headers.iter().filter(move |(other, _)| is_lookalike(other.as_str(), name));
+        others.map(|(_, value)| value.as_bytes())
+    }
 }
 
-/// Writes the path in its one form into the URI. Allocates only if it is not in it. `None`: it has none.
-pub(super) fn normalize(uri: &mut Uri, level: Normalization) -> Option<()> {
-    let Cow::Owned(path) = level.apply(uri.path()).ok()? else { return Some(()) };
+/// Removes a header, also of a name that a handler may take for it.
+pub(super) fn remove(headers: &mut HeaderMap, name: &HeaderName) {
+    headers.remove(name);
+    while let Some(other) = headers.keys().find(|other| is_lookalike(other.as_str(), name.as_str()))
+    {
+        let other = other.clone();
+        headers.remove(other);
+    }
+}
+
+/// The URI with its path in its one form. Allocates only if it is not in it. `None`: it has none.
+pub(super) fn normalized(uri: &Uri, level: Normalization) -> Option<Cow<'_, Uri>> {
+    let Cow::Owned(path) = level.apply(uri.path()).ok()? else { return Some(Cow::Borrowed(uri)) };
     let target = match uri.query() {
         Some(query) => format!("{path}?{query}"),
         None => path,
     };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(target.try_into().ok()?);
-    *uri = Uri::from_parts(parts).ok()?;
-    Some(())
+    Uri::from_parts(parts).ok().map(Cow::Owned)
 }

@@ -9,11 +9,11 @@
 //!
 //! # How it decides
 //!
-//! 1. [`FORWARDED_CLIENT_CERT`] is removed from the request: whatever a caller writes into it himself is a lie. (Not with
-//!    [`keep_forwarded_client_cert`](AuthorizeLayer::keep_forwarded_client_cert).)
-//! 2. The path is brought into [one form](policy::Normalization), and handed on in it: what is judged is what is handled.
-//! 3. The policies [decide](policy::Authorizer::decide). What they know of the connection, [`Caller`] says: this crate knows
+//! 1. [`FORWARDED_CLIENT_CERT`] is removed from the request, in whatever spelling: what a caller writes into it himself is a
+//!    lie. (Not with [`keep_forwarded_client_cert`](AuthorizeLayer::keep_forwarded_client_cert).)
+//! 2. The policies [decide](policy::Authorizer::decide). What they know of the connection, [`Caller`] says: this crate knows
 //!    of no TLS.
+//! 3. The path is brought into [one form](policy::Normalization), and handed on in it: what is judged is what is handled.
 //!
 //! | decision | HTTP | gRPC (by the request's `content-type`) | `x-mesh-flag` |
 //! | --- | --- | --- | --- |
@@ -35,7 +35,8 @@
 //! # Where it stands
 //!
 //! Outside of everything that spends something on a request: before the limits and the handler. Inside of what says who the
-//! peer is.
+//! peer is. Around a router, not as a layer of it: axum's `Router::layer` stands behind the choice of the handler, who then
+//! sees the path as it was sent. So a path with dots is judged in both forms, with them and without.
 //!
 //! # What it does not do
 //!

@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -10,7 +11,8 @@ use super::{
     Caller, FORWARDED_CLIENT_CERT, Mode,
     future::ResponseFuture,
     handle::Shared,
-    head::{RequestHead, normalize},
+    head::{RequestHead, normalized, remove},
+    policy,
 };
 use crate::{
     body::AnswerBody,
@@ -33,7 +35,7 @@ impl<S, C: Caller> Authorize<S, C> {
     /// Why the request may not pass.
     fn judge<B>(&self, request: &mut Request<B>) -> Result<(), Reason> {
         if !self.keep_forwarded {
-            request.headers_mut().remove(FORWARDED_CLIENT_CERT);
+            remove(request.headers_mut(), &FORWARDED_CLIENT_CERT);
         }
         let current = self.shared.current.load();
         if current.authorizer.is_empty() {
@@ -41,14 +43,20 @@ impl<S, C: Caller> Authorize<S, C> {
         }
         let is_watching = self.shared.mode() == Mode::Watch;
         let level = current.authorizer.config().normalization();
-        let is_normal = normalize(request.uri_mut(), level).is_some();
+        let normal = normalized(request.uri(), level);
         let connection = self.caller.connection(request.extensions());
+        // The path as it was sent: whoever routed the request before has seen no other.
         let head = RequestHead::new(request.method(), request.uri(), request.headers());
-        // Judged by one host or path, and handled as another.
-        let is_clear = is_normal && head.is_of_one_host();
         let decision = current.authorizer.decide(&connection, &head);
+        // Judged by one host or path, and handled as another.
+        let is_clear = normal.is_some()
+            && head.is_of_one_host()
+            && decision.reason() != policy::Reason::BadPath;
         let is_allowed = is_clear && decision.is_allowed();
         current.observer.decided(&decision, is_clear, is_watching, &connection);
+        if let Some(Cow::Owned(uri)) = normal {
+            *request.uri_mut() = uri;
+        }
         match (is_allowed || is_watching, is_clear) {
             (true, _) => Ok(()),
             (false, true) => Err(Reason::Denied),

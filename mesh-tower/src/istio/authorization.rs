@@ -10,8 +10,10 @@ use super::{
     cursor::{Field, Fields, Report},
     mtls::Metadata,
     problem::{Cause, Origin, Problem},
+    surprise::{refuse_nulls, surprise},
     yaml::{Place, Value},
 };
+use crate::authorize::FORWARDED_CLIENT_CERT;
 
 /// An `AuthorizationPolicy` document.
 #[derive(Clone, Debug)]
@@ -35,6 +37,7 @@ enum Knowledge {
     Tokens,
     RemoteIp,
     Sni,
+    Forwarded,
 }
 
 impl Knowledge {
@@ -42,7 +45,11 @@ impl Knowledge {
         if attribute.is_of_token() {
             return Some(Self::Tokens);
         }
-        let known = [(Attribute::RemoteIp, Self::RemoteIp), (Attribute::Sni, Self::Sni)];
+        let known = [
+            (Attribute::RemoteIp, Self::RemoteIp),
+            (Attribute::Sni, Self::Sni),
+            (Attribute::header(FORWARDED_CLIENT_CERT.as_str()), Self::Forwarded),
+        ];
         known.into_iter().find(|(other, _)| other == attribute).map(|(_, knowledge)| knowledge)
     }
 }
@@ -83,6 +90,7 @@ pub struct Workload {
     tokens: bool,
     remote_ip: bool,
     sni: bool,
+    forwarded: bool,
 }
 
 impl Workload {
@@ -95,6 +103,7 @@ impl Workload {
             tokens: false,
             remote_ip: false,
             sni: false,
+            forwarded: false,
         }
     }
 
@@ -129,6 +138,14 @@ impl Workload {
         self
     }
 
+    /// The layer [keeps](crate::authorize::AuthorizeLayer::keep_forwarded_client_cert) `x-forwarded-client-cert`, which it
+    /// otherwise removes before any policy looks: `request.headers[x-forwarded-client-cert]`.
+    #[must_use]
+    pub fn with_forwarded_client_cert(mut self) -> Self {
+        self.forwarded = true;
+        self
+    }
+
     /// Why it cannot carry out what needs this.
     fn lacks(&self, knowledge: Knowledge) -> Option<&'static str> {
         match knowledge {
@@ -139,6 +156,8 @@ impl Workload {
                 .then_some("is not supported: who the first sender was is not known here; ipBlocks and source.ip are the connection's"),
             Knowledge::Sni => (!self.sni)
                 .then_some("is not supported: the server name of the handshake is not known here; hosts are"),
+            Knowledge::Forwarded => (!self.forwarded)
+                .then_some("is not supported: what a caller writes there is removed before it is judged; ask for who the peer is (principals)"),
         }
     }
 }
@@ -235,6 +254,7 @@ impl AuthorizationPolicy {
         let Some(mut spec) = spec else {
             return Self { policy: new(Action::Allow), origin, needs: Vec::new() };
         };
+        refuse_nulls(&spec, report);
         let action = spec.take("action").and_then(|action| read_action(&action, report));
         spec.refuse("provider", "is not supported: nobody is here to ask it; remove it", report);
         for target in ["targetRef", "targetRefs"] {
@@ -247,7 +267,11 @@ impl AuthorizationPolicy {
         {
             let labels = fields.take("matchLabels").and_then(|labels| labels.labels(report));
             fields.finish(report);
-            policy = policy.with_selector(labels.unwrap_or_default());
+            let labels = labels.unwrap_or_default();
+            if labels.iter().any(|(name, value)| name.contains('*') || value.contains('*')) {
+                selector.report(report, "is for no workload: no label has a *");
+            }
+            policy = policy.with_selector(labels);
         }
         let mut reader = Reader { namespace: metadata.namespace.clone(), needs: Vec::new() };
         let rules = spec.take("rules").and_then(|rules| rules.list(report)).unwrap_or_default();
@@ -329,8 +353,12 @@ impl Reader {
         for operation in self.parts(&mut fields, "to", "operation", &OPERATIONS, report) {
             rule = rule.with_operation(operation);
         }
-        let conditions = fields.take("when").and_then(|when| when.list(report));
-        for condition in conditions.into_iter().flatten() {
+        let when = fields.take("when");
+        let conditions = when.as_ref().and_then(|when| when.list(report)).unwrap_or_default();
+        if let Some(when) = when.filter(|_| conditions.is_empty()) {
+            when.report(report, "is empty: leave it out, or say when");
+        }
+        for condition in conditions {
             if let Some(condition) = self.condition(&condition, report) {
                 rule = rule.with_condition(condition);
             }
@@ -456,33 +484,8 @@ impl Reader {
     }
 }
 
-/// What the machine takes, and does not mean what it seems to say.
-fn surprise(attribute: &Attribute, value: &str) -> Option<&'static str> {
-    let is = |other: Attribute| *attribute == other;
-    // A namespace has any number of stars; of accounts, domains, addresses and ports the machine judges.
-    let is_glob = is(Attribute::Namespace) || is(Attribute::ServiceAccount);
-    let is_template = is(Attribute::Path) && value.contains('{');
-    if is(Attribute::Principal) && value.starts_with("spiffe://") {
-        return Some("matches nothing: leave out spiffe://");
-    }
-    if is(Attribute::Path) && !value.starts_with(['/', '*']) {
-        return Some("matches nothing: a path begins with / or *");
-    }
-    (!is_glob && !is_template && has_inner_star(value)).then_some(STAR)
-}
-
 const NO_TOKEN: &str = "is not supported: no token is verified here; verify tokens in the application, or ask for who \
     the peer is (principals)";
 
 const CUSTOM: &str = "is not supported: nobody is here to ask its provider; ask in the application, or say it by ALLOW and \
     DENY";
-
-const STAR: &str = "is not allowed: * stands at the beginning or at the end, once";
-
-fn has_inner_star(value: &str) -> bool {
-    match value.matches('*').count() {
-        0 => false,
-        1 => !value.starts_with('*') && !value.ends_with('*'),
-        _ => true,
-    }
-}

@@ -21,11 +21,11 @@ use super::{
 /// | `ISTIO_MUTUAL` | TLS of the mesh | `subjectAltNames`, else the SPIFFE IDs of the host's service accounts | `sni`, else [`mesh_server_name`](Self::mesh_server_name) | the mesh's |
 ///
 /// `caCertificates` are the roots of the server's certificate; without, those of the system; of `ISTIO_MUTUAL` always the
-/// mesh's. Names are compared exactly, but that a certificate for `*.bank.example` is for `api.bank.example` too.
+/// mesh's. `caCrl`, of `SIMPLE` and `MUTUAL`, are revocation lists that its chain is held against. Names are compared exactly, but that a certificate for `*.bank.example` is for `api.bank.example` too.
 ///
 /// Differences from Istio: with `sni` and no `subjectAltNames` Istio compares no name at all, so that any certificate of the
-/// roots will do; here it is the `sni`. `insecureSkipVerify: true`, `credentialName` and `caCrl` are refused: the first proves
-/// nothing, the others are not carried out. Fields that a mode does not have are errors.
+/// roots will do; here it is the `sni`. `insecureSkipVerify: true` and `credentialName` are refused: the first proves
+/// nothing, the other is not carried out. Fields that a mode does not have are errors.
 ///
 /// ```
 /// use mesh_tower::istio::{self, TlsMode, Unsupported};
@@ -50,6 +50,7 @@ pub struct ClientTls {
     client_certificate: Option<String>,
     private_key: Option<String>,
     ca_certificates: Option<String>,
+    ca_crl: Option<String>,
     subject_alt_names: Vec<String>,
     sni: Option<String>,
     origin: Origin,
@@ -92,6 +93,12 @@ impl ClientTls {
     /// The file of the roots of the server's certificate; `None`: the system's, or the mesh's.
     pub fn ca_certificates(&self) -> Option<&str> {
         self.ca_certificates.as_deref()
+    }
+
+    /// The file of the revocation lists that the server's certificate must not be in; of `SIMPLE` and `MUTUAL`, where it is
+    /// given.
+    pub fn ca_crl(&self) -> Option<&str> {
+        self.ca_crl.as_deref()
     }
 
     /// The names as they stand; empty if none do.
@@ -179,12 +186,7 @@ impl ClientTls {
                 report,
             );
         }
-        for (name, why) in [
-            ("credentialName", "is not supported: name files"),
-            ("caCrl", "is not supported: no revocation list is read"),
-        ] {
-            fields.refuse(name, why, report);
-        }
+        fields.refuse("credentialName", "is not supported: name files", report);
         let mut text = |name, needed: bool| {
             let field = match needed {
                 true => fields.require(name, report),
@@ -199,6 +201,7 @@ impl ClientTls {
             client_certificate: text("clientCertificate", is_mutual),
             private_key: text("privateKey", is_mutual),
             ca_certificates: text("caCertificates", false),
+            ca_crl: text("caCrl", false),
             sni: text("sni", false),
             subject_alt_names: read_names(&mut fields, report),
             origin: report.origin().clone(),
@@ -226,6 +229,7 @@ impl ClientTls {
             ("clientCertificate", self.client_certificate.is_some(), certificate),
             ("privateKey", self.private_key.is_some(), certificate),
             ("caCertificates", self.ca_certificates.is_some(), roots),
+            ("caCrl", self.ca_crl.is_some(), roots),
             ("subjectAltNames", !self.subject_alt_names.is_empty(), names),
             ("sni", self.sni.is_some(), names),
         ] {

@@ -176,6 +176,11 @@ impl<'n> Fields<'n> {
         self.left.is_empty()
     }
 
+    /// What nobody has asked for yet.
+    pub(super) fn left(&self) -> &[&'n (Key, Node)] {
+        &self.left
+    }
+
     /// Reports everything that was not asked for.
     pub(super) fn finish(mut self, report: &mut Report<'_>) {
         self.left.sort_by_key(|(key, _)| (key.place.line(), key.place.column()));

@@ -141,6 +141,7 @@ mod outlier;
 mod problem;
 mod retries;
 mod routes;
+mod surprise;
 mod traffic_policy;
 mod virtual_service;
 mod yaml;

@@ -130,6 +130,9 @@ async fn run(changes: usize, fault: Fault) -> Outcome {
         }
         churn(&list, change, &mut next);
         if change % 100 == 0 {
+            // However busy the machine is: the mesh has seen what is listed, and has let go of what came before.
+            let listed = || by_address(list.endpoints());
+            until(|| is_in_line(&upstream.status(), &listed())).await;
             most_held = most_held.max(alive(&held).len());
             if fault == Fault::Flaps {
                 let endpoints = list.endpoints();
@@ -142,20 +145,21 @@ async fn run(changes: usize, fault: Fault) -> Outcome {
         }
     }
     // All is told, and nothing is left of what was removed.
-    let listed: HashMap<String, Endpoint> =
-        list.endpoints().into_iter().map(|e| (e.address().to_string(), e)).collect();
+    let listed = by_address(list.endpoints());
     assert_eq!(listed.len(), ENDPOINTS);
     let left_behind =
         || alive(&held).iter().filter(|address| !listed.contains_key(*address)).count();
     let is_in_line = || is_in_line(&upstream.status(), &listed);
-    until(|| is_in_line() && left_behind() == 0).await;
+    // Who leaks is not waited for.
+    until(|| is_in_line() && (fault == Fault::Leaks || left_behind() == 0)).await;
     let (is_in_line, left_behind) = (is_in_line(), left_behind());
+    until(|| fault != Fault::None || answered.load(SeqCst) > 1_000).await;
     stop.store(true, SeqCst);
     for caller in callers {
         caller.await.expect("no caller panics");
     }
     drop(upstream);
-    until(|| alive(&held).is_empty()).await;
+    until(|| fault == Fault::Leaks || alive(&held).is_empty()).await;
     let outcome = Outcome {
         answered: answered.load(SeqCst),
         failed: failed.load(SeqCst),
@@ -170,12 +174,16 @@ async fn run(changes: usize, fault: Fault) -> Outcome {
 
 /// Some time for what is on its way; whether it came is the caller's to look at.
 async fn until(is_so: impl Fn() -> bool) {
-    for _ in 0..300 {
+    for _ in 0..6_000 {
         if is_so() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+fn by_address(endpoints: Vec<Endpoint>) -> HashMap<String, Endpoint> {
+    endpoints.into_iter().map(|e| (e.address().to_string(), e)).collect()
 }
 
 fn endpoint(number: usize) -> Endpoint {

@@ -133,6 +133,159 @@ fn what_cannot_be_carried_out_is_refused_with_its_place_whatever_the_mode() {
     }
 }
 
+/// Nothing at all, a wrong place and a wrong name: none of it turns a refusal into nothing, or a grant into one for
+/// everybody, in silence.
+#[test]
+fn a_policy_is_not_lost_by_a_slip() {
+    let it = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+              metadata: {name: it, namespace: shop}\n";
+    let rule = |rule: &str| format!("{it}spec: {{rules: [{{{rule}}}]}}\n");
+    let spec = |spec: &str| format!("{it}spec: {{{spec}}}\n");
+    let everything = spec("action: DENY, rules: [{}]");
+    for (slip, said) in [
+        (rule("from:"), "rules[0].from: is null: leave it out"),
+        (rule("to: null"), "rules[0].to: is null: leave it out"),
+        (rule("when:"), "rules[0].when: is null: leave it out"),
+        (rule("when: []"), "rules[0].when: is empty: leave it out"),
+        (rule("to: []"), "rules[0].to: is empty: leave it out"),
+        (rule("from: [{source: {principals:, namespaces: [a]}}]"), "source.principals: is null"),
+        (rule("to: [{operation: {hosts: [], paths: [/a]}}]"), "operation.hosts: is empty"),
+        (rule("when: [{key: source.ip, values:, notValues: [10.0.0.1]}]"), "[0].values: is null"),
+        (rule("when: [{key: source.ip, values: 10.0.0.1}]"), "is not a list"),
+        (spec("action:, rules: [{}]"), "spec.action: is null: leave it out"),
+        (spec("action: DENY, rules: null"), "spec.rules: is null: leave it out"),
+        (spec("action: DENY, rules: {}"), "spec.rules: is missing"),
+        (spec("action: DENY, action: ALLOW, rules: [{}]"), "duplicate mapping key"),
+        (spec("rules: [{}], selector:"), "spec.selector: is null"),
+        (spec("rules: [{}], selector: {matchLabels:}"), "spec.selector.matchLabels: is null"),
+        (spec("rules: [{}], selector: {matchLabels: {app: 'c*'}}"), "is for no workload"),
+        (spec("rules: [{}], selector: {matchLabels: {app: 7}}"), "write it in quotes"),
+        (spec("rules: [{}], selector: {app: cart}"), "spec.selector.app: is not supported"),
+        (format!("{it}action: DENY\n"), "action: is not supported"),
+        (everything.replace("AuthorizationP", "Authorizationp"), "kind: "),
+        (everything.replace("security", "securty"), "apiVersion: "),
+        (everything.replace("security.istio.io/v1", "v1"), "apiVersion: "),
+    ] {
+        for mode in [Unsupported::Error, Unsupported::Warn] {
+            let error = istio::read(&slip, "it.yaml", mode).unwrap_err().to_string();
+            assert!(error.starts_with("it.yaml:") && error.contains(said), "{slip}\n{error}");
+        }
+    }
+    // As `kubectl get -o yaml` writes it.
+    let item = everything.replace("\n", "\n    ").replace("apiVersion", "- apiVersion");
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n  {}\n", item.trim_end());
+    assert_eq!(read(&list).authorization_policies().len(), 1);
+}
+
+/// Every key, with what it must be and what it must not be, in the forms that it may have.
+#[test]
+fn each_condition_is_carried_out() {
+    let somebody = || {
+        Connection::default()
+            .with_principal("td/ns/a/sa/x")
+            .with_source_ip([10, 0, 0, 1].into())
+            .with_remote_ip([10, 0, 0, 2].into())
+            .with_destination_ip([10, 0, 0, 3].into())
+            .with_port(80)
+            .with_sni("a.shop")
+    };
+    let head = PlainHead::new("GET", "/").with_header("x-h", "abc");
+    let head = head.with_claim(["iss"], "i").with_claim(["sub"], "s").with_claim(["aud"], "abc");
+    let head = head.with_claim(["azp"], "abc").with_claim(["k"], "abc");
+    for (key, right, wrong) in [
+        ("source.principal", &["td/ns/a/sa/x", "td/*", "*/x", "*"][..], "td/ns/a/sa/y"),
+        ("source.namespace", &["a", "*"], "b"),
+        ("source.serviceAccount", &["a/x"], "x"),
+        ("source.trustDomain", &["td", "t*", "*d", "*"], "t"),
+        ("source.ip", &["10.0.0.1", "10.0.0.0/24"], "10.0.0.2"),
+        ("remote.ip", &["10.0.0.2", "10.0.0.0/24"], "10.0.0.1"),
+        ("destination.ip", &["10.0.0.3", "10.0.0.0/24"], "10.0.0.1"),
+        ("destination.port", &["80"], "81"),
+        ("connection.sni", &["a.shop", "a.*", "*.shop", "*"], "b.shop"),
+        ("request.headers[X-H]", &["abc", "a*", "*c", "*"], "b"),
+        ("request.auth.principal", &["i/s", "i/*", "*/s", "*"], "i/t"),
+        ("request.auth.audiences", &["abc", "a*", "*c", "*"], "b"),
+        ("request.auth.presenter", &["abc", "a*", "*c", "*"], "b"),
+        ("request.auth.claims[k]", &["abc", "a*", "*c", "*"], "b"),
+    ] {
+        let decide = |action: &str, field: &str, values: &str| {
+            let rule = format!(
+                "action: {action}, rules: [{{when: [{{key: '{key}', {field}: [{values}]}}]}}]"
+            );
+            let workload = cart().with_tokens().with_remote_ip().with_sni();
+            let authorizer = read(&policy("it", "shop", &rule)).authorization(&workload).unwrap();
+            authorizer.decide(&somebody(), &head).is_allowed()
+        };
+        let both = |value: &str| format!("'{value}', '{wrong}'");
+        for value in right {
+            let value = both(value);
+            assert!(decide("ALLOW", "values", &value), "{key} {value}");
+            assert!(!decide("DENY", "values", &value), "{key} {value}");
+            assert!(!decide("ALLOW", "notValues", &value), "{key} {value}");
+            assert!(decide("DENY", "notValues", &value), "{key} {value}");
+        }
+        let wrong = format!("'{wrong}'");
+        assert!(!decide("ALLOW", "values", &wrong), "{key} {wrong}");
+        assert!(decide("DENY", "values", &wrong), "{key} {wrong}");
+        assert!(decide("ALLOW", "notValues", &wrong), "{key} {wrong}");
+        assert!(!decide("DENY", "notValues", &wrong), "{key} {wrong}");
+    }
+}
+
+/// Each of these would be a rule that never applies, and so a refusal of nothing.
+#[test]
+fn a_value_that_nothing_can_have_is_refused() {
+    let source = |field: &str, value: &str| format!("from: [{{source: {{{field}: ['{value}']}}}}]");
+    let operation =
+        |field: &str, value: &str| format!("to: [{{operation: {{{field}: ['{value}']}}}}]");
+    let when = |key: &str, value: &str| format!("when: [{{key: '{key}', notValues: ['{value}']}}]");
+    for (rule, why) in [
+        (source("principals", "cart"), "a principal is a trust domain with a path"),
+        (when("source.principal", "cart"), "a principal is a trust domain with a path"),
+        (source("notPrincipals", "spiffe://a/b"), "leave out spiffe://"),
+        (source("trustDomains", "Shop.local"), "a trust domain has no capitals"),
+        (source("namespaces", " shop"), "there are no blanks at the ends"),
+        (operation("hosts", "http://shop"), "a host is a name"),
+        (operation("hosts", "shop/x"), "a host is a name"),
+        (operation("notHosts", "b\u{fc}cher.shop"), "a host is a name"),
+        (operation("hosts", "a%2eshop"), "a host is a name"),
+        (when("request.headers[Host]", "a shop"), "a host is a name"),
+        (when("request.headers[:authority]", "u@shop"), "a host is a name"),
+        (when("connection.sni", "shop:443"), "a server name has no port"),
+        (operation("methods", "get"), "a method is written in capitals"),
+        (when("request.headers[:method]", "Get"), "a method is written in capitals"),
+        (operation("paths", "/admin?x=1"), "a path has no query"),
+        (operation("notPaths", "/admin#x"), "a path has no query"),
+        (operation("paths", "/a\\b"), "a path has no query"),
+        (operation("paths", "/a/../b"), "the dots of a path are resolved"),
+        (operation("paths", "/a/."), "the dots of a path are resolved"),
+        (operation("paths", "/./{*}"), "the dots of a path are resolved"),
+        (when("request.headers[x-role]", "admin "), "there are no blanks at the ends"),
+    ] {
+        for action in ["ALLOW", "DENY"] {
+            let text = policy("it", "shop", &format!("action: {action}, rules: [{{{rule}}}]"));
+            let error = istio::read(&text, "it.yaml", Unsupported::Warn).unwrap_err().to_string();
+            assert!(error.starts_with("it.yaml:4:"), "{rule}\n{error}");
+            assert!(error.contains(&format!("matches nothing: {why}")), "{rule}\n{error}");
+        }
+    }
+    for rule in [
+        source("principals", "*"),
+        source("principals", "*/sa/cart"),
+        source("namespaces", "Shop"),
+        operation("hosts", "*.SHOP_a:8080"),
+        operation("hosts", "[::1]:80"),
+        operation("methods", "M-SEARCH"),
+        operation("methods", "P*"),
+        operation("paths", "/.well-known/a..b/...%3f"),
+        when("connection.sni", "*.shop"),
+        when("request.headers[x-role]", "a b"),
+    ] {
+        let text = policy("it", "shop", &format!("action: DENY, rules: [{{{rule}}}]"));
+        assert!(istio::read(&text, "it.yaml", Unsupported::Error).is_ok(), "{rule}");
+    }
+}
+
 #[test]
 fn a_version_that_is_not_known_is_refused_whatever_the_mode() {
     let text = policy("it", "shop", DENY_ALL).replace("istio.io/v1", "istio.io/v2");
@@ -148,6 +301,10 @@ fn what_is_not_known_of_requests_is_refused_for_the_workload_that_asks_for_it() 
         ("from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]", cart().with_remote_ip()),
         ("when: [{key: remote.ip, notValues: [10.0.0.0/8]}]", cart().with_remote_ip()),
         ("when: [{key: connection.sni, values: [a]}]", cart().with_sni()),
+        (
+            "when: [{key: \"request.headers[X-Forwarded-Client-Cert]\", values: [a]}]",
+            cart().with_forwarded_client_cert(),
+        ),
         ("from: [{source: {notRequestPrincipals: [\"*\"]}}]", cart().with_tokens()),
         ("when: [{key: \"request.auth.claims[a]\", values: [a]}]", cart().with_tokens()),
         ("when: [{key: request.auth.audiences, values: [a]}]", cart().with_tokens()),

@@ -36,12 +36,14 @@ fn every_mode_has_its_names() {
             "{fields}"
         );
     }
-    let text = tls("mode: MUTUAL, clientCertificate: c, privateKey: k, caCertificates: r, sni: s");
+    let files = "clientCertificate: c, privateKey: k, caCertificates: r, caCrl: l";
+    let text = tls(&format!("mode: MUTUAL, {files}, sni: s"));
     let tls = read(&text).client_tls("shop", None).unwrap().unwrap();
     assert_eq!(
-        [tls.client_certificate(), tls.private_key(), tls.ca_certificates(), tls.sni()],
-        [Some("c"), Some("k"), Some("r"), Some("s")]
+        [tls.client_certificate(), tls.private_key(), tls.ca_certificates()],
+        [Some("c"), Some("k"), Some("r")]
     );
+    assert_eq!([tls.ca_crl(), tls.sni()], [Some("l"), Some("s")]);
     assert!(read(&rule("")).client_tls("shop", None).unwrap().is_none());
 }
 
@@ -53,7 +55,9 @@ fn what_a_mode_does_not_have_is_refused() {
         ("mode: MUTUAL, clientCertificate: c", "tls.privateKey: is missing"),
         ("mode: MUTUAL, credentialName: x", "tls.credentialName: is not supported"),
         ("mode: SIMPLE, credentialName: x", "tls.credentialName: is not supported"),
-        ("mode: SIMPLE, caCrl: x", "tls.caCrl: is not supported"),
+        ("mode: ISTIO_MUTUAL, caCrl: x", "tls.caCrl: is not allowed in this mode"),
+        ("mode: DISABLE, caCrl: x", "tls.caCrl: is not allowed in this mode"),
+        ("mode: SIMPLE, caCrl: \"\"", "tls.caCrl: is empty"),
         (
             "mode: SIMPLE, clientCertificate: c",
             "tls.clientCertificate: is not allowed in this mode",

@@ -131,10 +131,10 @@ async fn a_connection_that_does_not_answer_pings_is_given_up() {
 #[tokio::test]
 async fn a_connection_that_answers_pings_is_kept() {
     let server = greeter().await;
-    let pool = server.pool(&unlimited(tested(Duration::from_secs(1))));
+    let pool = server.pool(&unlimited(tested(Duration::from_secs(3))));
     get(&pool, "/").await.unwrap();
     // For longer than a ping and its answer may take.
-    for _ in 0..12 {
+    for _ in 0..32 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(server.counts.open(), 1);
     }

@@ -99,9 +99,10 @@ async fn a_connection_that_takes_too_long_is_given_up() {
 
 #[tokio::test]
 async fn a_refused_connection_names_the_endpoint() {
-    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr().unwrap();
-    drop(server);
+    // It is held, or the system would give it to another test; nobody listens.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = held.local_addr().unwrap();
     let group = unlimited(Config::default());
     let error = get(&pool_at(address, &group), "/").await.unwrap_err();
     assert_eq!(reason(&error), Reason::ConnectFailed);

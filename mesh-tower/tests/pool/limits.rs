@@ -37,7 +37,11 @@ async fn three_at_once(limits: limit::Config) -> (usize, usize, usize) {
             tokio::spawn(async move { get(&pool, "/").await })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually("each of them flies, waits or is refused", || {
+        let refused = all.iter().filter(|one| one.is_finished()).count();
+        refused + pending(&group) as usize + server.counts.accepted() >= 3
+    })
+    .await;
     gate.add_permits(3);
     let mut refused = 0;
     let mut answered = 0;

@@ -1,7 +1,5 @@
 //! Both protocols at one endpoint.
 
-use std::time::Duration;
-
 use http::{Response, Version};
 use mesh_core::limit;
 use mesh_tower::pool::Config;
@@ -22,7 +20,7 @@ async fn a_connection_of_the_other_protocol_is_not_waited_for() {
         for version in order {
             let mut one = request("/");
             *one.version_mut() = version;
-            let sent = tokio::time::timeout(Duration::from_secs(5), send(&pool, one));
+            let sent = tokio::time::timeout(PATIENCE, send(&pool, one));
             let response = sent.await.unwrap_or_else(|_| panic!("{version:?} of {order:?} hangs"));
             assert_eq!(text(response.unwrap()).await.unwrap(), "hello");
         }

@@ -38,6 +38,9 @@ use tokio::{
 };
 use tower::Service;
 
+/// Longer than anything here takes on a busy machine; what is longer hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 pub(crate) fn empty() -> Body {
@@ -197,17 +200,17 @@ pub(crate) fn pending(group: &Group) -> u32 {
 
 /// Waits until something holds that sockets and tasks bring about in their own time.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..5_000 {
-        if holds() {
-            return;
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("never came true: {what}");
+    };
+    let came = tokio::time::timeout(PATIENCE, waiting).await;
+    came.unwrap_or_else(|_| panic!("never came true: {what}"));
 }
 
 pub(crate) async fn with_limit<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), future).await.expect("hangs")
+    tokio::time::timeout(PATIENCE, future).await.expect("hangs")
 }
 
 /// A connector that never comes to an end.

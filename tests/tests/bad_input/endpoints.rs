@@ -34,7 +34,8 @@ async fn end(channel: &Channel) -> Result<(u16, usize), Reason> {
 
 #[tokio::test]
 async fn a_closed_port_is_a_connect_failure_that_names_the_endpoint() {
-    let down = closed_port().await.to_string();
+    let closed = closed_port();
+    let down = closed.address.to_string();
     let channel = channel(builder([]).endpoints([Endpoint::new(down.clone())]));
     let error = send(&channel, get()).await.unwrap_err();
     let error = mesh_error(&error);

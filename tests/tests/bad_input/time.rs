@@ -16,11 +16,13 @@ use tokio::sync::mpsc;
 use super::*;
 
 const SHORT: Duration = Duration::from_millis(150);
+/// What has to be waited for in vain where a good endpoint, asked next, must answer within it on a busy machine too.
+const LONGER: Duration = Duration::from_millis(1_500);
 
 #[tokio::test]
 async fn an_endpoint_that_never_answers_costs_the_timeout_and_no_more() {
     let silent = Server::silent().await;
-    let channel = channel(builder([&silent]).timeout(SHORT));
+    let channel = channel(builder([&silent]).timeout(LONGER));
     let start = Clock.now();
     let error = send(&channel, get()).await.unwrap_err();
     let took = Clock.now().since(start);
@@ -28,7 +30,7 @@ async fn an_endpoint_that_never_answers_costs_the_timeout_and_no_more() {
     assert_eq!((error.reason(), error.flag()), (Reason::DeadlineExceeded, "UT"));
     assert_eq!((error.http_status().as_u16(), error.grpc_code()), (504, 4));
     assert_eq!(error.endpoint(), Some(&*silent.address.to_string()));
-    assert!(took >= SHORT && took < PATIENCE / 2, "{took:?}");
+    assert!(took >= LONGER && took < PATIENCE / 2, "{took:?}");
     has_recovered(&channel).await;
 }
 
@@ -37,11 +39,11 @@ async fn an_attempt_that_takes_too_long_is_repeated_elsewhere() {
     let (silent, good) = (Server::silent().await, Server::http(echo).await);
     let retrying = retry::Config::istio()
         .with_retry_on("reset".parse().unwrap())
-        .with_per_try_timeout(Some(SHORT));
+        .with_per_try_timeout(Some(LONGER));
     let channel = channel(builder([&silent, &good]).retry(retrying));
     // Chance decides who is asked first; a hundred requests in a row do not all miss one of two.
     let mut asked = 0;
-    while asked < 6 || (silent.connections() == 0 && asked < 100) {
+    while asked < 4 || (silent.connections() == 0 && asked < 100) {
         assert_eq!(fetch(&channel, get()).await.unwrap().0, 200);
         asked += 1;
     }

@@ -119,7 +119,8 @@ async fn a_refusal_is_unavailable() {
     assert_eq!(refused.code(), Code::Unavailable);
     assert_eq!(refused.metadata().get("x-mesh-flag").unwrap(), "UH");
 
-    channel.set_endpoints([endpoint(closed_port().await)]);
+    let closed = closed_port();
+    channel.set_endpoints([endpoint(closed.address)]);
     let unreachable = check(&channel).await.unwrap_err();
     assert_eq!(unreachable.code(), Code::Unavailable);
     assert_eq!(unreachable.metadata().get("x-mesh-flag").unwrap(), "UF");

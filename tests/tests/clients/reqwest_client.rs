@@ -93,7 +93,8 @@ async fn a_retry_goes_to_another_endpoint_with_the_same_body() {
 #[tokio::test]
 async fn an_endpoint_that_is_down_is_named() {
     let caller = mesh(&ca(), "/caller").await;
-    let down = closed_port().await;
+    let closed = closed_port();
+    let down = closed.address;
     let upstream = upstream()
         .endpoints([endpoint(down)])
         .spawn(ReqwestEndpoints::new(client(&caller, &PeerPolicy::nobody())))

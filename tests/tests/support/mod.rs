@@ -29,7 +29,7 @@ use mesh_tls::{DevCa, DevIdentity, MeshTls, MtlsAcceptor, PeerPolicy, SpiffeId, 
 use mesh_tower::{BoxError, MeshError};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     process::Command,
 };
 
@@ -65,13 +65,13 @@ pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
 
 /// Waits until something holds that sockets and tasks bring about in their own time.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..10_000 {
-        if holds() {
-            return;
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("never came true: {what}");
+    };
+    let came = tokio::time::timeout(PATIENCE, waiting).await;
+    came.unwrap_or_else(|_| panic!("never came true: {what}"));
 }
 
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
@@ -182,9 +182,19 @@ pub(crate) async fn echo(request: Request<Incoming>) -> Response<Body> {
     Response::new(request.into_body().map_err(Into::into).boxed_unsync())
 }
 
-/// A port on which nobody listens.
-pub(crate) async fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// A port on which nobody listens. It is held, or the system would give it to the next who asks for any; who knows it can
+/// listen there all the same.
+#[derive(Debug)]
+pub(crate) struct ClosedPort {
+    pub(crate) address: SocketAddr,
+    _held: TcpSocket,
+}
+
+pub(crate) fn closed_port() -> ClosedPort {
+    let held = TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    ClosedPort { address: held.local_addr().unwrap(), _held: held }
 }
 
 // === Identities ===

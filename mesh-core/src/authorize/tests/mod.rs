@@ -1,4 +1,5 @@
 mod disguises;
+mod ways_around;
 
 use super::{
     Action, Attribute, Authorizer, Config, Connection, Match, Normalization, PlainHead, Policy,

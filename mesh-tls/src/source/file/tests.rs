@@ -12,7 +12,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -38,6 +38,8 @@ const IDENTITIES: usize = 16;
 
 /// After how many replacements the writer rests.
 const STRETCH: usize = 500;
+/// How long it rests at the most for what it has written to be in use. Longer than a busy machine takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How one identity takes the place of another.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -190,8 +192,12 @@ async fn torture(layout: Layout, publish: fn(&Published, Material) -> bool) -> T
     dir.write(layout, 0, &identities[0]);
 
     let (done, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let leaves: Vec<_> =
+        identities.iter().map(|one| one.material().unwrap().chain[0].to_vec()).collect();
+    let in_use = Arc::new(Mutex::new(Vec::new()));
     let writer = {
         let (dir, done, stop) = (Arc::clone(&dir), Arc::clone(&done), Arc::clone(&stop));
+        let in_use = Arc::clone(&in_use);
         thread::spawn(move || {
             let mut stalls = 0;
             for round in 1..=ROUNDS {
@@ -200,9 +206,15 @@ async fn torture(layout: Layout, publish: fn(&Published, Material) -> bool) -> T
                 // Seen empty by two readings that agree, and by two more at the next poll: three waits lie between.
                 let is_seen = layout == Layout::Overwritten && began.elapsed() >= layout.wait() * 3;
                 stalls += usize::from(is_seen);
-                // Left alone for so long, a reader on a busy machine sees some of it.
+                // A reader must see some of it, however busy the machine is.
                 if round % STRETCH == 0 {
+                    let began = Instant::now();
                     thread::park_timeout(layout.rest());
+                    let is_seen = || *in_use.lock().unwrap() == leaves[round % IDENTITIES];
+                    while !is_seen() && !stop.load(Ordering::Relaxed) && began.elapsed() < PATIENCE
+                    {
+                        thread::park_timeout(layout.rest() / 8);
+                    }
                 }
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -230,6 +242,7 @@ async fn torture(layout: Layout, publish: fn(&Published, Material) -> bool) -> T
                     continue;
                 }
                 tally.published += 1;
+                in_use.lock().unwrap().clone_from(&leaf);
                 tally.mismatched += usize::from(key != *true_key);
                 // One is enough.
                 stop.store(tally.mismatched > 0, Ordering::Relaxed);
