@@ -137,6 +137,7 @@ impl Admin {
             denied: self.authorization.as_ref().map(authorize::Handle::refused),
             upstreams: self.routes.all(),
             local: self.local.clone(),
+            outside: self.routes.outside().iter().map(|outside| outside.now()).collect(),
             rejected: self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             now: SystemClock::new().now().as_secs(),
         };

@@ -21,6 +21,11 @@ impl Outside {
         Self { origination, told: Mutex::default() }
     }
 
+    /// For the page.
+    pub(super) fn now(&self) -> (Status, Stats) {
+        (self.origination.status(), self.origination.stats())
+    }
+
     pub(super) fn name(&self) -> String {
         self.origination.status().name
     }

@@ -44,7 +44,7 @@ impl View {
         let mut hints = world.notes.clone();
         hints.push(format!("try  curl -i -H 'Host: {SERVICE}' http://{}/pay", world.outbound));
         hints.push(format!(
-            "     curl http://{}/clusters    (also /metrics, /config, /ready)",
+            "     curl http://{}/clusters    (also /certs, /metrics, /config, /ready)",
             world.admin
         ));
         hints.push(format!("open http://{}/ in a browser", world.admin));

@@ -205,6 +205,13 @@ async fn a_revoked_server_gets_no_request_and_an_operator_sees_it_all() {
     assert_ne!(shown["stats"]["connected"], 0, "{shown}");
     let secret = own.lines().rev().nth(1).unwrap();
     assert!(!shown.to_string().contains(secret), "{shown}");
+    let (_, page) = proxy.admin("/").await;
+    let words =
+        ["Servers outside the mesh", "ca.pem", "1 of them", "revocation lists: 1", "first.example"];
+    for words in words {
+        assert!(page.contains(words), "{words:?} is not in\n{page}");
+    }
+    assert!(!page.contains(secret) && !page.contains("role=\"alert\""), "{page}");
     let connects = metric(&proxy, "mesh_tls_connects_total", ",result=\"ok\"").await;
     assert!(connects >= Some(1.0), "{connects:?}");
     let date = metric(&proxy, "mesh_tls_not_after_seconds", "").await;

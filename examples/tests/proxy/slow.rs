@@ -209,19 +209,21 @@ async fn who_is_idle_keeps_his_connection_for_another_time_than_that_of_a_head()
         (sender, tokio::spawn(connection))
     };
     let request = || Request::get("/").header("host", "shop").body(Empty::<Bytes>::new()).unwrap();
-    // The time of a head is over, and that of an idle connection is not.
-    let limits = "headerTimeout: 600ms\nidleTimeout: 1h\n";
+    // The time of a head is over, and that of an idle connection is not. It is long enough for a busy machine to connect and
+    // send a head.
+    let limits = "headerTimeout: 3s\nidleTimeout: 1h\n";
     let (_files, proxy) = before(app, &ca, "PERMISSIVE", limits).await;
-    for listener in ["outbound", "inbound"] {
+    let is_kept = async |listener: &str| {
         let (mut sender, connection) = connected(proxy.address(listener)).await;
-        for _ in 0..3 {
+        for wait in [4_000, 0] {
             let response = sender.send_request(request()).await.unwrap();
             assert_eq!(response.status(), 200);
             response.into_body().collect().await.unwrap();
-            sleep(Duration::from_millis(1_500)).await;
+            sleep(Duration::from_millis(wait)).await;
         }
         assert!(!connection.is_finished(), "{listener}");
-    }
+    };
+    tokio::join!(is_kept("outbound"), is_kept("inbound"));
     // And the other way round.
     let limits = "headerTimeout: 1h\nidleTimeout: 600ms\n";
     let (_files, proxy) = before(app, &ca, "PERMISSIVE", limits).await;

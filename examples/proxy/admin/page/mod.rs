@@ -5,11 +5,12 @@
 
 mod html;
 mod identity;
+mod outside;
 mod upstreams;
 
 use std::fmt::{self, Write};
 
-use mesh_tls::ServerMode;
+use mesh_tls::{ServerMode, Stats, origination::Status};
 
 use self::html::Text;
 pub(super) use self::identity::Identity;
@@ -27,6 +28,8 @@ pub(super) struct Page {
     pub(super) upstreams: Vec<Mesh>,
     /// The application behind the inbound listener.
     pub(super) local: Option<Mesh>,
+    /// Of servers outside the mesh.
+    pub(super) outside: Vec<(Status, Stats)>,
     /// Why the configuration as it is now is not in force.
     pub(super) rejected: Option<String>,
     /// Seconds since 1970.
@@ -68,12 +71,14 @@ impl Page {
             format!("The configuration was rejected; the last good one stays in force:\n{why}")
         });
         let expired = self.identities.iter().flat_map(|identity| identity.alarms(self.now));
-        for alarm in rejected.into_iter().chain(expired) {
+        let outside = self.outside.iter().flat_map(|(status, _)| outside::alarms(status, self.now));
+        for alarm in rejected.into_iter().chain(expired).chain(outside) {
             writeln!(out, "<p class=\"alarm\" role=\"alert\">{}</p>", Text(alarm))?;
         }
         self.identities(out)?;
         self.refused(out)?;
         self.plaintext(out)?;
+        outside::write(out, &self.outside, self.now)?;
         writeln!(out, "<h2>Upstreams</h2>")?;
         if self.upstreams.is_empty() {
             writeln!(out, "<p class=\"dim\">There are none.</p>")?;
@@ -182,6 +187,7 @@ mod tests {
             denied: None,
             upstreams: Vec::new(),
             local: None,
+            outside: Vec::new(),
             rejected: None,
             now: 0,
         }
