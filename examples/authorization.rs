@@ -17,7 +17,7 @@ use mesh_tower::{
     upstream::Upstream,
 };
 use tokio::net::TcpListener;
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
 
 const READERS: &str = "
 apiVersion: security.istio.io/v1
@@ -43,7 +43,9 @@ async fn main() -> Result<(), BoxError> {
     };
     let layer = AuthorizeLayer::new(policies(READERS)?, caller).named("items");
     let handle = layer.handle();
-    let app = Router::new().route("/{*path}", any(async || "here you are")).layer(layer);
+    let routes = Router::new().route("/{*path}", any(async || "here you are"));
+    // Around the router: a layer of it stands behind the choice of the handler.
+    let app = Router::new().fallback_service(layer.layer(routes));
     let tcp = TcpListener::bind("127.0.0.1:0").await?;
     let address = tcp.local_addr()?.to_string();
     let members = PeerPolicy::trust_domain("shop.local".parse()?);

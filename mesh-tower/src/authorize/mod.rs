@@ -36,7 +36,8 @@
 //!
 //! Outside of everything that spends something on a request: before the limits and the handler. Inside of what says who the
 //! peer is. Around a router, not as a layer of it: axum's `Router::layer` stands behind the choice of the handler, who then
-//! sees the path as it was sent. So a path with dots is judged in both forms, with them and without.
+//! sees the path as it was sent. `Router::new().fallback_service(layer.layer(routes))` stands around. A path with dots is
+//! judged in both forms, with them and without.
 //!
 //! # What it does not do
 //!
