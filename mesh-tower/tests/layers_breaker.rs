@@ -530,6 +530,9 @@ async fn call_without_readiness_panics() {
 #[tokio::test(start_paused = true)]
 async fn changes_of_state_are_told_with_the_names() {
     let log = Log::default();
+    // Of one subscriber alone a line that speaks for the first time asks only its own thread whether anybody listens, and
+    // keeps the answer for all; so there is another, which every thread has.
+    drop(tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::default()));
     let _guard = tracing::subscriber::set_default(log.clone());
     let layer = layer(1).named("shop").named_endpoint("10.0.0.1:80");
     let (service, _) = service(&layer, Script::default());

@@ -273,6 +273,9 @@ pub(crate) struct Said(Arc<Mutex<Vec<u8>>>);
 
 impl Said {
     pub(crate) fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        // Of one subscriber alone a line that speaks for the first time asks only its own thread whether anybody listens, and
+        // keeps the answer for all; so there is another, which every thread has.
+        drop(tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::default()));
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
         tracing::subscriber::set_default(subscriber)
