@@ -9,8 +9,8 @@ use http::{Request, StatusCode, uri::Scheme};
 use http_body_util::{BodyExt, Empty};
 use mesh_core::{Endpoint, limit};
 use mesh_tls::{
-    AuthorizePeerLayer, ConnInfo, ConnectError, DevCa, DevIdentity, MeshTls, PeerPolicy,
-    StaticSource,
+    AuthorizePeerLayer, ConnInfo, ConnectError, DevCa, DevIdentity, DrainLayer, MeshTls,
+    PeerPolicy, StaticSource,
 };
 use mesh_tower::{BoxError, pool::HttpEndpoints, server::ServerLayer, upstream::Upstream};
 use tokio::net::TcpListener;
@@ -29,7 +29,9 @@ async fn main() -> Result<(), BoxError> {
     let app = Router::new()
         .route("/", get(hello))
         .route("/admin", get(hello).layer(AuthorizePeerLayer::new(admins)))
-        .layer(stack);
+        .layer(stack)
+        // A connection that must end, for its age or because trust has changed, is told so with a response.
+        .layer(DrainLayer::new());
     let tcp = TcpListener::bind("127.0.0.1:0").await?;
     let address = tcp.local_addr()?.to_string();
     let members = PeerPolicy::trust_domain("shop.local".parse()?);

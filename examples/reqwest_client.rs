@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use mesh_core::{Endpoint, retry};
 use mesh_tls::{ConnInfo, DevCa, MeshTls, PeerPolicy, StaticSource};
 use mesh_tower::{BoxError, MeshError, reqwest::ReqwestEndpoints, upstream::Upstream};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tower::ServiceExt;
 
 #[tokio::main(flavor = "current_thread")]
@@ -26,7 +26,8 @@ async fn main() -> Result<(), BoxError> {
     let listener = stock.acceptor(only_web).with_alpn(["http/1.1"]).listener(tcp);
     let app = app.into_make_service_with_connect_info::<ConnInfo>();
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let (down, lost) = (closed_port().await?, closed_port().await?);
+    let held = [closed_port()?, closed_port()?];
+    let (down, lost) = (held[0].local_addr()?.to_string(), held[1].local_addr()?.to_string());
 
     // A client keeps connections where nobody judges them again, so there is a new one when trust changes.
     let clients = web.renewing(only_stock, |config| {
@@ -74,7 +75,9 @@ async fn identity(ca: &DevCa, path: &str) -> Result<MeshTls, BoxError> {
     Ok(MeshTls::builder(StaticSource::new(ca.issue(path)?.material()?).0).spawn().await?)
 }
 
-/// Nobody listens on a port that was closed again.
-async fn closed_port() -> Result<String, BoxError> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.to_string())
+/// A port on which nobody listens, for as long as it is held; a free one would be given to the next who asks.
+fn closed_port() -> Result<TcpSocket, BoxError> {
+    let held = TcpSocket::new_v4()?;
+    held.bind(([127, 0, 0, 1], 0).into())?;
+    Ok(held)
 }

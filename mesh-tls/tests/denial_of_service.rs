@@ -99,13 +99,19 @@ fn assert_cost(what: &str, before: Option<usize>, after: Option<usize>, limit: u
     assert!(each <= limit, "{what} cost {each} bytes each");
 }
 
-fn assert_served(what: &str, (idle, crowded): (Duration, Duration)) {
-    eprintln!("{what}: served in {crowded:?}, an idle server in {idle:?}");
-    // The slack is a hiccup of the machine, far below what waiting for one time limit would cost.
-    assert!(
-        crowded <= idle * 4 + Duration::from_millis(10),
-        "{what}: {crowded:?} against {idle:?}"
-    );
+/// What else the machine does may slow the one down and not the other, so once is enough: whoever had to wait for a time limit
+/// would wait each time.
+async fn assert_served(what: &str, client: &MeshTls, idle: SocketAddr, crowded: SocketAddr) {
+    let mut measured = Vec::new();
+    for _ in 0..3 {
+        let (idle, crowded) = compare(client, idle, crowded).await;
+        eprintln!("{what}: served in {crowded:?}, an idle server in {idle:?}");
+        if crowded <= idle * 4 + Duration::from_millis(10) {
+            return;
+        }
+        measured.push((idle, crowded));
+    }
+    panic!("{what}: idle and crowded, three times: {measured:?}");
 }
 
 #[tokio::test]
@@ -130,14 +136,14 @@ async fn an_honest_client_is_served_beside_two_thousand_others() {
 
         let before = resident();
         let silent = crowd(crowded.addr, b"").await;
-        assert_served("a thousand silent", compare(&client, idle.addr, crowded.addr).await);
+        assert_served("a thousand silent", &client, idle.addr, crowded.addr).await;
         assert_cost("a silent client", before, resident(), SILENT_BYTES);
 
         let before = resident();
         let others = server.stats().refused_other;
         let crowded_out = server.stats().refused_crowded_out;
         let halfway = crowd(crowded.addr, half_hello).await;
-        assert_served("a thousand more, halfway", compare(&client, idle.addr, crowded.addr).await);
+        assert_served("a thousand more, halfway", &client, idle.addr, crowded.addr).await;
         assert_cost("half a hello", before, resident(), HALF_HELLO_BYTES);
         // 1,024 places for 2,000: the oldest made room.
         eventually("they made room", || server.stats().refused_crowded_out > crowded_out).await;
@@ -147,7 +153,7 @@ async fn an_honest_client_is_served_beside_two_thousand_others() {
         eventually("they are gone", || server.stats().refused_other == gone).await;
         let before = resident();
         let endless = crowd(crowded.addr, &endless_hello()).await;
-        assert_served("a thousand endless", compare(&client, idle.addr, crowded.addr).await);
+        assert_served("a thousand endless", &client, idle.addr, crowded.addr).await;
         assert_eq!(server.stats().refused_other, gone, "they are not told apart from the slow");
         assert_cost("an endless hello", before, resident(), ENDLESS_HELLO_BYTES);
         for mut socket in silent.into_iter().take(10) {

@@ -55,8 +55,8 @@ const TICK: Duration = Duration::from_millis(5);
 /// Requests at one time at the most, which is some five times what there are: what a busy machine cannot carry is not sent
 /// yet, or everything would end in time limits.
 const AT_ONCE: usize = 32;
-/// A server ends a connection of HTTP/1.1 that it wants to end when it has been at rest for a second. A request that sets
-/// out in the same moment is lost, so clients use none that has rested for so long.
+/// A server that wants a connection of HTTP/1.1 to end waits for one more request, and no longer than its grace. A request
+/// that sets out in the moment in which that is over is lost, so clients use no connection that has rested for so long.
 const REST: Duration = Duration::from_millis(500);
 const METHOD: &str = "/test.Service/Call";
 

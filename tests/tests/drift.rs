@@ -106,12 +106,16 @@ fn the_readme_says_the_commands_that_ci_runs() {
 
 #[test]
 fn relative_links_lead_somewhere() {
-    for page in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"] {
+    let at_the_root =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"];
+    let below = ["examples/README.md", "benches/README.md", "tests/fuzz/README.md"];
+    for page in at_the_root.into_iter().chain(below) {
         let text = read(page);
+        let folder = root().join(page).with_file_name("");
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = link.split('#').next().unwrap_or(link);
             if !path.is_empty() && !path.contains("://") {
-                assert!(root().join(path).exists(), "{page}: {link}");
+                assert!(folder.join(path).exists(), "{page}: {link}");
             }
         }
     }

@@ -101,6 +101,8 @@ pub(super) fn publish(identity: &str, stats: &Stats) {
     }
     counter!("mesh_tls_rotations_total", "identity" => identity.to_owned())
         .absolute(stats.rotations);
+    counter!("mesh_tls_updates_refused_total", "identity" => identity.to_owned())
+        .absolute(stats.updates_refused);
     gauge!("mesh_tls_not_after_seconds", "identity" => identity.to_owned())
         .set(stats.not_after as f64);
 }

@@ -76,10 +76,12 @@ async fn two_proxies_prove_to_one_another_who_they_are() {
     assert!(shown.iter().all(|part| certs.contains(part)), "{certs}");
     assert!(!certs.contains("PRIVATE"), "{certs}");
     let (_, metrics) = pay.admin("/metrics").await;
-    assert!(
-        metrics.contains("mesh_tls_accepted_total{identity=\"proxy\",kind=\"mtls\"} 1"),
-        "{metrics}"
-    );
+    for series in [
+        "mesh_tls_accepted_total{identity=\"proxy\",kind=\"mtls\"} 1",
+        "mesh_tls_updates_refused_total{identity=\"proxy\"} 0",
+    ] {
+        assert!(metrics.contains(series), "{series} is not in\n{metrics}");
+    }
 }
 
 #[tokio::test]

@@ -46,8 +46,9 @@
 //! | a segment of a template with letters that no path has | it is any segment | it matches no `{*}` | it matches no `{*}` |
 //! | an exception of an `ALLOW` policy about what the request does not have: a principal where nobody proved anything | | it is there, or the exception is `*`: only who has none is meant | it is another, so the exception does not apply |
 //!
-//! So nobody is let in whom Istio refuses. Who refuses `GET` and wants `HEAD` says so by an exception. A port of the authority is what the caller wrote: to refuse one, name it by
-//! [`Attribute::Port`]. The lines of a cookie are joined by `; `, as Envoy does, and its values are parted there.
+//! So nobody is let in whom Istio refuses. Who refuses `GET` and wants `HEAD` says so by an exception. A port of the authority
+//! is what the caller wrote: to refuse one, name it by [`Attribute::Port`]. The lines of a cookie are joined by `; `, as Envoy
+//! does, and its values are parted there.
 //!
 //! A rule that cannot be understood is an error of [`Authorizer::new`]. Istio leaves it out, and a `DENY` policy then lets
 //! through what it should not.

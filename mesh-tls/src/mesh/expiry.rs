@@ -16,7 +16,7 @@ use tracing::field::display;
 
 use crate::id::SpiffeId;
 
-/// How often the dates of our own certificate are looked at.
+/// How often the dates of what is in use are looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(30);
 
 /// What was told last.

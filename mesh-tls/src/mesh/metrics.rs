@@ -1,4 +1,4 @@
-//! The counters of [`Stats`](super::Stats) through the `metrics` facade, and two gauges.
+//! The counters of [`Stats`](super::Stats) through the `metrics` facade, and the gauges of an identity.
 //!
 //! A handshake costs a fifth of a millisecond, so its counter is looked up each time and no handle is kept: a
 //! recorder that is installed late hears of everything from then on.

@@ -26,7 +26,9 @@ const SYSTEM_INTERVAL: Duration = Duration::from_secs(600);
 /// use mesh_tls::origination::{Config, Roots};
 ///
 /// let bank = Config::new(Roots::file("/etc/bank/ca.pem"))
+///     .with_name("bank")
 ///     .with_server_name("api.bank.example")?
+///     .with_crl("/etc/bank/crl.pem")
 ///     .with_certificate("/etc/bank/tls.crt", "/etc/bank/tls.key");
 /// # let _ = bank;
 /// # Ok::<_, mesh_tls::origination::InvalidName>(())

@@ -33,7 +33,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The job of an [`Origination`](super::Origination): without it, changed files are not noticed.
 ///
 /// It is a future for the caller to spawn. It ends when the last handle and connector are gone. When it is dropped before
-/// them, [`Origination::status`](super::Origination::status) says so.
+/// them, [`Origination::status`](super::Origination::status) says so, unless nothing could have changed: roots that were
+/// given, and no file.
 #[must_use = "without its driver changed files are not noticed; spawn it"]
 pub struct Driver {
     job: Pin<Box<dyn Future<Output = ()> + Send>>,

@@ -148,17 +148,13 @@ impl Workload {
 
     /// Why it cannot carry out what needs this.
     fn lacks(&self, knowledge: Knowledge) -> Option<&'static str> {
-        match knowledge {
-            Knowledge::Tokens => {
-                (!self.tokens).then_some(NO_TOKEN)
-            }
-            Knowledge::RemoteIp => (!self.remote_ip)
-                .then_some("is not supported: who the first sender was is not known here; ipBlocks and source.ip are the connection's"),
-            Knowledge::Sni => (!self.sni)
-                .then_some("is not supported: the server name of the handshake is not known here; hosts are"),
-            Knowledge::Forwarded => (!self.forwarded)
-                .then_some("is not supported: what a caller writes there is removed before it is judged; ask for who the peer is (principals)"),
-        }
+        let (is_known, why) = match knowledge {
+            Knowledge::Tokens => (self.tokens, NO_TOKEN),
+            Knowledge::RemoteIp => (self.remote_ip, NO_SENDER),
+            Knowledge::Sni => (self.sni, NO_SNI),
+            Knowledge::Forwarded => (self.forwarded, NO_FORWARDED),
+        };
+        (!is_known).then_some(why)
     }
 }
 
@@ -353,12 +349,7 @@ impl Reader {
         for operation in self.parts(&mut fields, "to", "operation", &OPERATIONS, report) {
             rule = rule.with_operation(operation);
         }
-        let when = fields.take("when");
-        let conditions = when.as_ref().and_then(|when| when.list(report)).unwrap_or_default();
-        if let Some(when) = when.filter(|_| conditions.is_empty()) {
-            when.report(report, "is empty: leave it out, or say when");
-        }
-        for condition in conditions {
+        for condition in items(fields.take("when").as_ref(), report) {
             if let Some(condition) = self.condition(&condition, report) {
                 rule = rule.with_condition(condition);
             }
@@ -376,13 +367,8 @@ impl Reader {
         known: &[(&'static str, &'static str, Attribute)],
         report: &mut Report<'_>,
     ) -> Vec<Vec<Match>> {
-        let Some(field) = fields.take(list) else { return Vec::new() };
-        let items = field.list(report).unwrap_or_default();
-        if items.is_empty() {
-            field.report(report, "is empty: leave it out, or say of whom");
-        }
         let mut parts = Vec::new();
-        for item in items {
+        for item in items(fields.take(list).as_ref(), report) {
             let Some(mut fields) = item.fields(report) else { continue };
             let part = fields.require(name, report);
             fields.finish(report);
@@ -458,13 +444,8 @@ impl Reader {
         field: Option<&Field<'_>>,
         report: &mut Report<'_>,
     ) -> Vec<String> {
-        let Some(field) = field else { return Vec::new() };
-        let Some(items) = field.list(report) else { return Vec::new() };
-        if items.is_empty() {
-            field.report(report, "is empty: leave it out, or say what it may be");
-        }
         let mut values = Vec::new();
-        for item in &items {
+        for item in items(field, report) {
             let Some(value) = item.text(report) else { continue };
             if let Some(why) = surprise(attribute, value) {
                 item.invalid(why, report);
@@ -484,8 +465,27 @@ impl Reader {
     }
 }
 
+/// The items of a list that must have some, if it is there.
+fn items<'n>(list: Option<&Field<'n>>, report: &mut Report<'_>) -> Vec<Field<'n>> {
+    let Some(field) = list else { return Vec::new() };
+    let Some(items) = field.list(report) else { return Vec::new() };
+    if items.is_empty() {
+        field.report(report, "is empty: leave it out, or say what it may be");
+    }
+    items
+}
+
 const NO_TOKEN: &str = "is not supported: no token is verified here; verify tokens in the application, or ask for who \
     the peer is (principals)";
+
+const NO_SENDER: &str = "is not supported: who the first sender was is not known here; ipBlocks and source.ip are the \
+    connection's";
+
+const NO_SNI: &str =
+    "is not supported: the server name of the handshake is not known here; hosts are";
+
+const NO_FORWARDED: &str = "is not supported: what a caller writes there is removed before it is judged; ask for who the \
+    peer is (principals)";
 
 const CUSTOM: &str = "is not supported: nobody is here to ask its provider; ask in the application, or say it by ALLOW and \
     DENY";

@@ -21,7 +21,8 @@ use super::{
 /// | `ISTIO_MUTUAL` | TLS of the mesh | `subjectAltNames`, else the SPIFFE IDs of the host's service accounts | `sni`, else [`mesh_server_name`](Self::mesh_server_name) | the mesh's |
 ///
 /// `caCertificates` are the roots of the server's certificate; without, those of the system; of `ISTIO_MUTUAL` always the
-/// mesh's. `caCrl`, of `SIMPLE` and `MUTUAL`, are revocation lists that its chain is held against. Names are compared exactly, but that a certificate for `*.bank.example` is for `api.bank.example` too.
+/// mesh's. `caCrl`, of `SIMPLE` and `MUTUAL`, are revocation lists that its chain is held against. Names are compared exactly,
+/// but that a certificate for `*.bank.example` is for `api.bank.example` too.
 ///
 /// Differences from Istio: with `sni` and no `subjectAltNames` Istio compares no name at all, so that any certificate of the
 /// roots will do; here it is the `sni`. `insecureSkipVerify: true` and `credentialName` are refused: the first proves

@@ -13,7 +13,7 @@
 //! | … `connectionPool` | `tcp.maxConnections`, `connectTimeout`, `idleTimeout`, `maxConnectionDuration`, `tcpKeepalive`; `http.http1MaxPendingRequests`, `http2MaxRequests`, `maxRequestsPerConnection`, `maxRetries`, `idleTimeout`, `h2UpgradePolicy`, `useClientProtocol`, `maxConcurrentStreams`, `http2KeepAlive` |
 //! | … `outlierDetection` | `consecutive5xxErrors`, `consecutiveGatewayErrors`, `splitExternalLocalOriginErrors`, `consecutiveLocalOriginFailures`, `interval`, `baseEjectionTime`, `maxEjectionPercent`, `minHealthPercent` |
 //! | … `loadBalancer` | `simple`: `LEAST_REQUEST`, `ROUND_ROBIN`, `RANDOM`, `LEAST_CONN`, `UNSPECIFIED`; `warmup` (`duration`, `minimumPercent`, `aggression`), `warmupDurationSecs`; `consistentHash` with `httpHeaderName`, `httpCookie` (`name`, `path`, `ttl`), `useSourceIp`, `httpQueryParameterName`, `ringHash.minimumRingSize`, `maglev.tableSize`, `minimumRingSize`; `localityLbSetting` with `enabled`, `distribute[]`, `failover[]`, `failoverPriority[]` |
-//! | … `tls`, by whoever makes connections: [`ClientTls`] | `mode`, `clientCertificate`, `privateKey`, `caCertificates`, `subjectAltNames`, `sni`, `insecureSkipVerify: false` |
+//! | … `tls`, by whoever makes connections: [`ClientTls`] | `mode`, `clientCertificate`, `privateKey`, `caCertificates`, `caCrl`, `subjectAltNames`, `sni`, `insecureSkipVerify: false` |
 //! | … `retryBudget` | `percent`, `minRetryConcurrency` |
 //! | `VirtualService` (the same versions) | `hosts`; `gateways: [mesh]`; `exportTo: ["*"]`; `http[]` with `name`, `route[]` (`destination.host`, `subset`, `port`, `weight`), `timeout`, `retries` (`attempts`, `perTryTimeout`, `retryOn`, `backoff`, `retryIgnorePreviousHosts`, `retryRemoteLocalities`) |
 //! | … by [`Documents::routes`] alone | `http[]` with `match[]` (`uri`, `ignoreUriCase`, `scheme`, `method`, `authority`, `headers`, `withoutHeaders`, `queryParams`, `port`, `sourceLabels`, `sourceNamespace`, `gateways`), `rewrite` (`uri`, `uriRegexRewrite`, `authority`), `headers`, also of a destination (`request`, `response`: `set`, `add`, `remove`), `fault` (`delay`, `abort`), `mirror`, `mirrorPercentage`, `mirrors[]`, `redirect`, `directResponse`; shares of several hosts |
@@ -81,12 +81,12 @@
 //!   [`mesh_core::balance::hash`]. What `warmup` does to a share comes by chance: see [`mesh_core::balance::SlowStart`].
 //! * A share is cut to whole millionths of the number as it is written; Istio multiplies in binary floating point, and makes
 //!   123,455 millionths of 12.3456 %.
-//!
 //! * Of an `AuthorizationPolicy` or a `PeerAuthentication` nothing is ever left out, with [`Unsupported::Warn`] neither: a rule
 //!   that is not carried out lets through what it should refuse. A `RequestAuthentication` is refused whole: nobody verifies
-//!   tokens here. `CUSTOM`, `targetRefs`, unknown keys, empty lists, a `*` in the middle and
-//!   `spiffe://` in a principal are errors when it is read; what is asked of tokens, SNI and the first sender is one for a
-//!   [`Workload`] that does not know it. Istio skips rules that it does not understand.
+//!   tokens here. `CUSTOM`, `targetRefs`, unknown keys, empty lists, `null`, a `*` in the middle and values that nothing can
+//!   have (`spiffe://` in a principal, a path with a query, a method in small letters) are errors when it is read; what is
+//!   asked of tokens, SNI, the first sender and `x-forwarded-client-cert` is one for a [`Workload`] that does not know it.
+//!   Istio skips rules that it does not understand.
 //! * What an `AuthorizationPolicy` says of a request that can be read in two ways, refuses it:
 //!   [`mesh_core::authorize`] has the table, [`Workload::with_config`] the way back.
 //!

@@ -171,6 +171,11 @@ fn a_policy_is_not_lost_by_a_slip() {
             assert!(error.starts_with("it.yaml:") && error.contains(said), "{slip}\n{error}");
         }
     }
+    // What is no list is not an empty one as well.
+    for slip in ["when: x", "to: x", "from: {}"] {
+        let error = istio::read(&rule(slip), "it.yaml", Unsupported::Error).unwrap_err();
+        assert_eq!(error.to_string().matches("error:").count(), 1, "{slip}\n{error}");
+    }
     // As `kubectl get -o yaml` writes it.
     let item = everything.replace("\n", "\n    ").replace("apiVersion", "- apiVersion");
     let list = format!("apiVersion: v1\nkind: List\nitems:\n  {}\n", item.trim_end());

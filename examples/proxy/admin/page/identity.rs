@@ -64,7 +64,7 @@ impl Identity {
         match &self.certificate {
             None => alarms.push(format!("{name} has no identity: every handshake fails.")),
             Some(own) if own.stage(now) == Stage::Over => alarms.push(format!(
-                "The certificate of {name} has expired {} ago: peers refuse it, and it connects to nobody. Look at what \
+                "The certificate of {name} expired {} ago: peers refuse it, and it connects to nobody. Look at what \
                  renews it.",
                 Span(now.saturating_sub(own.not_after))
             )),

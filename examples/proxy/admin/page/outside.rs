@@ -14,7 +14,7 @@ pub(super) fn alarms(status: &Status, now: u64) -> Vec<String> {
     if let Some(end) = end.filter(|end| *end <= now) {
         let ago = Span(now - end);
         alarms.push(format!(
-            "The certificate that is shown to {name} has expired {ago} ago. Look at what renews it."
+            "The certificate that is shown to {name} expired {ago} ago. Look at what renews it."
         ));
     }
     if let Some(error) = &status.last_error {
