@@ -230,9 +230,38 @@ pub(super) fn untrusted(error: &webpki::Error) -> Untrusted {
         E::UnknownRevocationStatus => Untrusted::RevocationUnknown,
         E::CrlExpired { .. } => Untrusted::RevocationOutdated,
         E::InvalidCrlSignatureForPublicKey | E::IssuerNotCrlSigner => Untrusted::RevocationForged,
-        other => Untrusted::Chain(other.to_string()),
+        // These would repeat what the certificate says of itself, and all that we know.
+        E::UnsupportedSignatureAlgorithmContext(_)
+        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            Untrusted::Chain("it is signed by an algorithm that is not taken".into())
+        }
+        E::UnsupportedCrlSignatureAlgorithmContext(_)
+        | E::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => {
+            Untrusted::Chain("a revocation list is signed by an algorithm that is not taken".into())
+        }
+        other => Untrusted::Chain(short(other)),
     }
 }
+
+/// The beginning of it: who is refused need not have proved anything, and the reason is kept, logged and shown.
+fn short(error: &webpki::Error) -> String {
+    struct Short(String);
+    impl fmt::Write for Short {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = MAX_REASON.saturating_sub(self.0.len());
+            let end = text.floor_char_boundary(room);
+            self.0.push_str(&text[..end]);
+            // To stop is what an error does.
+            if end < text.len() { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+    let mut short = Short(String::new());
+    let _cut = fmt::Write::write_fmt(&mut short, format_args!("{error}"));
+    short.0
+}
+
+/// More than any of those has to say that have no names or bytes of a certificate in them.
+const MAX_REASON: usize = 200;
 
 #[cfg(all(test, any(feature = "aws-lc-rs", feature = "ring")))]
 mod tests;

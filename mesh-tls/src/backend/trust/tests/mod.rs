@@ -18,6 +18,7 @@ use crate::{backend::default_provider, error::SvidRule as Rule};
 mod crl;
 mod dns;
 mod limbo;
+mod strange;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
