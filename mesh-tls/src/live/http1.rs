@@ -6,8 +6,9 @@
 //!
 //! Whether there is a body at all depends on the request, too (RFC 9112, 6.3): a response to HEAD has the length of one
 //! that never comes, and a tunnel begins behind a good response to CONNECT. So of each request that follows a
-//! response the method is looked at, if it comes in one piece. One that does not is taken for any other: then a
-//! response to HEAD is not seen to end, which costs the rest of the grace and nothing else.
+//! response the method is looked at, if it comes in one piece. One that does not is taken for any other, and so is HEAD
+//! behind a `100 Continue`, where a body comes that may say anything: then a response to HEAD is not seen to end, which
+//! costs the rest of the grace and nothing else.
 
 /// More than any server of ours sends, and as much as hyper reads.
 const MAX_HEAD: usize = 64 * 1024;
@@ -167,6 +168,12 @@ impl Chunks {
     }
 }
 
+/// Whether this begins with the first line of a response behind which the next request comes. In pieces it is not seen.
+#[inline]
+pub(crate) fn begins_final(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HTTP/1.") && matches!(bytes.get(8..10), Some([b' ', b'2'..=b'5']))
+}
+
 /// What follows this head.
 fn body_of(head: &[u8], method: Method) -> Response {
     let Ok(head) = std::str::from_utf8(head) else { return Response::Lost };
@@ -276,6 +283,16 @@ mod tests {
         }
         // The broken twin: a length alone says that there is a body.
         assert_eq!(end(rows[0].0, 1), None);
+    }
+
+    #[test]
+    fn the_first_line_tells_the_last_word_from_one_in_between() {
+        for last in ["HTTP/1.1 200 OK\r\n", "HTTP/1.0 404 ", "HTTP/1.1 503"] {
+            assert!(begins_final(last.as_bytes()), "{last:?}");
+        }
+        for other in ["HTTP/1.1 100 Continue\r\n", "HTTP/1.1 103 ", "HTTP/1.1 ", "H", "", "hello"] {
+            assert!(!begins_final(other.as_bytes()), "{other:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::io::{self, AsyncWrite, ReadBuf};
 
 use super::{
     Ending, Judge, Live, State, Why,
-    http1::{Method, Response},
+    http1::{Method, Response, begins_final},
     http2::{GOAWAY, Http2},
     recent::Recent,
     timer::Timer,
@@ -54,6 +54,8 @@ pub(crate) struct Watch {
     /// Who has said something last, and the method of what may be the last request.
     last: Option<End>,
     method: Method,
+    /// Whether what the server has said last may be a word in between (`100 Continue`): what comes behind it is no request.
+    in_between: bool,
     /// While it drains: the response on its way, from its first octet.
     response: Option<Response>,
     quiet: Option<Timer>,
@@ -112,6 +114,7 @@ impl Watch {
             recent: None,
             last: None,
             method: Method::Other,
+            in_between: false,
             response: None,
             quiet: None,
             http2: Http2::default(),
@@ -248,7 +251,10 @@ impl Watch {
         }
         if self.last != Some(End::Client) {
             self.last = Some(End::Client);
-            self.method = Method::of(bytes);
+            // A body may say HEAD as well; not to know costs the rest of the grace.
+            let method = Method::of(bytes);
+            let is_doubtful = self.in_between && method == Method::Head;
+            self.method = if is_doubtful { Method::Other } else { method };
             if let Some(recent) = &mut self.recent {
                 recent.clear();
             }
@@ -268,7 +274,10 @@ impl Watch {
         if bytes.is_empty() {
             return;
         }
-        self.last = Some(End::Server);
+        if self.last != Some(End::Server) {
+            self.last = Some(End::Server);
+            self.in_between = !begins_final(bytes);
+        }
         if let Some(recent) = &mut self.recent {
             recent.push(bytes);
         }

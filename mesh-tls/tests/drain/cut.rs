@@ -77,6 +77,36 @@ async fn a_body_that_ends_with_its_connection_does_not_look_whole_when_cut() {
     assert_eq!(lasted.as_secs(), 10, "such a body may pause");
 }
 
+/// What is uploaded is not asked: who chooses the body of a request must not choose how its response is read.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_waited_for_is_not_taken_for_a_request() {
+    for body in ["HEAD / HTTP/1.1\r\n\r\n", "a body like any other"] {
+        let mut http1 = Http1::new().await;
+        let head = format!(
+            "POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        http1.near.write_all(head.as_bytes()).await.unwrap();
+        http1.near.flush().await.unwrap();
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+        http1.far.write_all(go_on).await.unwrap();
+        http1.far.flush().await.unwrap();
+        http1.near.read_exact(&mut vec![0; go_on.len()]).await.unwrap();
+        http1.near.write_all(body.as_bytes()).await.unwrap();
+        http1.near.flush().await.unwrap();
+        let (mut near, mut far) = http1.distrusted().await;
+        let begun = b"HTTP/1.1 200 OK\r\n\r\n";
+        far.write_all(begun).await.unwrap();
+        far.flush().await.unwrap();
+        near.read_exact(&mut vec![0; begun.len()]).await.unwrap();
+        far.write_all(b"part of it").await.unwrap();
+        far.flush().await.unwrap();
+        let (seen, ended, _) = rest(&mut near).await;
+        assert_eq!(seen, "part of it", "{body:?}");
+        assert!(says_why(&ended.unwrap_err()), "{body:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn hyper_tells_who_reads_such_a_body_that_it_was_cut() {
     let http1 = Http1::new().await;
