@@ -320,6 +320,15 @@ async fn each_mistake_with_files_is_told_with_its_cure() {
         assert_eq!(error.file(), Some(&*dir.join(named)), "{said}");
         assert!(words.iter().all(|word| said.contains(word)), "{name}, {words:?}: {said}");
     }
+    let dir = TempDir::new("pipe");
+    good.write_to(dir.path()).unwrap();
+    fs::remove_file(dir.join("tls.key")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(dir.join("tls.key")).status();
+    if made.is_ok_and(|made| made.success()) {
+        let error = first_error(source(dir.path())).await;
+        assert!(error.to_string().contains("tls.key: cannot be read; check"), "{error}");
+        assert!(error.to_string().contains("that it is a file"), "{error}");
+    }
     let dir = TempDir::new("forbidden");
     good.write_to(dir.path()).unwrap();
     let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o000);

@@ -99,6 +99,8 @@ async fn ways_around_a_refusal_over_the_wire() {
         (&["GET /admin%3f HTTP/1.1", HOST], 403),
         (&["GET /admin%00 HTTP/1.1", HOST], 400),
         (&["GET /%25252561dmin HTTP/1.1", HOST], 400),
+        (&["GET /adm%2569n/%252e%252e%2f.. HTTP/1.1", HOST], 400),
+        (&["GET /admin;x%2f..;%2f.. HTTP/1.1", HOST], 403),
         (&["GET /admin/../public HTTP/1.1", HOST], 403),
         (&["GET /admin#x HTTP/1.1", HOST], 403),
         (&["GET /public#/../admin HTTP/1.1", "host: secret.example"], 403),

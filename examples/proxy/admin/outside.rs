@@ -64,9 +64,10 @@ impl Outside {
 
     fn count(&self) {
         let name = self.name();
+        // Read under the lock: of two who ask at once, the one that comes second must not have read first.
+        let mut last = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.origination.stats();
-        let told = &mut *self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = mem::replace(told, now);
+        let told = mem::replace(&mut *last, now);
         for (result, now, told) in [
             ("ok", now.connected, told.connected),
             ("untrusted", now.connect_untrusted, told.connect_untrusted),

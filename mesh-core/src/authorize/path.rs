@@ -28,7 +28,8 @@ pub enum Normalization {
 }
 
 /// A path that cannot be brought into one form: `%` without two hexadecimal digits behind it, or a `%00`; where doubts are
-/// refused, also one whose escapes hide others more than three deep. To be answered by 400.
+/// refused, also one whose escapes hide others more than three deep, or whose dots lead elsewhere before the escapes are off than
+/// behind (`/a/%252e%252e%2f..`). To be answered by 400.
 ///
 /// Istio's proxy passes these on. What a handler makes of `%2%66` is anybody's guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

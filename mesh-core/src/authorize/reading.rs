@@ -50,6 +50,10 @@ impl<'p> Seen<'p> {
         if !(is_escaped || is_dotted || is_layered || is_rewritten) {
             return Ok(Self::plain(path));
         }
+        let layers = layers(&path)?;
+        if is_torn(&path, &layers) {
+            return Err(BadPath);
+        }
         let mut others = Vec::new();
         if is_rewritten {
             // Where it was routed before it came here, its dots were segments.
@@ -63,7 +67,7 @@ impl<'p> Seen<'p> {
             push_readings(&mut others, &decoded);
         }
         if is_layered {
-            for layer in layers(&path)? {
+            for layer in layers {
                 let is_changed = slashes(&layer) != slashes(&decoded) || has_dots(&layer);
                 if is_changed {
                     push_readings(&mut others, &layer);
@@ -87,11 +91,15 @@ impl<'p> Seen<'p> {
                 }
                 let layers = layers(path).unwrap_or_default();
                 for layer in layers.iter().map(String::as_str).chain([path]) {
+                    let from = meant.len();
                     push_readings(&mut meant, layer);
-                    let end = layer.find(['?', '#']).unwrap_or(layer.len());
-                    let bare = without_parameters(&layer[..end]);
-                    if bare != layer {
-                        push_readings(&mut meant, &bare);
+                    push_bare(&mut meant, layer);
+                    if has_dots(layer) {
+                        // One resolves them, and the next takes off what is left.
+                        for at in from..meant.len() {
+                            let reading = meant[at].clone();
+                            push_bare(&mut meant, &reading);
+                        }
                     }
                 }
             }
@@ -128,6 +136,18 @@ fn push_readings(readings: &mut Vec<String>, path: &str) {
     }
 }
 
+/// Up to the end that was escaped, with parameters and without.
+fn push_bare(readings: &mut Vec<String>, path: &str) {
+    let end = path.find(['?', '#']).unwrap_or(path.len());
+    let cut = &path[..end];
+    let bare = without_parameters(cut);
+    for other in [cut, &bare] {
+        if other != path {
+            push_readings(readings, other);
+        }
+    }
+}
+
 /// Some resolve dots first, as the RFC does; others merge slashes first, as file systems do.
 fn resolved(path: &str) -> [String; 2] {
     let path = path.replace('\\', "/");
@@ -156,6 +176,16 @@ fn layers(path: &str) -> Result<Vec<String>, BadPath> {
     }
 }
 
+/// Whether dots stand before escapes that hide more dots or slashes: who resolves them before the escapes are off goes
+/// elsewhere than who does so behind, and there may be one of each on the way. Where escapes hide neither, the order of the two
+/// does not matter.
+fn is_torn(path: &str, layers: &[String]) -> bool {
+    let Some(deepest) = layers.last() else { return false };
+    let shape = |path: &str| (slashes(path), dots(path));
+    let before = [path].into_iter().chain(layers.iter().map(String::as_str));
+    before.filter(|layer| has_dots(layer)).any(|layer| shape(layer) != shape(deepest))
+}
+
 /// Whether an escape hides another one, or the beginning of a parameter.
 fn has_layers(path: &str) -> bool {
     path.match_indices('%')
@@ -164,8 +194,15 @@ fn has_layers(path: &str) -> bool {
 
 /// Whether a segment is dots but for its parameters.
 fn has_dots(path: &str) -> bool {
-    let mut segments = path.split(['/', '\\']);
-    segments.any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+    path.split(['/', '\\']).any(is_dots)
+}
+
+fn dots(path: &str) -> usize {
+    path.split(['/', '\\']).filter(|segment| is_dots(segment)).count()
+}
+
+fn is_dots(segment: &str) -> bool {
+    matches!(segment.split(';').next(), Some("." | ".."))
 }
 
 fn slashes(path: &str) -> usize {

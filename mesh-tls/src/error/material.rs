@@ -168,7 +168,7 @@ impl fmt::Display for MaterialError {
         }
         match &self.kind {
             MaterialErrorKind::Unreadable => {
-                f.write_str("cannot be read; check that it exists and its permissions")
+                f.write_str("cannot be read; check that it exists, that it is a file, and its permissions")
             }
             MaterialErrorKind::Unsettled => f.write_str("kept changing while it was read"),
             MaterialErrorKind::NotPem => f.write_str(

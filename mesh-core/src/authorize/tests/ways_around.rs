@@ -270,3 +270,43 @@ fn a_header_by_another_name_or_without_a_value() {
     assert!(passes(&istio, &empty), "the broken twin");
     assert!(passes(&deny(none()), &head(&[("x-my-role", "user")])));
 }
+
+/// Handlers in a row, of whom each does a part: what one leaves is what the next one reads.
+#[test]
+fn ways_around_a_refusal_in_several_steps() {
+    const WAYS: [Way; 10] = [
+        // Escapes off, dots resolved, escapes off once more: the dots of the first step take a name away that is dots itself
+        // in the second.
+        ("/admin", "/adm%2569n/%252e%252e%2f.."),
+        ("/admin", "/adm%2569n/a%252fb%2f.."),
+        ("/admin/*", "/adm%2569n/x/%252e%252e%2f.."),
+        ("/adm@n", "/adm%40n/a%2fb/..;"),
+        // Dots resolved, and only then parameters taken off.
+        ("/admin", "/admin;x/..;%2f.."),
+        ("/admin", "/admin;x%2f..;%2f.."),
+        ("/admin", "/x/..;%2f..%2f..%2fadmin;x/..;%2f.."),
+        // Dots resolved, and only then the end found.
+        ("/admin", "/x%3fy%2f..%2fadmin%3fz"),
+        ("/admin", "/x%23y%2f..%2fadmin%23z"),
+        // The end found, and parameters left alone.
+        ("/a;b", "/a;b%3fc"),
+    ];
+    assert_eq!(not_refused(&WAYS, &Attribute::Path, &Config::default(), get), NONE);
+    assert_eq!(not_excepted(&WAYS, &Attribute::Path, get), NONE);
+    let raw = Config::default().with_normalization(Normalization::None);
+    let raw_ways = [("/admin", "/adm%69n/%2e%2e/.."), ("/admin", "/%61dmin/%2e/x%2fy/..")];
+    assert_eq!(not_refused(&raw_ways, &Attribute::Path, &raw, get), NONE);
+    assert_eq!(not_refused(&WAYS, &Attribute::Path, &raw, get), NONE);
+    let open = not_refused(&WAYS, &Attribute::Path, &Config::istio(), get);
+    assert_eq!(open.len(), WAYS.len(), "the broken twin");
+    // A grant, to those who read it in two steps.
+    let public = || Match::of(Attribute::Path, ["/public/*"]);
+    let sent = get("/public/..%252fadmin/%252e%252e%252fpublic%252fx%2f..");
+    assert!(!passes(&allow(public()), &sent));
+    assert!(passes(&authorizer(Action::Allow, public(), &Config::istio()), &sent));
+    // What is merely odd is read as before.
+    for odd in ["/a%20b/x%2f..", "/a%252fb", "/a/..%252fb", "/a/..;/b%20c", "/100%25/a%2f.."] {
+        let reason = deny(public()).decide(&Connection::default(), &get(odd)).reason();
+        assert_eq!(reason, Reason::NoAllowPolicy, "{odd}");
+    }
+}

@@ -80,7 +80,11 @@ impl fmt::Debug for Contents {
 fn read_one(path: &Path) -> Bytes {
     let read = || {
         // A pipe would be waited for, and with it everybody who waits for the identity.
-        if !path.metadata()?.is_file() {
+        let found = path.metadata()?;
+        if found.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if !found.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let file = File::open(path)?;
