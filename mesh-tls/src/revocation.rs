@@ -2,7 +2,8 @@
 //!
 //! In a mesh a certificate lives for an hour, and the way to revoke is not to renew. A list is for what is quicker
 //! than that, and for authorities whose certificates live longer. Material [with lists](crate::Material::with_crls) has
-//! every peer's chain checked against them, on both sides; material without any checks nothing.
+//! every peer's chain checked against them, on both sides; material without any checks nothing. The lists that
+//! `origination::Config::with_crl` names, for servers outside the mesh, decide by the same table.
 //!
 //! # How it decides
 //!

@@ -6,7 +6,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use support::{Echo, PATIENCE, ca, eventually, may_open, mesh, only, ping, tcp};
+use support::{Echo, PATIENCE, ca, closed_port, eventually, may_open, mesh, only, ping, tcp};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -142,8 +142,10 @@ async fn dropping_the_listener_ends_its_handshakes() {
 async fn a_listener_that_finishes_gives_what_had_begun_and_accepts_nothing_more() {
     let ours = ca();
     let (server, client) = (mesh(&ours, "/server").await, mesh(&ours, "/client").await);
-    let listening = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listening.local_addr().unwrap();
+    // Nobody else gets the port when the listener leaves it.
+    let port = closed_port();
+    let addr = port.addr;
+    let listening = TcpListener::bind(addr).await.unwrap();
     let acceptor = server.acceptor(only("/client")).with_handshake_timeout(Duration::from_secs(5));
     let mut listener = acceptor.listener(listening);
     let (early, silent) = (tcp(addr).await, tcp(addr).await);
