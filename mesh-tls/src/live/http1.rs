@@ -168,10 +168,11 @@ impl Chunks {
     }
 }
 
-/// Whether this begins with the first line of a response behind which the next request comes. In pieces it is not seen.
+/// Whether this begins with the first line of a response behind which the next request comes. In pieces it is not seen. Nothing
+/// but the digit of the status is looked at: this is asked of each response.
 #[inline]
 pub(crate) fn begins_final(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"HTTP/1.") && matches!(bytes.get(8..10), Some([b' ', b'2'..=b'5']))
+    matches!(bytes.get("HTTP/1.1 ".len()), Some(b'2'..=b'5'))
 }
 
 /// What follows this head.

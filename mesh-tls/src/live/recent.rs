@@ -21,14 +21,29 @@ pub(super) struct Recent {
 // === impl Recent ===
 
 impl Recent {
-    pub(super) fn clear(&mut self) {
+    /// The first octets behind a request.
+    #[inline]
+    pub(super) fn begin(&mut self, bytes: &[u8]) {
         self.kept.clear();
         self.beyond = 0;
+        self.push(bytes);
     }
 
     #[inline]
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        let (kept, beyond) = bytes.split_at(bytes.len().min(KEPT - self.kept.len()));
+        if bytes.len() <= self.kept.capacity() - self.kept.len() {
+            // The usual case, without a look at the room for more.
+            self.kept.extend_from_slice(bytes);
+        } else {
+            self.push_what_fits(bytes);
+        }
+    }
+
+    #[cold]
+    fn push_what_fits(&mut self, bytes: &[u8]) {
+        let room = KEPT.saturating_sub(self.kept.len());
+        self.kept.reserve_exact(room);
+        let (kept, beyond) = bytes.split_at(bytes.len().min(room));
         self.kept.extend_from_slice(kept);
         self.beyond += beyond.len() as u64;
     }
@@ -64,10 +79,9 @@ mod tests {
     fn is_whole(method: Method, text: &str, size: usize) -> bool {
         let mut recent = Recent::default();
         recent.push(b"what was said before does not count");
-        recent.clear();
-        for piece in text.as_bytes().chunks(size) {
-            recent.push(piece);
-        }
+        let mut pieces = text.as_bytes().chunks(size);
+        recent.begin(pieces.next().unwrap_or_default());
+        pieces.for_each(|piece| recent.push(piece));
         recent.is_whole(method)
     }
 

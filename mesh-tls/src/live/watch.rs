@@ -252,12 +252,10 @@ impl Watch {
         if self.last != Some(End::Client) {
             self.last = Some(End::Client);
             // A body may say HEAD as well; not to know costs the rest of the grace.
-            let method = Method::of(bytes);
-            let is_doubtful = self.in_between && method == Method::Head;
-            self.method = if is_doubtful { Method::Other } else { method };
-            if let Some(recent) = &mut self.recent {
-                recent.clear();
-            }
+            self.method = match Method::of(bytes) {
+                Method::Head if self.in_between => Method::Other,
+                method => method,
+            };
         }
         self.http2.client_said(bytes);
         if self.why.is_some() {
@@ -277,8 +275,10 @@ impl Watch {
         if self.last != Some(End::Server) {
             self.last = Some(End::Server);
             self.in_between = !begins_final(bytes);
-        }
-        if let Some(recent) = &mut self.recent {
+            if let Some(recent) = &mut self.recent {
+                recent.begin(bytes);
+            }
+        } else if let Some(recent) = &mut self.recent {
             recent.push(bytes);
         }
         self.http2.server_said(bytes);
