@@ -254,7 +254,7 @@ impl Watch {
             // A body may say HEAD as well; not to know costs the rest of the grace.
             self.method = match Method::of(bytes) {
                 Method::Head if self.in_between => Method::Other,
-                method => method,
+                method @ (Method::Head | Method::Connect | Method::Other) => method,
             };
         }
         self.http2.client_said(bytes);
