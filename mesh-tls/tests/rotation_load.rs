@@ -241,6 +241,9 @@ type Sent = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 /// By whom to whom, and how it ended.
 type Outcome = (&'static str, Result<(), String>);
 
+/// Of one request that its client hands back.
+const RESENDS: usize = 3;
+
 /// Where they are served.
 #[derive(Clone, Copy)]
 struct Servers {
@@ -294,11 +297,13 @@ impl Clients {
         // A connection that ends hands back what it has not sent. Sending it again is what clients of gRPC do by themselves
         // (gRFC A6, transparent retries); tonic never does, hyper-util and reqwest not on a connection that is new.
         // More than once only where the next connection was asked to end in the same moment.
-        for _ in 0..3 {
-            if sent.as_ref().is_err_and(|error| ConnectError::is_unsent(&**error)) {
-                self.handed_back.fetch_add(1, Ordering::Relaxed);
-                sent = self.once(number).await.1;
-            }
+        let is_unsent =
+            |sent: &Sent| sent.as_ref().is_err_and(|error| ConnectError::is_unsent(&**error));
+        let mut resends = 0;
+        while resends < RESENDS && is_unsent(&sent) {
+            resends += 1;
+            self.handed_back.fetch_add(1, Ordering::Relaxed);
+            sent = self.once(number).await.1;
         }
         (pair, sent.map_err(|error| format!("{error:?}")))
     }
