@@ -13,19 +13,18 @@ use std::{
 use http::Uri;
 use http_body::Body;
 use hyper::client::conn::{http1, http2};
-use hyper_util::{
-    client::legacy::connect::Connection,
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::{client::legacy::connect::Connection, rt::TokioTimer};
 use mesh_core::limit::{Limits, Permit};
 use tokio::runtime::Handle;
 
 use super::{
     Config, Http2KeepAlive,
     connector::MakeConnection,
+    gate::Gate,
     http1::{Wire, drive, lane},
     http2 as shared_http2,
     shared::Shared,
+    together::{KeepFirst, Together},
     waiters::Owner,
 };
 use crate::{
@@ -113,20 +112,22 @@ where
         Err(_) => dialing.fail(Reason::ConnectTimeout, Box::new(Elapsed(limit))),
         Ok(Err(error)) => dialing.fail(Reason::ConnectFailed, error),
         Ok(Ok(Established::Http1((sender, connection)))) => {
-            let wire = Arc::new(Wire::new());
+            let (wire, gate) = (Arc::new(Wire::new()), Arc::<Gate>::default());
             let pool = Arc::downgrade(dialing.pool());
-            let ticket = dialing.http1(lane(sender, Arc::clone(&wire), Clock.now()));
-            drive(connection, wire, pool, ticket).await;
+            let lane = lane(sender, Arc::clone(&wire), Arc::clone(&gate), Clock.now());
+            let ticket = dialing.http1(lane);
+            drive(connection, wire, gate, pool, ticket).await;
         }
-        Ok(Ok(Established::Http2((sender, connection)))) => {
+        Ok(Ok(Established::Http2((sender, gate, mut connection)))) => {
             // Only the pool keeps it: if that has no use for it, it ends.
-            let shared = Arc::new(shared_http2::Connection::new(dialing.pool(), sender));
+            let shared = Arc::new(shared_http2::Connection::new(dialing.pool(), sender, gate));
             let ticket = dialing.http2(&shared);
             drop(shared);
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.serve().await {
                 tracing::debug!(error = &error as &dyn Error, "an HTTP/2 connection ended");
             }
             drop(ticket);
+            connection.finish().await;
         }
     }
 }
@@ -137,7 +138,7 @@ enum Established<One, Two> {
 }
 
 type Http1<T, B> = (http1::SendRequest<B>, http1::Connection<T, B>);
-type Http2<T, B> = (http2::SendRequest<B>, http2::Connection<T, B, TokioExecutor>);
+type Http2<T, B> = (http2::SendRequest<B>, Arc<Gate>, Together<T, B>);
 
 async fn establish<C, B>(
     mut connector: C,
@@ -152,7 +153,8 @@ where
     std::future::poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
     let io = connector.call(uri).await.map_err(Into::into)?;
     if prior_knowledge || io.connected().is_negotiated_h2() {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let first = KeepFirst::default();
+        let mut builder = http2::Builder::new(first.clone());
         if let Some(keep_alive) = keep_alive {
             builder
                 .timer(TokioTimer::new())
@@ -161,7 +163,7 @@ where
                 // Envoy pings whatever flies, and so learns of a dead connection before a request does.
                 .keep_alive_while_idle(true);
         }
-        Ok(Established::Http2(builder.handshake(io).await?))
+        Ok(Established::Http2(Together::handshake(&builder, &first, io).await?))
     } else {
         Ok(Established::Http1(http1::handshake(io).await?))
     }

@@ -144,18 +144,29 @@ impl<B> ResponseFuture<B> {
             Handover::Http1(mut lane) => {
                 let mut request = self.request.take().expect("not sent yet");
                 pool.names().http1(&mut request);
-                http1::launch(&mut lane, pool, request);
-                State::Http1(lane)
+                match http1::launch(&mut lane, pool, request) {
+                    Ok(()) => State::Http1(lane),
+                    Err(request) => self.start_again(http1::fail(lane).0, request),
+                }
             }
             Handover::Http2(mut reserved) => {
                 let mut request = self.request.take().expect("not sent yet");
                 pool.names().http2(&mut request);
-                reserved.stream.launch(request);
-                State::Http2(pool, reserved.stream, reserved.reused)
+                match reserved.stream.launch(request) {
+                    Ok(()) => State::Http2(pool, reserved.stream, reserved.reused),
+                    Err(request) => self.start_again(pool, request),
+                }
             }
             Handover::Again => State::Start(pool),
             Handover::Failed(error) => State::Refused(error),
         };
+    }
+
+    /// The connection ended before it had the request.
+    #[cold]
+    fn start_again(&mut self, pool: Arc<Shared<B>>, request: Request<B>) -> State<B> {
+        self.request = Some(request);
+        State::Start(pool)
     }
 
     /// The connection gave no answer. Either the request goes out again, or this is its error.

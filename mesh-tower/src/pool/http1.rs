@@ -22,6 +22,7 @@ use pin_project_lite::pin_project;
 use super::{
     connect::Ticket,
     flight::{Answer, Flight, Place},
+    gate::{Gate, Gated},
     shared::Shared,
 };
 use crate::error::BoxError;
@@ -43,6 +44,9 @@ pub(super) trait Lease {
 pub(super) trait Exclusive<B>: Flight<B> + Lease {
     fn state(self: Pin<&mut Self>) -> &mut State<B>;
 
+    /// Launches the request, unless the connection has just ended.
+    fn hand_over(self: Pin<&mut Self>, request: Request<B>) -> Result<(), Request<B>>;
+
     /// Whether hyper would take a request now.
     fn is_ready(&self) -> bool;
 
@@ -55,31 +59,43 @@ pub(super) struct State<B> {
     /// The pool that a connection in use belongs to. None while it rests there: the pool must not own itself.
     pool: Option<Arc<Shared<B>>>,
     wire: Arc<Wire<B>>,
+    /// Closed when the connection has ended.
+    gate: Arc<Gate>,
     served: u32,
     made: Timestamp,
     idle_since: Timestamp,
 }
 
 /// The lane of a new connection, to be driven by [`drive`].
-pub(super) fn lane<B>(sender: SendRequest<B>, wire: Arc<Wire<B>>, now: Timestamp) -> Lane<B>
+pub(super) fn lane<B>(
+    sender: SendRequest<B>,
+    wire: Arc<Wire<B>>,
+    gate: Arc<Gate>,
+    now: Timestamp,
+) -> Lane<B>
 where
     B: Body + Send + 'static,
 {
     let place =
         Place::new(sender, |sender: &mut SendRequest<B>, request| sender.try_send_request(request));
-    let state = State { pool: None, wire, served: 0, made: now, idle_since: now };
+    let state = State { pool: None, wire, gate, served: 0, made: now, idle_since: now };
     Box::pin(Held { place, state })
 }
 
-/// Hands a request to the connection. From now on the lane belongs to it, until its response ends.
-pub(super) fn launch<B>(lane: &mut Lane<B>, pool: Arc<Shared<B>>, request: Request<B>) {
+/// Hands a request to the connection, or gives it back if that has just ended. From now on the lane belongs to it, until its
+/// response ends.
+pub(super) fn launch<B>(
+    lane: &mut Lane<B>,
+    pool: Arc<Shared<B>>,
+    request: Request<B>,
+) -> Result<(), Request<B>> {
     let state = lane.as_mut().state();
     state.served = state.served.saturating_add(1);
     state.pool = Some(pool);
-    lane.as_mut().launch(request);
+    lane.as_mut().hand_over(request)
 }
 
-/// Ends a lane whose request failed; tells the pool, and whether the connection had been used before.
+/// Ends a lane whose request failed, or was given back; tells the pool, and whether the connection had been used before.
 pub(super) fn fail<B>(mut lane: Lane<B>) -> (Arc<Shared<B>>, bool) {
     let state = lane.as_mut().state();
     let pool = state.pool.take().expect("a lane in use belongs to a pool");
@@ -156,6 +172,11 @@ where
         self.project().state
     }
 
+    fn hand_over(self: Pin<&mut Self>, request: Request<B>) -> Result<(), Request<B>> {
+        let this = self.project();
+        this.state.gate.pass(request, |request| this.place.launch(request))
+    }
+
     fn is_ready(&self) -> bool {
         self.place.sender().is_ready()
     }
@@ -223,6 +244,7 @@ impl<B> Wire<B> {
 pub(super) async fn drive<T, B>(
     connection: http1::Connection<T, B>,
     wire: Arc<Wire<B>>,
+    gate: Arc<Gate>,
     pool: Weak<Shared<B>>,
     ticket: Ticket<B>,
 ) where
@@ -231,9 +253,9 @@ pub(super) async fn drive<T, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let mut connection = connection.with_upgrades();
+    let mut connection = Gated::new(gate, connection.with_upgrades());
     let ended = std::future::poll_fn(|cx| {
-        let polled = Pin::new(&mut connection).poll(cx);
+        let polled = Pin::new(&mut *connection).poll(cx);
         if polled.is_pending()
             && wire.is_parked.load(Ordering::SeqCst)
             && let Some(lane) = wire.unpark()

@@ -21,6 +21,7 @@ use super::{
     Config,
     age::is_old,
     flight::{Answer, Flight, Place},
+    gate::Gate,
     shared::Shared,
 };
 use crate::Clock;
@@ -102,6 +103,8 @@ impl<B> Connections<B> {
 pub(super) struct Connection<B> {
     pool: Weak<Shared<B>>,
     endpoint: Arc<str>,
+    /// Closed when the connection takes no request any more.
+    gate: Arc<Gate>,
     sender: SendRequest<B>,
     make: fn(SendRequest<B>) -> BoxFlight<B>,
     places: ArrayQueue<BoxFlight<B>>,
@@ -116,11 +119,12 @@ pub(super) struct Connection<B> {
 }
 
 impl<B: Body + Send + 'static> Connection<B> {
-    pub(super) fn new(pool: &Arc<Shared<B>>, sender: SendRequest<B>) -> Self {
+    pub(super) fn new(pool: &Arc<Shared<B>>, sender: SendRequest<B>, gate: Arc<Gate>) -> Self {
         let now = Clock.now();
         Self {
             pool: Arc::downgrade(pool),
             endpoint: Arc::clone(pool.endpoint()),
+            gate,
             sender,
             make: |sender| {
                 let send = |sender: &mut SendRequest<B>, request| sender.try_send_request(request);
@@ -140,7 +144,7 @@ impl<B: Body + Send + 'static> Connection<B> {
 impl<B> Connection<B> {
     /// Takes one of the requests that the connection may carry, at once and in all.
     fn reserve(self: &Arc<Self>, config: &Config) -> Result<Reserved<B>, NoRoom> {
-        if self.sender.is_closed() || self.doubt.is_silent(config) {
+        if self.gate.is_closed() || self.doubt.is_silent(config) {
             return Err(NoRoom::Ever);
         }
         match config.max_concurrent_streams() {
@@ -183,7 +187,7 @@ impl<B> Connection<B> {
     /// Whether it could carry a request.
     fn is_usable(&self, config: &Config) -> bool {
         let max = config.max_requests_per_connection();
-        !self.sender.is_closed()
+        !self.gate.is_closed()
             && !self.doubt.is_silent(config)
             && max.is_none_or(|max| self.served.load(Ordering::Relaxed) < u64::from(max))
     }
@@ -253,13 +257,15 @@ pub(super) struct Stream<B> {
 }
 
 impl<B> Stream<B> {
-    pub(super) fn launch(&mut self, request: Request<B>) {
+    /// Hands the request to the connection, or gives it back if that has just ended.
+    pub(super) fn launch(&mut self, request: Request<B>) -> Result<(), Request<B>> {
         let connection = self.connection.as_ref().expect("not answered yet");
         let mut place =
             connection.places.pop().unwrap_or_else(|| (connection.make)(connection.sender.clone()));
-        place.as_mut().launch(request);
+        connection.gate.pass(request, |request| place.as_mut().launch(request))?;
         self.place = Some(place);
         self.waits = true;
+        Ok(())
     }
 
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer<B>> {

@@ -109,6 +109,7 @@ mod error;
 mod flight;
 #[cfg(feature = "client")]
 mod future;
+mod gate;
 #[cfg(feature = "client")]
 mod http1;
 #[cfg(feature = "client")]
@@ -121,6 +122,7 @@ mod request;
 mod service;
 #[cfg(feature = "client")]
 mod shared;
+mod together;
 #[cfg(feature = "client")]
 mod waiters;
 

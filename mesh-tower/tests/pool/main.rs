@@ -4,6 +4,7 @@
 
 mod age;
 mod cancel;
+mod goaway;
 mod http1;
 mod http2;
 mod limits;

@@ -1,0 +1,174 @@
+//! The last moment in which a connection takes a request.
+//!
+//! hyper takes requests through a channel of tokio's. A message that is sent in the very moment in which the receiver goes
+//! stays in the channel until every sender has gone too (tokio#7714), and here a sender lives as long as the request that
+//! waits: it would wait for ever. A connection that ends every hundred requests meets that once in some tens of thousands
+//! (reqwest#1323). So nobody sends while the receiver goes: requests are handed over behind a gate, and who drops the
+//! connection closes the gate first and waits for those inside. What was sent by then the receiver gives back.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+const CLOSED: u32 = 1 << 31;
+
+/// How many are inside, and whether it is closed.
+#[derive(Debug, Default)]
+pub(super) struct Gate(AtomicU32);
+
+/// Whatever may go only when nobody is inside any more.
+#[derive(Debug)]
+pub(super) struct Gated<T> {
+    gate: Arc<Gate>,
+    // Dropped behind our own `drop`.
+    inner: T,
+}
+
+struct Inside<'a>(&'a AtomicU32);
+
+// === impl Gate ===
+
+impl Gate {
+    /// Hands `value` over, or gives it back if the gate is closed. Whoever is inside must not wait for anything.
+    #[inline]
+    pub(super) fn pass<T>(&self, value: T, hand_over: impl FnOnce(T)) -> Result<(), T> {
+        let before = self.0.fetch_add(1, Ordering::Acquire);
+        let _inside = Inside(&self.0);
+        if before & CLOSED != 0 {
+            return Err(value);
+        }
+        hand_over(value);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & CLOSED != 0
+    }
+
+    /// Lets nobody in, and returns when nobody is inside. That takes as long as a message into a channel, unless the
+    /// system has stopped the thread of who sends it: so this gives way to it.
+    fn close(&self) {
+        self.0.fetch_or(CLOSED, Ordering::Relaxed);
+        while self.0.load(Ordering::Acquire) != CLOSED {
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+// === impl Gated ===
+
+impl<T> Gated<T> {
+    pub(super) fn new(gate: Arc<Gate>, inner: T) -> Self {
+        Self { gate, inner }
+    }
+}
+
+impl<T> Deref for Gated<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for Gated<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+impl<T> Drop for Gated<T> {
+    fn drop(&mut self) {
+        self.gate.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    use super::*;
+
+    /// A sender and an end that meet, up to `rounds` times: whether once something was sent and neither received nor
+    /// dropped.
+    fn loses(
+        rounds: usize,
+        send: fn(&Gate, &UnboundedSender<Arc<()>>, Arc<()>) -> bool,
+        end: fn(Arc<Gate>, UnboundedReceiver<Arc<()>>),
+    ) -> bool {
+        let loses = |round| {
+            let (gate, message, start) =
+                (Arc::<Gate>::default(), Arc::new(()), Arc::new(Barrier::new(2)));
+            let (sender, receiver) = unbounded_channel();
+            let ending = {
+                let (gate, start) = (Arc::clone(&gate), Arc::clone(&start));
+                move || {
+                    start.wait();
+                    // Not always in the same moment.
+                    (0..round % 64).for_each(|_| std::hint::spin_loop());
+                    end(gate, receiver);
+                }
+            };
+            thread::scope(|scope| {
+                scope.spawn(ending);
+                start.wait();
+                while send(&gate, &sender, Arc::clone(&message)) {}
+            });
+            Arc::into_inner(message).is_none()
+        };
+        (0..rounds).any(loses)
+    }
+
+    fn send_bare(_: &Gate, sender: &UnboundedSender<Arc<()>>, message: Arc<()>) -> bool {
+        sender.send(message).is_ok()
+    }
+
+    #[test]
+    fn what_passes_is_dropped_with_the_receiver() {
+        let send = |gate: &Gate, sender: &UnboundedSender<_>, message| {
+            gate.pass(message, |message| sender.send(message).expect("the gate was open")).is_ok()
+        };
+        assert!(!loses(20_000, send, |gate, receiver| drop(Gated::new(gate, receiver))));
+    }
+
+    #[test]
+    fn control_without_a_gate_messages_stay() {
+        if thread::available_parallelism().is_ok_and(|threads| threads.get() == 1) {
+            return eprintln!("skipped: two threads that never run at once do not meet");
+        }
+        // Once in a thousand times they do.
+        assert!(loses(1_000_000, send_bare, |_, receiver| drop(receiver)));
+    }
+
+    #[test]
+    fn a_closed_gate_gives_back() {
+        let gate = Arc::<Gate>::default();
+        assert_eq!(gate.pass(7, drop), Ok(()));
+        assert!(!gate.is_closed());
+        drop(Gated::new(Arc::clone(&gate), ()));
+        assert!(gate.is_closed());
+        assert_eq!(gate.pass(7, |_| unreachable!("it is closed")), Err(7));
+    }
+
+    #[test]
+    fn who_panics_inside_has_left() {
+        let gate = Arc::<Gate>::default();
+        let panics = || gate.pass((), |()| panic!("in the middle of it"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).expect_err("it panics");
+        drop(Gated::new(gate, ()));
+    }
+}
