@@ -13,7 +13,8 @@ use crate::error::{BoxError, Reason, find_cause};
 /// | everything else | `Reset`: the endpoint may have seen it |
 pub(super) fn of_request(error: &hyper::Error) -> Reason {
     let Some(stream) = find_cause::<h2::Error>(error) else {
-        return if error.is_user() { Reason::InvalidRequest } else { Reason::Reset };
+        let is_invalid = error.is_user() && !is_dropped(error);
+        return if is_invalid { Reason::InvalidRequest } else { Reason::Reset };
     };
     let refused = stream.is_reset() && stream.reason() == Some(h2::Reason::REFUSED_STREAM);
     if stream.is_remote() && (refused || stream.is_go_away()) {
@@ -26,6 +27,12 @@ pub(super) fn of_request(error: &hyper::Error) -> Reason {
     } else {
         Reason::Reset
     }
+}
+
+/// Whether hyper has dropped the request with its connection, or with the runtime: it calls that a mistake of the user. Told
+/// by its text only.
+fn is_dropped(error: &hyper::Error) -> bool {
+    error.to_string() == "dispatch task is gone"
 }
 
 /// One connection failed, and many requests waited for it: each gets the cause.

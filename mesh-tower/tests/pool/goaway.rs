@@ -1,13 +1,16 @@
 //! Connections that their server asks to end while requests set out.
 
-use mesh_tower::{
-    error::Reason,
-    pool::{Config, Protocol},
-};
+use std::{io, sync::Arc};
 
+use mesh_tower::{
+    BoxError,
+    error::Reason,
+    pool::{Config, Pool, Protocol},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::Notify,
 };
 
 use crate::support::*;
@@ -18,6 +21,10 @@ const TASKS: usize = 8;
 /// So many requests, and the server says GOAWAY.
 const EACH: usize = 8;
 
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
 /// A server that answers each request, and asks for an end by a GOAWAY that leaves no request out (RFC 9113, 6.8). By
 /// hand, because h2's own says another one, a round trip later, which does leave some out.
 async fn short_of_breath() -> Server {
@@ -27,33 +34,40 @@ async fn short_of_breath() -> Server {
     .await
 }
 
-async fn serve(mut socket: TcpStream) -> std::io::Result<()> {
-    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    const SETTINGS_ACK: [u8; 9] = [0, 0, 0, 4, 1, 0, 0, 0, 0];
-    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+async fn serve(mut socket: TcpStream) -> io::Result<()> {
     socket.read_exact(&mut [0; 24]).await?;
-    socket.write_all(&SETTINGS).await?;
+    socket.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).await?;
     let mut served = 0;
     loop {
-        let mut frame = [0; 9];
-        socket.read_exact(&mut frame).await?;
-        let [high, middle, low, kind, flags, stream @ ..] = frame;
-        let length = u32::from_be_bytes([0, high, middle, low]);
-        socket.read_exact(&mut vec![0; length as usize]).await?;
-        match (kind, flags & 1) {
-            (1, _) => {
-                // `:status: 200`, and no more of it.
-                let [one, two, three, four] = stream;
-                socket.write_all(&[0, 0, 1, 1, 5, one, two, three, four, 0x88]).await?;
+        match frame(&mut socket).await? {
+            (HEADERS, _, stream) => {
+                socket.write_all(&answer(stream)).await?;
                 served += 1;
                 if served == EACH {
                     socket.write_all(&GOAWAY).await?;
                 }
             }
-            (4, 0) => socket.write_all(&SETTINGS_ACK).await?,
+            (SETTINGS, false, _) => {
+                socket.write_all(&[0, 0, 0, SETTINGS, 1, 0, 0, 0, 0]).await?;
+            }
             _ => {}
         }
     }
+}
+
+/// Its kind, whether its first flag is set, and its stream.
+async fn frame(socket: &mut TcpStream) -> io::Result<(u8, bool, [u8; 4])> {
+    let mut frame = [0; 9];
+    socket.read_exact(&mut frame).await?;
+    let [high, middle, low, kind, flags, stream @ ..] = frame;
+    let length = u32::from_be_bytes([0, high, middle, low]);
+    socket.read_exact(&mut vec![0; length as usize]).await?;
+    Ok((kind, flags & 1 == 1, stream))
+}
+
+/// `:status: 200`, and no more of it.
+fn answer([one, two, three, four]: [u8; 4]) -> [u8; 10] {
+    [0, 0, 1, HEADERS, 5, one, two, three, four, 0x88]
 }
 
 /// Such a GOAWAY leaves no request out, and who is asked to end has time: each request is answered, or was not sent.
@@ -116,4 +130,50 @@ async fn no_request_waits_on_a_connection_that_has_ended() {
     }
     assert!(answered > TASKS * REQUESTS / 2, "{answered}");
     assert!(server.counts.accepted() > REQUESTS / EACH, "connections must end");
+}
+
+/// hyper holds the one request for which the endpoint has no stream left, and drops it with the connection. It is nobody's
+/// mistake, so another try may help.
+#[tokio::test]
+async fn who_waits_for_a_stream_is_not_blamed_for_the_goodbye() {
+    let (is_full, goodbye) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let server = Server::raw({
+        let (is_full, goodbye) = (Arc::clone(&is_full), Arc::clone(&goodbye));
+        move |mut socket, _| {
+            let (is_full, goodbye) = (Arc::clone(&is_full), Arc::clone(&goodbye));
+            async move {
+                const ONE_STREAM: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1];
+                socket.read_exact(&mut [0; 24]).await.unwrap();
+                socket.write_all(&ONE_STREAM).await.unwrap();
+                let (mut is_asked, mut is_known) = (false, false);
+                while !is_asked || !is_known {
+                    let (kind, is_flagged, _) = frame(&mut socket).await.unwrap();
+                    is_asked |= kind == HEADERS;
+                    is_known |= kind == SETTINGS && is_flagged;
+                }
+                is_full.notify_one();
+                goodbye.notified().await;
+                socket.write_all(&GOAWAY).await.unwrap();
+                socket.write_all(&answer([0, 0, 0, 1])).await.unwrap();
+                while frame(&mut socket).await.is_ok() {}
+            }
+        }
+    })
+    .await;
+    let group = unlimited(Config::default().with_protocol(Protocol::Http2));
+    let pool = server.pool(&group);
+    let first = tokio::spawn(get_from(pool.clone()));
+    with_limit(is_full.notified()).await;
+    let second = tokio::spawn(get_from(pool));
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    goodbye.notify_one();
+    with_limit(first).await.unwrap().unwrap();
+    let error = with_limit(second).await.unwrap().unwrap_err();
+    assert_eq!(reason(&error), Reason::Reset, "{error:?}");
+}
+
+async fn get_from(pool: Pool<Body>) -> Result<String, BoxError> {
+    get(&pool, "/").await
 }
