@@ -69,19 +69,11 @@ impl ConnectError {
     /// [`io::Error`](std::io::Error) from a read.
     #[must_use]
     pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
+        causes(error).find_map(|error| {
             // `io::Error` shows the error that it wraps by `get_ref` only.
             let inner = error.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
-            if let Some(found) = inner.and_then(|inner| inner.downcast_ref()) {
-                return Some(found);
-            }
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            next = error.source();
-        }
-        None
+            inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref())
+        })
     }
 
     /// Whether an error, wherever in a client it came out, means that the server rejected our certificate.
@@ -94,14 +86,7 @@ impl ConnectError {
             return matches!(found.kind, ConnectErrorKind::RejectedByPeer(_));
         }
         let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if error.downcast_ref().is_some_and(denied) {
-                return true;
-            }
-            next = error.source();
-        }
-        false
+        causes(error).any(|error| error.downcast_ref().is_some_and(denied))
     }
 
     /// Whether an error, wherever in a client it came out, says that another connection to the same server would fail in the
@@ -138,14 +123,33 @@ impl ConnectError {
     /// ```
     #[must_use]
     pub fn is_unsent(error: &(dyn Error + 'static)) -> bool {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if error.downcast_ref().is_some_and(hyper::Error::is_canceled) {
-                return true;
-            }
-            next = error.source();
-        }
-        false
+        causes(error).any(|error| error.downcast_ref().is_some_and(hyper::Error::is_canceled))
+    }
+
+    /// Whether a client of HTTP/2 gave a request up because GOAWAY came as it set out.
+    ///
+    /// hyper sends requests in one task and reads in another. A request that is between the two when GOAWAY is read has this
+    /// error, and nobody can tell whether the server has seen it. reqwest sends it again, whatever its method; hyper-util's
+    /// client and tonic's channel do not. Whoever uses those and has requests that may be repeated does well to. The
+    /// `HttpEndpoints` of mesh-tower never give a request up like this.
+    ///
+    /// Any connection that ends can do that to its clients, and rarely worse: a request that is handed to hyper as its
+    /// connection ends may stay without any answer (seanmonstar/reqwest#1323). Only a time limit helps there.
+    ///
+    /// ```
+    /// use mesh_tls::ConnectError;
+    ///
+    /// let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    /// assert!(!ConnectError::is_goaway(&broken));
+    /// ```
+    #[cfg(feature = "http2")]
+    #[must_use]
+    pub fn is_goaway(error: &(dyn Error + 'static)) -> bool {
+        let is_goaway = |error: &h2::Error| {
+            let is_gentle = error.reason() == Some(h2::Reason::NO_ERROR);
+            error.is_remote() && error.is_go_away() && is_gentle
+        };
+        causes(error).any(|error| error.downcast_ref().is_some_and(is_goaway))
     }
 
     pub(crate) fn new(kind: ConnectErrorKind) -> Self {
@@ -208,4 +212,10 @@ impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.cause.as_deref().map(|cause| cause as _)
     }
+}
+
+/// The error, what caused it, what caused that.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    // Of the error itself: its reference is an `Error` too, with a shorter life.
+    std::iter::successors(Some(error), |error| (*error).source())
 }

@@ -140,33 +140,28 @@ impl<B> ResponseFuture<B> {
     }
 
     fn accept(&mut self, pool: Arc<Shared<B>>, handover: Handover<B>) {
+        let request = &mut self.request;
+        let to_send = request.as_mut().expect("not sent yet");
         self.state = match handover {
             Handover::Http1(mut lane) => {
-                let mut request = self.request.take().expect("not sent yet");
-                pool.names().http1(&mut request);
-                match http1::launch(&mut lane, pool, request) {
-                    Ok(()) => State::Http1(lane),
-                    Err(request) => self.start_again(http1::fail(lane).0, request),
+                pool.names().http1(to_send);
+                if http1::launch(&mut lane, pool, request) {
+                    State::Http1(lane)
+                } else {
+                    State::Start(http1::fail(lane).0)
                 }
             }
             Handover::Http2(mut reserved) => {
-                let mut request = self.request.take().expect("not sent yet");
-                pool.names().http2(&mut request);
-                match reserved.stream.launch(request) {
-                    Ok(()) => State::Http2(pool, reserved.stream, reserved.reused),
-                    Err(request) => self.start_again(pool, request),
+                pool.names().http2(to_send);
+                if reserved.stream.launch(request) {
+                    State::Http2(pool, reserved.stream, reserved.reused)
+                } else {
+                    State::Start(pool)
                 }
             }
             Handover::Again => State::Start(pool),
             Handover::Failed(error) => State::Refused(error),
         };
-    }
-
-    /// The connection ended before it had the request.
-    #[cold]
-    fn start_again(&mut self, pool: Arc<Shared<B>>, request: Request<B>) -> State<B> {
-        self.request = Some(request);
-        State::Start(pool)
     }
 
     /// The connection gave no answer. Either the request goes out again, or this is its error.

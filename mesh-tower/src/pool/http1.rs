@@ -44,8 +44,8 @@ pub(super) trait Lease {
 pub(super) trait Exclusive<B>: Flight<B> + Lease {
     fn state(self: Pin<&mut Self>) -> &mut State<B>;
 
-    /// Launches the request, unless the connection has just ended.
-    fn hand_over(self: Pin<&mut Self>, request: Request<B>) -> Result<(), Request<B>>;
+    /// Takes and launches the request, unless the connection has just ended; says whether it did.
+    fn take(self: Pin<&mut Self>, request: &mut Option<Request<B>>) -> bool;
 
     /// Whether hyper would take a request now.
     fn is_ready(&self) -> bool;
@@ -82,17 +82,17 @@ where
     Box::pin(Held { place, state })
 }
 
-/// Hands a request to the connection, or gives it back if that has just ended. From now on the lane belongs to it, until its
-/// response ends.
+/// Takes a request for the connection, unless that has just ended; says whether it did. From now on the lane belongs to
+/// it, until its response ends.
 pub(super) fn launch<B>(
     lane: &mut Lane<B>,
     pool: Arc<Shared<B>>,
-    request: Request<B>,
-) -> Result<(), Request<B>> {
+    request: &mut Option<Request<B>>,
+) -> bool {
     let state = lane.as_mut().state();
     state.served = state.served.saturating_add(1);
     state.pool = Some(pool);
-    lane.as_mut().hand_over(request)
+    lane.as_mut().take(request)
 }
 
 /// Ends a lane whose request failed, or was given back; tells the pool, and whether the connection had been used before.
@@ -172,9 +172,9 @@ where
         self.project().state
     }
 
-    fn hand_over(self: Pin<&mut Self>, request: Request<B>) -> Result<(), Request<B>> {
+    fn take(self: Pin<&mut Self>, request: &mut Option<Request<B>>) -> bool {
         let this = self.project();
-        this.state.gate.pass(request, |request| this.place.launch(request))
+        this.state.gate.pass(|| this.place.launch(request.take().expect("not sent yet")))
     }
 
     fn is_ready(&self) -> bool {

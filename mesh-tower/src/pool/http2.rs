@@ -257,15 +257,16 @@ pub(super) struct Stream<B> {
 }
 
 impl<B> Stream<B> {
-    /// Hands the request to the connection, or gives it back if that has just ended.
-    pub(super) fn launch(&mut self, request: Request<B>) -> Result<(), Request<B>> {
+    /// Takes the request for the connection, unless that has just ended; says whether it did.
+    pub(super) fn launch(&mut self, request: &mut Option<Request<B>>) -> bool {
         let connection = self.connection.as_ref().expect("not answered yet");
         let mut place =
             connection.places.pop().unwrap_or_else(|| (connection.make)(connection.sender.clone()));
-        connection.gate.pass(request, |request| place.as_mut().launch(request))?;
+        self.waits = connection.gate.pass(|| {
+            place.as_mut().launch(request.take().expect("not sent yet"));
+        });
         self.place = Some(place);
-        self.waits = true;
-        Ok(())
+        self.waits
     }
 
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer<B>> {
