@@ -17,13 +17,19 @@ use axum::{Router, body::Body, extract::ConnectInfo, routing::get};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
 use mesh_tls::{
     AuthorizePeerLayer, ConnInfo, ConnectError, ConnectErrorKind, MeshTls, MtlsAcceptor,
     MtlsIncoming, PeerPolicy, ServerMode,
 };
 use support::{ca, eventually, id, material_trusting, mesh, mesh_of, only, rotate};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tower::{Layer, ServiceExt, service_fn};
 
 async fn serve(acceptor: MtlsAcceptor) -> SocketAddr {
@@ -328,4 +334,41 @@ async fn a_rejection_reaches_the_first_request_however_the_server_closes() {
         }
     }
     assert_eq!(caller.stats().connect_rejected_by_peer, 50);
+}
+
+/// The error of a request on a client of hyper's own, whose server leaves it out of its GOAWAY.
+async fn meets_goaway(code: u8) -> hyper::Error {
+    const HEADERS: u8 = 1;
+    let (near, mut far) = tokio::io::duplex(1024);
+    tokio::spawn(async move {
+        far.read_exact(&mut [0; 24]).await.unwrap();
+        far.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut kind = 0;
+        while kind != HEADERS {
+            let mut frame = [0; 9];
+            far.read_exact(&mut frame).await.unwrap();
+            far.read_exact(&mut vec![0; usize::from(frame[2])]).await.unwrap();
+            kind = frame[3];
+        }
+        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, code];
+        far.write_all(&goaway).await.unwrap();
+        // Until the client has gone.
+        let _rest = far.read_to_end(&mut Vec::new()).await;
+    });
+    let (io, executor) = (TokioIo::new(near), TokioExecutor::new());
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    sender.send_request(Request::new(Empty::<Bytes>::new())).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_request_that_met_goaway_is_known() {
+    const NO_ERROR: u8 = 0;
+    const ENHANCE_YOUR_CALM: u8 = 11;
+    let gentle = meets_goaway(NO_ERROR).await;
+    assert!(ConnectError::is_goaway(&gentle), "{gentle:?}");
+    assert!(!ConnectError::is_unsent(&gentle), "nobody knows");
+    let angry = meets_goaway(ENHANCE_YOUR_CALM).await;
+    assert!(!ConnectError::is_goaway(&angry), "{angry:?}");
 }

@@ -21,6 +21,10 @@
 //! tell whether a response has ended (one in chunks, or with a head, of more than a KiB), it waits for a second of quiet:
 //! a request of that second goes out, and a body that pauses for longer is cut.
 //!
+//! A request that sets out in the moment in which its connection ends comes back from hyper's clients with an error that
+//! [`ConnectError::is_unsent`] or, over HTTP/2, `ConnectError::is_goaway` knows; some of those clients send it again by
+//! themselves. So it is with any server that ends connections.
+//!
 //! Why not hyper-util's poisoning of a pooled connection: only a request can do that, not a connection.
 
 mod for_hyper;

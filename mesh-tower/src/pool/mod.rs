@@ -50,6 +50,10 @@
 //! connection. If that cannot be, the error is [`Reason::Unsent`]; if the endpoint refused the stream or named it as not
 //! processed in its `GOAWAY` it is [`Reason::RefusedStream`]: a retry is safe. After that it is [`Reason::Reset`].
 //!
+//! A connection may end in the very moment in which a request is handed to it. hyper's own clients then fail some requests
+//! with the `GOAWAY`, sent or not, and leave a few without any answer (seanmonstar/reqwest#1323). Here neither happens: a
+//! request goes out, or comes back unsent. For that the two halves of a connection that hyper runs in two tasks run in one.
+//!
 //! An error of which the connector says that another connection would meet it too is [final](crate::MeshError::is_final):
 //! [`HttpEndpoints::with_final_errors`].
 //!

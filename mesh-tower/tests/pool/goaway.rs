@@ -1,10 +1,19 @@
 //! Connections that their server asks to end while requests set out.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use http::Uri;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use mesh_tower::{
     BoxError,
-    error::Reason,
+    error::{Reason, find_cause},
     pool::{Config, Pool, Protocol},
 };
 use tokio::{
@@ -91,6 +100,42 @@ async fn no_request_is_lost_to_a_gentle_goodbye() {
         task.await.unwrap();
     }
     assert!(server.counts.accepted() > REQUESTS / EACH, "connections must end");
+}
+
+/// As the pool would, if it had hyper drive its connections as hyper's own clients do. When this fails, hyper has learned it
+/// and `pool::together` may go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_hyper_alone_gives_requests_up() {
+    if std::thread::available_parallelism().is_ok_and(|threads| threads.get() == 1) {
+        return eprintln!("skipped: two threads that never run at once do not meet");
+    }
+    let server = short_of_breath().await;
+    let mut builder = Client::builder(TokioExecutor::new());
+    let client = builder.http2_only(true).build_http::<Body>();
+    // Some are never answered at all, so each has a limit.
+    let gives_up = async |client: &Client<_, Body>, uri: &Uri| {
+        let sent = tokio::time::timeout(Duration::from_secs(1), client.get(uri.clone())).await;
+        let error = sent.ok().and_then(Result::err);
+        let cause = error.as_ref().and_then(|error| find_cause::<h2::Error>(error));
+        cause.is_some_and(h2::Error::is_go_away)
+    };
+    let given_up = Arc::new(AtomicBool::new(false));
+    let tasks = (0..TASKS).map(|_| {
+        let (client, given_up) = (client.clone(), Arc::clone(&given_up));
+        let uri = Uri::try_from(format!("http://{}/", server.address)).unwrap();
+        tokio::spawn(async move {
+            // One in a thousand is.
+            for _ in 0..20 * REQUESTS {
+                if given_up.load(Ordering::Relaxed) || gives_up(&client, &uri).await {
+                    return given_up.store(true, Ordering::Relaxed);
+                }
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    assert!(given_up.load(Ordering::Relaxed), "hyper has learned it");
 }
 
 /// Over HTTP/1.1 a request that sets out as the connection ends may be lost. But its sender hears of it.
