@@ -20,11 +20,11 @@ use tokio::runtime::Handle;
 use super::{
     Config, Http2KeepAlive,
     connector::MakeConnection,
-    gate::Gate,
+    gate::{Gate, Gated},
     http1::{Wire, drive, lane},
     http2 as shared_http2,
     shared::Shared,
-    together::{KeepFirst, Together},
+    turns::{InTurn, TakingTurns},
     waiters::Owner,
 };
 use crate::{
@@ -118,16 +118,15 @@ where
             let ticket = dialing.http1(lane);
             drive(connection, wire, gate, pool, ticket).await;
         }
-        Ok(Ok(Established::Http2((sender, gate, mut connection)))) => {
+        Ok(Ok(Established::Http2((sender, gate, connection)))) => {
             // Only the pool keeps it: if that has no use for it, it ends.
             let shared = Arc::new(shared_http2::Connection::new(dialing.pool(), sender, gate));
             let ticket = dialing.http2(&shared);
             drop(shared);
-            if let Err(error) = connection.serve().await {
+            if let Err(error) = connection.await {
                 tracing::debug!(error = &error as &dyn Error, "an HTTP/2 connection ended");
             }
             drop(ticket);
-            connection.finish().await;
         }
     }
 }
@@ -138,7 +137,8 @@ enum Established<One, Two> {
 }
 
 type Http1<T, B> = (http1::SendRequest<B>, http1::Connection<T, B>);
-type Http2<T, B> = (http2::SendRequest<B>, Arc<Gate>, Together<T, B>);
+type Http2<T, B> =
+    (http2::SendRequest<B>, Arc<Gate>, TakingTurns<Gated<http2::Connection<T, B, InTurn>>>);
 
 async fn establish<C, B>(
     mut connector: C,
@@ -153,8 +153,8 @@ where
     std::future::poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
     let io = connector.call(uri).await.map_err(Into::into)?;
     if prior_knowledge || io.connected().is_negotiated_h2() {
-        let first = KeepFirst::default();
-        let mut builder = http2::Builder::new(first.clone());
+        let in_turn = InTurn::default();
+        let mut builder = http2::Builder::new(in_turn.clone());
         if let Some(keep_alive) = keep_alive {
             builder
                 .timer(TokioTimer::new())
@@ -163,7 +163,10 @@ where
                 // Envoy pings whatever flies, and so learns of a dead connection before a request does.
                 .keep_alive_while_idle(true);
         }
-        Ok(Established::Http2(Together::handshake(&builder, &first, io).await?))
+        let (sender, connection) = builder.handshake(io).await?;
+        let gate = Arc::<Gate>::default();
+        let connection = in_turn.requests(Gated::new(Arc::clone(&gate), connection));
+        Ok(Established::Http2((sender, gate, connection)))
     } else {
         Ok(Established::Http1(http1::handshake(io).await?))
     }

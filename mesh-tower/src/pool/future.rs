@@ -148,7 +148,8 @@ impl<B> ResponseFuture<B> {
                 if http1::launch(&mut lane, pool, request) {
                     State::Http1(lane)
                 } else {
-                    State::Start(http1::fail(lane).0)
+                    let (pool, reused) = http1::fail(lane);
+                    self.not_taken(pool, reused)
                 }
             }
             Handover::Http2(mut reserved) => {
@@ -156,12 +157,30 @@ impl<B> ResponseFuture<B> {
                 if reserved.stream.launch(request) {
                     State::Http2(pool, reserved.stream, reserved.reused)
                 } else {
-                    State::Start(pool)
+                    self.not_taken(pool, reserved.reused)
                 }
             }
             Handover::Again => State::Start(pool),
             Handover::Failed(error) => State::Refused(error),
         };
+    }
+
+    /// The connection ended before it took the request.
+    #[cold]
+    fn not_taken(&mut self, pool: Arc<Shared<B>>, reused: bool) -> State<B> {
+        if self.goes_out_again(reused) {
+            return State::Start(pool);
+        }
+        let ended = "the connection ended before it took the request";
+        State::Refused(pool.error(Reason::Unsent).with_source(ended))
+    }
+
+    /// Whether a request goes out again that was not sent. Where no other has gone before it, another connection would
+    /// hardly fare better.
+    fn goes_out_again(&mut self, reused: bool) -> bool {
+        let goes = reused && self.resends < RESENDS;
+        self.resends += u8::from(goes);
+        goes
     }
 
     /// The connection gave no answer. Either the request goes out again, or this is its error.
@@ -173,8 +192,9 @@ impl<B> ResponseFuture<B> {
     ) -> Option<MeshError> {
         let request = error.take_message();
         let is_unsent = request.is_some();
-        if let Some(request) = request.filter(|_| reused && self.resends < RESENDS) {
-            self.resends += 1;
+        if let Some(request) = request
+            && self.goes_out_again(reused)
+        {
             self.request = Some(request);
             self.state = State::Start(pool);
             return None;

@@ -7,11 +7,12 @@
 //! connection closes the gate first and waits for those inside. What was sent by then the receiver gives back.
 
 use std::{
-    ops::{Deref, DerefMut},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::{Context, Poll},
     thread,
 };
 
@@ -75,17 +76,11 @@ impl<T> Gated<T> {
     }
 }
 
-impl<T> Deref for Gated<T> {
-    type Target = T;
+impl<F: Future + Unpin> Future for Gated<F> {
+    type Output = F::Output;
 
-    fn deref(&self) -> &T {
-        &self.inner
-    }
-}
-
-impl<T> DerefMut for Gated<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.inner
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        Pin::new(&mut self.inner).poll(cx)
     }
 }
 

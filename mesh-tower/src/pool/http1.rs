@@ -255,7 +255,7 @@ pub(super) async fn drive<T, B>(
 {
     let mut connection = Gated::new(gate, connection.with_upgrades());
     let ended = std::future::poll_fn(|cx| {
-        let polled = Pin::new(&mut *connection).poll(cx);
+        let polled = Pin::new(&mut connection).poll(cx);
         if polled.is_pending()
             && wire.is_parked.load(Ordering::SeqCst)
             && let Some(lane) = wire.unpark()

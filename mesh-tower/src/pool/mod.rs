@@ -52,7 +52,7 @@
 //!
 //! A connection may end in the very moment in which a request is handed to it. hyper's own clients then fail some requests
 //! with the `GOAWAY`, sent or not, and leave a few without any answer (seanmonstar/reqwest#1323). Here neither happens: a
-//! request goes out, or comes back unsent. For that the two halves of a connection that hyper runs in two tasks run in one.
+//! request goes out, or comes back unsent. For that the two halves of a connection that hyper runs in two tasks take turns.
 //!
 //! An error of which the connector says that another connection would meet it too is [final](crate::MeshError::is_final):
 //! [`HttpEndpoints::with_final_errors`].
@@ -126,7 +126,7 @@ mod request;
 mod service;
 #[cfg(feature = "client")]
 mod shared;
-mod together;
+mod turns;
 #[cfg(feature = "client")]
 mod waiters;
 

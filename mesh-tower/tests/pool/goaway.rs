@@ -103,7 +103,7 @@ async fn no_request_is_lost_to_a_gentle_goodbye() {
 }
 
 /// As the pool would, if it had hyper drive its connections as hyper's own clients do. When this fails, hyper has learned it
-/// and `pool::together` may go.
+/// and `pool::turns` may go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn control_hyper_alone_gives_requests_up() {
     if std::thread::available_parallelism().is_ok_and(|threads| threads.get() == 1) {
