@@ -5,7 +5,7 @@ use std::time::Duration;
 use mesh_core::{InvalidConfig, Ratio, Rng, backoff::Config};
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{case::Case, compare::equal};
 
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -76,20 +76,20 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
         }
     }
     if let Some(values) = expect.values {
-        same("values", &drawn, &values)?;
+        equal("values", &drawn, &values)?;
     }
     if let Some(last) = expect.last_value {
-        same("last_value", &drawn.last(), &Some(&last))?;
+        equal("last_value", drawn.last(), Some(&last))?;
     }
     let bounds = |count| (1..=count as u32).map(|retry| config.bounds(retry));
     if let Some(expected) = expect.exclusive_upper_bounds_ms {
         let below: Vec<_> = bounds(expected.len()).map(|(_, below)| millis(below)).collect();
-        same("exclusive_upper_bounds_ms", &below, &expected)?;
+        equal("exclusive_upper_bounds_ms", below, expected)?;
     }
     if let Some(expected) = expect.inclusive_ranges_ms {
         let ranges: Vec<_> =
             bounds(expected.len()).map(|(from, to)| (millis(from), millis(to))).collect();
-        same("inclusive_ranges_ms", &ranges, &expected)?;
+        equal("inclusive_ranges_ms", &ranges, &expected)?;
         // What is drawn stays in it.
         for (retry, (from, to)) in (1..).zip(ranges) {
             for random in [0, 1, u64::MAX / 3, u64::MAX] {
@@ -124,19 +124,11 @@ fn config(kind: &Kind) -> Result<Result<Config, InvalidConfig>, String> {
 fn refused(error: &InvalidConfig, expected: &str) -> Result<(), String> {
     let words = error.expected();
     let bound = words.strip_prefix("at least ").unwrap_or(words);
-    same("error", &format!("{} must be >= {bound}", error.field()).as_str(), &expected)
+    equal("error", format!("{} must be >= {bound}", error.field()).as_str(), expected)
 }
 
 pub(crate) fn ratio(number: f64) -> Result<Ratio, String> {
     number.to_string().parse().map_err(|error: InvalidConfig| error.to_string())
-}
-
-pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    got: &T,
-    expected: &T,
-) -> Result<(), String> {
-    if got == expected { Ok(()) } else { Err(format!("{what}: {got:?}, expected {expected:?}")) }
 }
 
 fn millis(span: Duration) -> u64 {

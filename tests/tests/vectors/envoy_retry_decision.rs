@@ -15,7 +15,7 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::{backoff::same, case::Case};
+use crate::{case::Case, compare::equal};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,24 +116,24 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     if let Some(retry) = expect.retry {
         let results = play(&config, &settings, &steps, 0);
         let granted = results.iter().all(|(result, _)| *result == "yes");
-        same("retry", &granted, &retry)?;
+        equal("retry", granted, retry)?;
     }
     if let Some(expected) = expect.results {
         let results: Vec<String> =
             play(&config, &settings, &steps, 0).into_iter().map(|(word, _)| word.into()).collect();
-        same("results", &results, &expected)?;
+        equal("results", results, expected)?;
     }
     if let Some(range) = expect.delay_range_ms {
         // Every remainder is met that Envoy could draw.
         let mut met = (u64::MAX, 0);
         for random in 0..=2 * range.1.min(1_000_000) {
             for (result, after) in play(&config, &settings, &steps, random) {
-                same("result", &result, &"yes")?;
+                equal("result", result, "yes")?;
                 let millis = after.as_millis() as u64;
                 met = (met.0.min(millis), met.1.max(millis));
             }
         }
-        same("delay_range_ms", &met, &range)?;
+        equal("delay_range_ms", met, range)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{case::Case, compare::equal};
 
 /// Region, zone and sub-zone; `null` is unknown.
 type Place = Option<[String; 3]>;
@@ -289,15 +289,4 @@ fn effective_setting(case: &Case) -> Result<(), String> {
     let expected: Wins = case.expect()?;
     equal("wins", &wins, &expected.wins)?;
     equal("forced", &forced, &expected.failover_forced_without_outlier_detection)
-}
-
-fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(
-    what: &str,
-    found: &T,
-    expected: &T,
-) -> Result<(), String> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(format!("{what}: {found:?}, expected {expected:?}"))
 }

@@ -7,7 +7,7 @@ use mesh_core::{
 use serde::Deserialize;
 use serde_json::Number;
 
-use crate::case::Case;
+use crate::{case::Case, compare::same};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,25 +89,14 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     }
     let count = |index| picks.iter().filter(|picked| **picked == index).count();
     let counts: Vec<usize> = (0..fleet.len()).map(count).collect();
-    same("picks", expect.picks.as_ref(), Some(&picks))?;
-    same("counts", expect.counts.as_ref(), Some(&counts))?;
-    same("picked", expect.picked.as_ref(), picked.as_ref())?;
+    same("picks", &picks, expect.picks.as_ref())?;
+    same("counts", &counts, expect.counts.as_ref())?;
+    same("picked", picked, expect.picked.map(Some))?;
     match (expect.effective_weight, weight) {
         (Some(wanted), Some(weight)) if (weight - wanted).abs() <= wanted.abs() * 1e-9 => Ok(()),
         (None, _) => Ok(()),
         (wanted, weight) => Err(format!("weight: {weight:?} is not {wanted:?}")),
     }
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    wanted: Option<&T>,
-    found: Option<&T>,
-) -> Result<(), String> {
-    if wanted.is_none() || wanted == found {
-        return Ok(());
-    }
-    Err(format!("{what}: {found:?} is not {wanted:?}"))
 }
 
 impl Settings {

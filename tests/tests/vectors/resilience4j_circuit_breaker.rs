@@ -8,7 +8,7 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::case::{Case, one};
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -293,10 +293,6 @@ fn name(state: State) -> &'static str {
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_secs(1_000_000) + Duration::from_millis(millis)
-}
-
-fn one() -> u32 {
-    1
 }
 
 fn open() -> String {
