@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mesh_core::{InvalidConfig, Ratio, Rng, backoff::Config};
+use mesh_core::{InvalidConfig, Ratio, backoff::Config};
+use mesh_tests::Always;
 use serde::Deserialize;
 
 use crate::{case::Case, compare::equal};
@@ -44,15 +45,6 @@ struct Expect {
     error: Option<String>,
 }
 
-/// A generator that gives the number of the case.
-struct Given(u64);
-
-impl Rng for Given {
-    fn next_u64(&mut self) -> u64 {
-        self.0
-    }
-}
-
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
     let expect: Expect = case.expect()?;
@@ -69,7 +61,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             Step::Next { _at_ms: _, random, count } => {
                 for _ in 0..count {
                     retry += 1;
-                    drawn.push(millis(config.delay(retry, &mut Given(random))));
+                    drawn.push(millis(config.delay(retry, &mut Always(random))));
                 }
             }
             Step::Reset { _at_ms: _ } => retry = 0,
@@ -93,7 +85,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
         // What is drawn stays in it.
         for (retry, (from, to)) in (1..).zip(ranges) {
             for random in [0, 1, u64::MAX / 3, u64::MAX] {
-                let wait = config.delay(retry, &mut Given(random));
+                let wait = config.delay(retry, &mut Always(random));
                 if wait < Duration::from_millis(from) || wait > Duration::from_millis(to) {
                     return Err(format!("retry {retry}: {wait:?} is not in {from}..={to} ms"));
                 }

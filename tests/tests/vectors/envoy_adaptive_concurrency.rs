@@ -1,12 +1,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh_core::{
-    Outcome, Ratio, Rng, Timestamp,
+    Outcome, Ratio, Timestamp,
     limit::{
         adaptive::{Gradient, Learned, Limiter, Permit, Sample},
         overload::{Action, Trigger},
     },
 };
+use mesh_tests::Always;
 use serde::Deserialize;
 
 use crate::{
@@ -85,7 +86,7 @@ fn update(case: &Case) -> Result<(), String> {
     let limiter = Limiter::resume(build(config)?, at(at_ms) - interval, learned);
     equal("the limit before", limiter.limit(), current_limit)?;
     sample(&limiter, at(at_ms) - interval, sample_rtt_us);
-    limiter.on_timeout(at(at_ms), &mut Fixed(0));
+    limiter.on_timeout(at(at_ms), &mut Always(0));
     let gradient = limiter.gradient().ok_or("nothing was updated")?;
     if (gradient - expect.gradient).abs() > 1e-9 {
         return Err(format!("gradient {gradient}, expected {}", expect.gradient));
@@ -109,7 +110,7 @@ fn controller(case: &Case) -> Result<(), String> {
     let steps: Vec<Step> = case.steps()?;
     let (limiter, mut early) = begin(&config, &steps)?;
     let before = limiter.limit();
-    let mut rng = Fixed(0);
+    let mut rng = Always(0);
     let mut held: Vec<Permit> = Vec::new();
     let (mut admitted, mut limits, mut remeasured) = (Vec::new(), Vec::new(), None);
     for step in &steps {
@@ -222,7 +223,7 @@ fn begin(config: &ControllerConfig, steps: &[Step]) -> Result<(Limiter, Vec<Perm
     gradient = gradient.with_min_rtt_interval(interval);
     let room = Learned::new(early.len().max(10) as u32).with_min_rtt(latency);
     let limiter = Limiter::resume(build(gradient)?, at(begin), room);
-    let permits = early.iter().map(|started| limiter.try_acquire(at(*started), &mut Fixed(0)));
+    let permits = early.iter().map(|started| limiter.try_acquire(at(*started), &mut Always(0)));
     let permits: Result<Vec<_>, _> = permits.collect();
     Ok((limiter, permits.map_err(|full| full.to_string())?))
 }
@@ -259,7 +260,7 @@ fn jitter(case: &Case) -> Result<(), String> {
     for step in case.steps::<Schedule>()? {
         let Schedule::Schedule { at_ms, random } = step;
         let limiter = Limiter::new(build(config)?, at(at_ms));
-        let mut rng = Fixed(random);
+        let mut rng = Always(random);
         let permit = limiter.try_acquire(at(at_ms), &mut rng).map_err(|full| full.to_string())?;
         limiter.on_outcome(at(at_ms), &mut rng, permit, Outcome::Success);
         let next = limiter.next_measurement().ok_or("no measurement is to come")?;
@@ -385,22 +386,13 @@ fn overload_timer(case: &Case) -> Result<(), String> {
 
 // === helpers ===
 
-/// Always the same number.
-struct Fixed(u64);
-
-impl Rng for Fixed {
-    fn next_u64(&mut self) -> u64 {
-        self.0
-    }
-}
-
 /// Some cases lie before 0.
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis((1_000_000_000 + millis).max(0) as u64)
 }
 
 fn sample(limiter: &Limiter, now: Timestamp, micros: u64) {
-    limiter.on_sample(now, &mut Fixed(0), Sample::new(Duration::from_micros(micros), 1));
+    limiter.on_sample(now, &mut Always(0), Sample::new(Duration::from_micros(micros), 1));
 }
 
 fn build(gradient: Gradient) -> Result<mesh_core::limit::adaptive::Config, String> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh_core::{
-    Rng, Timestamp,
+    Timestamp,
     backoff,
     budget::{self, Budget},
     deadline::Deadline,
@@ -13,6 +13,7 @@ use mesh_core::{
         RetryOn, Session,
     },
 };
+use mesh_tests::Always;
 use serde::Deserialize;
 
 use crate::{case::Case, compare::equal};
@@ -96,15 +97,6 @@ struct Expect {
     retry: Option<bool>,
     results: Option<Vec<String>>,
     delay_range_ms: Option<(u64, u64)>,
-}
-
-/// A generator that gives the same number always.
-struct Given(u64);
-
-impl Rng for Given {
-    fn next_u64(&mut self) -> u64 {
-        self.0
-    }
 }
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
@@ -192,7 +184,7 @@ fn play(
         limit = limit.with_max_retries(max);
     }
     let limits = Limits::new(limit);
-    let rng = &mut Given(random);
+    let rng = &mut Always(random);
     let mut session = Session::new();
     let mut results = Vec::new();
     for step in steps {

@@ -15,7 +15,7 @@ use self::{
     machine::Faulty,
     model::{Host, Model},
 };
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -32,7 +32,7 @@ pub(super) const MACHINE: Machine = Machine {
         "slow start is ignored",
         "each pick begins the rotation anew",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -62,12 +62,7 @@ const LONGEST: usize = 200;
 /// Seconds of slow start.
 const WINDOW: u64 = 64;
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    run(&mut Unstructured::new(data), fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let count = usize::from(input.arbitrary::<u8>()? % 7);
     let hosts: Vec<Rc<Host>> = (0..count)
         .map(|_| Ok(Rc::new(Host::new(input.arbitrary::<u8>()? % 6, input.arbitrary()?))))
