@@ -116,13 +116,7 @@ async fn story(
 
 async fn callers_notice_nothing(protocol: Protocol) {
     let (seen, back) = story(protected, protocol, 10_000).await;
-    let errors = seen.errors.lock().unwrap().clone();
-    println!(
-        "{protocol:?}: {} requests, {:.3} % ok, back after {back:?}",
-        seen.all(),
-        100.0 * seen.success()
-    );
-    assert!(seen.success() >= BAR, "{} of {}: {errors:?}", errors.len(), seen.all());
+    seen.is_good(protocol, back);
     for back in back {
         assert!(back <= BACK, "{back:?}");
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Debug,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -13,7 +14,7 @@ use std::{
 use http::Request;
 use http_body_util::Empty;
 use mesh_core::Timestamp;
-use mesh_tower::{BoxError, Clock};
+use mesh_tower::{BoxError, Clock, pool::Protocol};
 use tokio::{task::JoinHandle, time::sleep};
 use tower::ServiceExt;
 
@@ -25,7 +26,7 @@ pub(crate) struct Seen {
     failed: AtomicU64,
     /// When an endpoint was last heard of.
     heard: Mutex<BTreeMap<String, Timestamp>>,
-    pub(crate) errors: Mutex<Vec<String>>,
+    errors: Mutex<Vec<String>>,
     is_over: AtomicBool,
 }
 
@@ -36,6 +37,14 @@ impl Seen {
 
     pub(crate) fn success(&self) -> f64 {
         self.ok.load(SeqCst) as f64 / self.all() as f64
+    }
+
+    /// Nearly every caller got an answer, and this is said of it.
+    pub(crate) fn is_good(&self, protocol: Protocol, back: impl Debug) {
+        let (all, success) = (self.all(), self.success());
+        println!("{protocol:?}: {all} requests, {:.3} % ok, back after {back:?}", 100.0 * success);
+        let errors = self.errors.lock().unwrap();
+        assert!(success >= BAR, "{} of {all}: {errors:?}", errors.len());
     }
 
     pub(crate) async fn requests(&self, count: u64) {

@@ -111,13 +111,7 @@ async fn inside_a_network_of_its_own() {
         let back = load.seen.back(SocketAddr::new([0, 0, 0, 0].into(), port)).await;
         load.seen.requests(10_000).await;
         let seen = load.end().await;
-        println!(
-            "{protocol:?}: {} requests, {:.3} % ok, back after {back:?}",
-            seen.all(),
-            100.0 * seen.success()
-        );
-        let errors = seen.errors.lock().unwrap().clone();
-        assert!(seen.success() >= BAR, "{} of {}: {errors:?}", errors.len(), seen.all());
+        seen.is_good(protocol, back);
         assert!(back <= BACK_FROM_SILENCE, "{back:?}");
         machine.end().await;
     }

@@ -74,13 +74,7 @@ async fn back_after_silence(pool: Config, patience: Duration) -> (Arc<Seen>, Opt
 async fn silent_connections_are_left() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let (seen, back) = back_after_silence(pool(protocol), BACK_FROM_SILENCE).await;
-        println!(
-            "{protocol:?}: {} requests, {:.3} % ok, back after {back:?}",
-            seen.all(),
-            100.0 * seen.success()
-        );
-        let errors = seen.errors.lock().unwrap().clone();
-        assert!(seen.success() >= BAR, "{} of {}: {errors:?}", errors.len(), seen.all());
+        seen.is_good(protocol, back);
         assert!(back.is_some(), "{protocol:?}");
     }
     // The twin that keeps its connection never sees the endpoint again: the kernel would, in a quarter of an hour.
