@@ -1,3 +1,5 @@
+//! What is wrong with a directory is said before anything starts, with its place and what would be right.
+
 use std::{fs, path::Path};
 
 use crate::support::{

@@ -1,3 +1,5 @@
+//! SIGTERM: what is in flight is finished, and what does not end is given up in time.
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Requests and their headers through the proxy, and what its admin listener tells of them.
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Two proxies that prove to one another who they are, and strangers who prove nothing.
+
 use std::time::Duration;
 
 use http::Request;

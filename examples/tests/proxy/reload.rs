@@ -1,3 +1,5 @@
+//! Files that change while the proxy runs, and SIGHUP.
+
 use std::time::Duration;
 
 use crate::support::{Directory, PROXY, Proxy, application, ask, canary, endpoints, until};
