@@ -158,9 +158,7 @@ fn config(settings: Settings) -> Result<Config, InvalidConfig> {
             windowed(config, sampling_window_ms)
         }
         Settings::Draw { accuracy: 10_000, k } => Config::adaptive(ratio(&k)?),
-        Settings::Draw { accuracy, .. } => {
-            Err(InvalidConfig::new("accuracy", accuracy, "10000"))
-        }
+        Settings::Draw { accuracy, .. } => Err(InvalidConfig::new("accuracy", accuracy, "10000")),
         Settings::Window { window_ms } => windowed(Config::envoy(), Some(window_ms)),
         Settings::Classify { http_success_ranges, grpc_success } => {
             let mut criteria = Criteria::envoy();
@@ -271,17 +269,12 @@ fn fill(throttle: &Throttle, now: Timestamp, requests: u64, accepts: u64) -> Res
         throttle.on_outcome(now, permit, answer);
     }
     let counts = throttle.counts(now, CLASS);
-    if counts == (requests, accepts) {
-        Ok(())
-    } else {
-        Err(format!("the window holds {counts:?}"))
-    }
+    if counts == (requests, accepts) { Ok(()) } else { Err(format!("the window holds {counts:?}")) }
 }
 
 fn send(throttle: &Throttle, now: Timestamp, status: u16) -> Result<(), String> {
-    let permit = throttle
-        .try_acquire(now, CLASS, &mut Always(9_999))
-        .map_err(|error| error.to_string())?;
+    let permit =
+        throttle.try_acquire(now, CLASS, &mut Always(9_999)).map_err(|error| error.to_string())?;
     throttle.on_outcome(now, permit, Answer::Status(status));
     Ok(())
 }

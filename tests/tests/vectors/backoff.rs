@@ -11,11 +11,24 @@ use crate::{case::Case, compare::equal};
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum Kind {
-    EnvoyExponential { base_ms: u64, max_ms: u64 },
-    EnvoyLowerBound { min_ms: u64 },
-    LinkerdExp { min_ms: u64, max_ms: u64, jitter: f64 },
+    EnvoyExponential {
+        base_ms: u64,
+        max_ms: u64,
+    },
+    EnvoyLowerBound {
+        min_ms: u64,
+    },
+    LinkerdExp {
+        min_ms: u64,
+        max_ms: u64,
+        jitter: f64,
+    },
     #[serde(alias = "grpc_a6", alias = "grpc_exponential")]
-    Grpc { initial_ms: u64, max_ms: u64, multiplier: f64 },
+    Grpc {
+        initial_ms: u64,
+        max_ms: u64,
+        multiplier: f64,
+    },
     #[serde(alias = "finagle_equal", alias = "finagle")]
     FinagleEqualJittered {
         #[serde(alias = "min_ms", alias = "base_ms")]
@@ -29,10 +42,14 @@ enum Kind {
 enum Step {
     Next {
         #[serde(rename = "at_ms")]
-        _at_ms: u64, random: u64, count: u32 },
+        _at_ms: u64,
+        random: u64,
+        count: u32,
+    },
     Reset {
         #[serde(rename = "at_ms")]
-        _at_ms: u64 },
+        _at_ms: u64,
+    },
 }
 
 #[derive(Deserialize)]

@@ -117,7 +117,8 @@ fn controller(case: &Case) -> Result<(), String> {
         let mut count_admitted = None;
         match *step {
             Step::Admit { at_ms, count } => {
-                let permits = (0..count).filter_map(|_| limiter.try_acquire(at(at_ms), &mut rng).ok());
+                let permits =
+                    (0..count).filter_map(|_| limiter.try_acquire(at(at_ms), &mut rng).ok());
                 let permits: Vec<_> = permits.collect();
                 count_admitted = Some(permits.len() as u32);
                 held.extend(permits);

@@ -230,9 +230,9 @@ fn priorities(settings: Settings, peer: Config) -> Result<Priorities, String> {
         retry_budget: match settings {
             Settings { retry_budget: Some(budget), .. } => Some(budget),
             Settings { budget_percent: None, min_retry_concurrency: None, .. } => None,
-            Settings {
-                budget_percent, min_retry_concurrency, budget_interval_ms, ..
-            } => Some(RetryBudget { budget_percent, min_retry_concurrency, budget_interval_ms }),
+            Settings { budget_percent, min_retry_concurrency, budget_interval_ms, .. } => {
+                Some(RetryBudget { budget_percent, min_retry_concurrency, budget_interval_ms })
+            }
         },
     };
     let mut entries = settings.thresholds;
@@ -339,8 +339,7 @@ impl Machines {
                 let wanted = (Priority::from(priority), Resource::from(resource));
                 let held =
                     self.permits.iter().position(|(at, permit)| (*at, permit.resource()) == wanted);
-                let (at, permit) =
-                    self.permits.swap_remove(held.ok_or("nothing of it is in use")?);
+                let (at, permit) = self.permits.swap_remove(held.ok_or("nothing of it is in use")?);
                 self.limits(at).release(permit);
                 Ok(())
             }

@@ -175,8 +175,13 @@ enum Step {
         #[serde(default = "one")]
         count: u32,
     },
-    Sweep { at_ms: u64 },
-    ActiveHcPass { at_ms: u64, host: String },
+    Sweep {
+        at_ms: u64,
+    },
+    ActiveHcPass {
+        at_ms: u64,
+        host: String,
+    },
     AddHost {
         #[serde(rename = "at_ms")]
         _at_ms: u64,
@@ -435,7 +440,8 @@ struct Expect {
 
 impl Told {
     fn event(&mut self, at_ms: u64, host: &str, event: Event) {
-        let add = |counts: &mut BTreeMap<String, u32>, key: String| *counts.entry(key).or_default() += 1;
+        let add =
+            |counts: &mut BTreeMap<String, u32>, key: String| *counts.entry(key).or_default() += 1;
         let enforced = |action: &str, cause: Option<Detector>| Enforced {
             at_ms,
             action: action.to_owned(),

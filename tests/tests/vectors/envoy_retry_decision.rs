@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh_core::{
-    Timestamp,
-    backoff,
+    Timestamp, backoff,
     budget::{self, Budget},
     deadline::Deadline,
     limit::{self, Limits},

@@ -163,9 +163,11 @@ fn single(policy: &Policy) -> Result<Accrual, String> {
         (Some("consecutive"), None, Policy { n: Some(n), window: None, window_ms: None, .. }) => {
             Ok(Accrual::consecutive(*n, waits))
         }
-        (Some("success_rate_requests"), Some(required), Policy { window: Some(window), n: None, .. }) => {
-            Ok(Accrual::success_rate(required, *window, waits))
-        }
+        (
+            Some("success_rate_requests"),
+            Some(required),
+            Policy { window: Some(window), n: None, .. },
+        ) => Ok(Accrual::success_rate(required, *window, waits)),
         (
             Some("success_rate_duration"),
             Some(required),

@@ -218,7 +218,8 @@ impl Rig {
 
     fn sweep(&mut self, now: Timestamp) {
         let count = &mut self.unenforced;
-        self.detection.sweep(now, &mut self.rng, &self.hosts, |_, event| *count += unenforced(event));
+        self.detection
+            .sweep(now, &mut self.rng, &self.hosts, |_, event| *count += unenforced(event));
     }
 }
 

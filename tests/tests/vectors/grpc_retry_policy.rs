@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use mesh_core::{
-    SplitMix64, Timestamp,
-    backoff,
+    SplitMix64, Timestamp, backoff,
     budget::{self, Budget},
     deadline::Deadline,
     limit::{self, Limits},
@@ -115,9 +114,9 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
                 equal("attempts", sent.len() as u32, attempts)?;
             }
             match expect {
-                Expect { sent_at_ms: Some(expected), client: None, go: None, java: None, .. } => {
-                    equal("sent_at_ms", sent, expected)
-                }
+                Expect {
+                    sent_at_ms: Some(expected), client: None, go: None, java: None, ..
+                } => equal("sent_at_ms", sent, expected),
                 Expect { .. } => Err("a hedge is judged by when it is sent".to_owned()),
             }
         }
@@ -157,10 +156,8 @@ fn play(settings: &Retry, rule: PushbackRule, steps: &[Step]) -> Result<(String,
         backoff.map_err(text)?,
         settings.retryable.join(",").parse().map_err(text)?,
     );
-    let config = config
-        .map_err(text)?
-        .with_pushback(rule)
-        .with_buffer_limit(settings.per_rpc_buffer_bytes);
+    let config =
+        config.map_err(text)?.with_pushback(rule).with_buffer_limit(settings.per_rpc_buffer_bytes);
     let budget = Budget::new(budget::Config::unlimited(), Timestamp::ZERO);
     let limits = Limits::new(limit::Config::unlimited());
     let mut rng = SplitMix64::new(1);

@@ -169,9 +169,9 @@ fn locality(place: &Place) -> Locality {
 }
 
 fn with_failover(config: Config, entries: &[Entry]) -> Result<Config, String> {
-    let config = entries.iter().try_fold(config, |config, entry| {
-        config.with_failover(&entry.from, &entry.to)
-    });
+    let config = entries
+        .iter()
+        .try_fold(config, |config, entry| config.with_failover(&entry.from, &entry.to));
     config.map_err(|error| error.to_string())
 }
 
@@ -219,7 +219,11 @@ fn by_labels(case: &Case) -> Result<(), String> {
     }
     let found: Vec<_> = found
         .into_iter()
-        .map(|((locality_index, priority), endpoints)| Group { locality_index, priority, endpoints })
+        .map(|((locality_index, priority), endpoints)| Group {
+            locality_index,
+            priority,
+            endpoints,
+        })
         .collect();
     let Groups { groups: mut expected } = case.expect()?;
     expected.sort();

@@ -341,7 +341,8 @@ fn retries(case: &Case) -> Result<(), String> {
     let base = duration_or(envoy.base_interval.as_ref(), "25ms")?;
     let backoff = backoff::Config::from_base(base).map_err(|error| error.to_string())?;
     equal("base_interval", *retry.backoff(), backoff)?;
-    let predicates = if retry.avoid_previous() { vec!["previous_hosts".to_owned()] } else { vec![] };
+    let predicates =
+        if retry.avoid_previous() { vec!["previous_hosts".to_owned()] } else { vec![] };
     equal("retry_host_predicate", &predicates, &envoy.retry_host_predicate)?;
     let priority = retries.previous_priorities().map(|update_frequency| RetryPriority {
         name: "previous_priorities".to_owned(),

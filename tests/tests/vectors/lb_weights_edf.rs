@@ -131,7 +131,8 @@ impl Settings {
     /// Our weights are whole numbers: those of the case in halves, quarters, ... or in tenths, hundredths, ...
     fn fleet(&self) -> Result<Weighted<Host>, String> {
         let weights = self.weights.as_deref().unwrap_or_default();
-        let units = (0..16).map(|power| 2f64.powi(power)).chain((1..7).map(|power| 10f64.powi(power)));
+        let units =
+            (0..16).map(|power| 2f64.powi(power)).chain((1..7).map(|power| 10f64.powi(power)));
         let is_unit = |unit: &f64| weights.iter().all(|weight| (weight * unit).fract() == 0.0);
         let unit = units.into_iter().find(is_unit).ok_or("weights of too many digits")?;
         let hosts: Result<Vec<Host>, String> =
@@ -155,8 +156,7 @@ fn sampled(
     indices: &[usize],
     active: &[u32],
 ) -> Result<Option<usize>, String> {
-    let hosts: Vec<Host> =
-        active.iter().map(|_| Host::new(1)).collect::<Result<_, String>>()?;
+    let hosts: Vec<Host> = active.iter().map(|_| Host::new(1)).collect::<Result<_, String>>()?;
     for (host, active) in hosts.iter().zip(active) {
         (0..*active).for_each(|_| _ = host.load.on_start(now));
     }

@@ -72,9 +72,13 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
     let setting: Setting = case.config()?;
     match setting {
-        Setting { mode: Some(mode), window_ms: None, buckets: None, threshold: None, min_requests: None }
-            if mode == "unified" =>
-        {
+        Setting {
+            mode: Some(mode),
+            window_ms: None,
+            buckets: None,
+            threshold: None,
+            min_requests: None,
+        } if mode == "unified" => {
             no_steps(case)?;
             classification(&case.expect()?)
         }
@@ -85,7 +89,13 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             threshold: Some(threshold),
             min_requests: Some(minimum),
         } => success_rate(case, window, threshold, minimum),
-        Setting { mode: None, window_ms: None, buckets: None, threshold: None, min_requests: None } => {
+        Setting {
+            mode: None,
+            window_ms: None,
+            buckets: None,
+            threshold: None,
+            min_requests: None,
+        } => {
             no_steps(case)?;
             defaults(&case.expect()?)
         }
@@ -101,7 +111,8 @@ fn no_steps(case: &Case) -> Result<(), String> {
 fn defaults(expect: &Defaults) -> Result<(), String> {
     let config = Config::linkerd();
     // The bounds are found by asking.
-    let allowed = |percent| config.to_builder().with_jitter(Ratio::from_percent(percent)).build().is_ok();
+    let allowed =
+        |percent| config.to_builder().with_jitter(Ratio::from_percent(percent)).build().is_ok();
     let highest = (0..20_000).take_while(|percent| allowed(*percent)).last().unwrap_or_default();
     let ours = Defaults {
         max_failures: config.consecutive_failures().unwrap_or(0),

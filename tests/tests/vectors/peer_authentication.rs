@@ -74,7 +74,8 @@ fn effective(case: &Case, port: Option<u16>) -> Result<(), String> {
         .map_err(|errors| errors.to_string())?
         .with_root_namespace(&settings.root_namespace);
     // All policies are for the workload, whatever they select.
-    let labels: Labels = settings.policies.iter().flat_map(|policy| &policy.selector).flatten().collect();
+    let labels: Labels =
+        settings.policies.iter().flat_map(|policy| &policy.selector).flatten().collect();
     let mut namespaces = settings.policies.iter().map(|policy| policy.namespace.as_str());
     let namespace = namespaces.find(|name| *name != settings.root_namespace).unwrap_or("my-ns");
     let mode = match documents.mtls_mode(namespace, &labels, port) {
@@ -95,8 +96,11 @@ impl Policy {
             format!("  selector:\n    matchLabels:\n{labels}")
         });
         let mode = self.mode.as_ref().map(|mode| format!("  mtls: {{mode: {mode}}}\n"));
-        let ports: String =
-            self.ports.iter().map(|(port, mode)| format!("    {port}: {{mode: {mode}}}\n")).collect();
+        let ports: String = self
+            .ports
+            .iter()
+            .map(|(port, mode)| format!("    {port}: {{mode: {mode}}}\n"))
+            .collect();
         let ports = if ports.is_empty() { ports } else { format!("  portLevelMtls:\n{ports}") };
         let spec = [selector.unwrap_or_default(), mode.unwrap_or_default(), ports].concat();
         let spec = if spec.is_empty() { "spec: {}\n".to_owned() } else { format!("spec:\n{spec}") };

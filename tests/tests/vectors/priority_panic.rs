@@ -33,14 +33,8 @@ struct Level {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 enum Step {
-    State {
-        at_ms: u64,
-        levels: Vec<Level>,
-    },
-    Choose {
-        at_ms: u64,
-        hash: u64,
-    },
+    State { at_ms: u64, levels: Vec<Level> },
+    Choose { at_ms: u64, hash: u64 },
 }
 
 /// What a case states must be so; it states at least one of them.
@@ -122,7 +116,8 @@ fn config(settings: &Settings) -> Result<Config, String> {
     let mut config = Config::envoy();
     let percent = Ratio::from_percent;
     if let Some(factor) = settings.overprovisioning_factor {
-        config = config.with_overprovisioning(percent(factor)).map_err(|error| error.to_string())?;
+        config =
+            config.with_overprovisioning(percent(factor)).map_err(|error| error.to_string())?;
     }
     if let Some(share) = settings.healthy_panic_threshold {
         config = config.with_panic_threshold(percent(share)).map_err(|error| error.to_string())?;
@@ -157,8 +152,16 @@ fn check(
     same("health", each(&Priorities::health), expect.health.map(Some))?;
     same("degraded", each(&Priorities::degraded), expect.degraded.map(Some))?;
     same("normalized_total", priorities.map(Priorities::total), expect.normalized_total.map(Some))?;
-    same("healthy_load", loads.map(|loads| loads.healthy().to_vec()), expect.healthy_load.map(Some))?;
-    same("degraded_load", loads.map(|loads| loads.degraded().to_vec()), expect.degraded_load.map(Some))?;
+    same(
+        "healthy_load",
+        loads.map(|loads| loads.healthy().to_vec()),
+        expect.healthy_load.map(Some),
+    )?;
+    same(
+        "degraded_load",
+        loads.map(|loads| loads.degraded().to_vec()),
+        expect.degraded_load.map(Some),
+    )?;
     same("panic", panic, expect.panic.map(Some))?;
     same("priority", chosen.map(|(priority, _)| priority), expect.priority.map(Some))?;
     same("availability", chosen.map(|(_, target)| target.into()), expect.availability.map(Some))

@@ -104,7 +104,8 @@ fn rounds(setup: &RoundsSetup, expect: &ExpectRounds) -> Result<(), String> {
 
 fn random(setup: &RandomSetup, expect: ExpectRandom) -> Result<(), String> {
     let random = Random::new(setup.subset_size, setup.seed).map_err(|error| error.to_string())?;
-    let names = |indices: Vec<usize>| indices.iter().map(|&at| setup.endpoints[at].clone()).collect();
+    let names =
+        |indices: Vec<usize>| indices.iter().map(|&at| setup.endpoints[at].clone()).collect();
     let subset = random.select(&setup.endpoints);
     same("subset", names(subset.indices().collect()), expect.subset)?;
     same("full_order", names(random.rank(&setup.endpoints)), expect.full_order)

@@ -43,11 +43,18 @@ struct Route {
 enum Step {
     Encode {
         #[serde(rename = "at_ms")]
-        _at_ms: u64, timeout_ms: u64 },
+        _at_ms: u64,
+        timeout_ms: u64,
+    },
     Parse {
         #[serde(rename = "at_ms")]
-        _at_ms: u64, header: String },
-    AttemptHeaders { at_ms: u64, request_headers: BTreeMap<String, String> },
+        _at_ms: u64,
+        header: String,
+    },
+    AttemptHeaders {
+        at_ms: u64,
+        request_headers: BTreeMap<String, String>,
+    },
 }
 
 #[derive(Deserialize)]

@@ -110,7 +110,8 @@ fn istio_route(case: &Case) -> Result<(), String> {
     let expect: Traffic = case.expect()?;
     equal("error_500", expect.error_500, None)?;
     let to = |one: &Weighted<Option<i64>>| {
-        json!({"destination": {"host": "shop", "subset": one.name}, "weight": one.weight})
+        let destination = json!({"host": "shop", "subset": one.name});
+        json!({"destination": destination, "weight": one.weight})
     };
     let route: Vec<_> = config.destinations.iter().map(to).collect();
     let document = json!({
@@ -218,7 +219,12 @@ fn gateway_api(case: &Case) -> Result<(), String> {
     };
     equal("error", None, expect.error)?;
     let mut shares = shares(&split);
-    near("error_500", shares.remove(&None).unwrap_or_default(), expect.error_500.unwrap_or_default(), ROUNDED)?;
+    near(
+        "error_500",
+        shares.remove(&None).unwrap_or_default(),
+        expect.error_500.unwrap_or_default(),
+        ROUNDED,
+    )?;
     let shares = shares.into_iter().filter_map(|(name, share)| Some((name?, share))).collect();
     same_shares(config.backends.iter().map(|one| one.name.as_str()), &shares, &expect.traffic)
 }
@@ -244,7 +250,8 @@ fn metadata_merge(case: &Case) -> Result<(), String> {
     no_steps(case)?;
     let config: MergeConfig = case.config()?;
     let expect: MergeExpect = case.expect()?;
-    let selector = |labels: BTreeMap<String, String>| Selector::new(labels.into_iter().collect::<Labels>());
+    let selector =
+        |labels: BTreeMap<String, String>| Selector::new(labels.into_iter().collect::<Labels>());
     let merged = selector(config.route).and(&selector(config.weighted_cluster));
     equal("final", merged, selector(expect.r#final))
 }
