@@ -1,5 +1,9 @@
 //! Who may do what, said by an Istio document: the identity comes from mutual TLS, the policies from a text that is replaced
 //! while the server runs.
+//!
+//! ```sh
+//! cargo run -p mesh-examples --example authorization
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
 
@@ -104,6 +108,7 @@ async fn ask(
     let items = Upstream::builder("items").endpoints([Endpoint::new(address)]).spawn(endpoints)?;
     let request = Request::builder().method(&method).uri(path).body(Empty::<Bytes>::new())?;
     let status = items.oneshot(request).await?.status();
-    println!("{method} {path}: {status}");
+    let who = caller.status().identity.map(|own| own.id().to_string()).unwrap_or_default();
+    println!("{who}: {method} {path}: {status}");
     Ok(status)
 }

@@ -1,5 +1,9 @@
 //! An axum server behind mutual TLS: the handler sees who called, the admin route is for one peer only, and a rogue
 //! with a certificate of another authority gets no further than the handshake.
+//!
+//! ```sh
+//! cargo run -p mesh-examples --example axum_server
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
 
@@ -76,6 +80,6 @@ async fn ask(caller: &MeshTls, path: &str, address: &str) -> Result<StatusCode, 
     let response = pay.oneshot(Request::get(path).body(Empty::<Bytes>::new())?).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
-    println!("{status} {}", String::from_utf8_lossy(&body));
+    println!("{path}: {status} {}", String::from_utf8_lossy(&body));
     Ok(status)
 }

@@ -2,6 +2,10 @@
 //!
 //! A service that is down from second 3 to second 30 is asked once a second, for a minute. No second passes while
 //! it runs.
+//!
+//! ```sh
+//! cargo run -p mesh-examples --example breaker_by_hand
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
 

@@ -2,6 +2,10 @@
 //!
 //! A failed attempt is repeated on the other backend, within the retry budget; after three failures in a row the
 //! bad backend is ejected, and nothing has to be repeated any more.
+//!
+//! ```sh
+//! cargo run -p mesh-examples --example hyper_client
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
 
@@ -65,6 +69,7 @@ async fn backend(status: u16) -> Result<String, BoxError> {
 }
 
 async fn answer(status: u16, request: Request<Incoming>) -> Result<Response<String>, BoxError> {
+    // The upstream tells the server which attempt this is.
     let attempt = request.headers().get("x-envoy-attempt-count").cloned();
     let attempt = attempt.as_ref().and_then(|count| count.to_str().ok()).unwrap_or("1");
     let order = request.into_body().collect().await?.to_bytes();

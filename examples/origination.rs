@@ -3,6 +3,10 @@
 //!
 //! mesh-tower reads the rule and knows no TLS; mesh-tls does the TLS and knows no rule. What stands between them is
 //! `connector`, below.
+//!
+//! ```sh
+//! cargo run -p mesh-examples --example origination
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
 
@@ -13,7 +17,7 @@ use http::{Request, Response, uri::Scheme};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use mesh_core::{Endpoint, outlier};
+use mesh_core::Endpoint;
 use mesh_tls::{
     ConnectError, Origination,
     origination::{Config, Connector, Roots},
@@ -65,7 +69,6 @@ async fn call(documents: &str, address: &str) -> Result<String, BoxError> {
     let connector = connector(&tls, "bank.example")?;
     let bank: HttpUpstream<Full<Bytes>, _> =
         Upstream::from_config(documents.upstream("bank.example")?)
-            .outlier(outlier::Config::off())
             .endpoints([Endpoint::new(address)])
             .spawn(
                 HttpEndpoints::new(connector)

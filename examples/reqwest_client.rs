@@ -1,5 +1,9 @@
 //! The mesh around a `reqwest::Client`: it chooses the endpoint, repeats what may be repeated and ejects what is
 //! down; reqwest carries the request, over mutual TLS with the identity of the mesh.
+//!
+//! ```sh
+//! cargo run -p mesh-examples --example reqwest_client
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
 

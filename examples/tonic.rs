@@ -1,5 +1,9 @@
 //! tonic on both sides, with the mesh as the client's channel: unary and streaming calls over mutual TLS, and a gRPC
 //! status, never `Unknown`, where there is no answer.
+//!
+//! ```sh
+//! cargo run -p mesh-examples --example tonic
+//! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
 

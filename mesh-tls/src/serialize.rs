@@ -4,107 +4,105 @@ use rustls_pki_types::UnixTime;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 #[cfg(feature = "origination")]
-use crate::origination;
+use crate::origination::{CertificateStatus, CrlStatus, RootsStatus, Status as OutsideStatus};
 use crate::{
     info::PeerIdentity,
     mesh::{PlaintextSource, RefusedCaller, Status},
 };
 
-impl Serialize for PeerIdentity {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_struct("PeerIdentity", 4)?;
-        map.serialize_field("id", self.id().as_str())?;
-        map.serialize_field("serial", self.serial())?;
-        map.serialize_field("not_before", &secs(self.not_before()))?;
-        map.serialize_field("not_after", &secs(self.not_after()))?;
-        map.end()
+/// The fields of a type by name, and what is shown of each. Not derived: what is not written here is shown to nobody.
+macro_rules! shown {
+    ($of:ident as $name:literal, |$self:ident| { $($field:ident: $value:expr,)* }) => {
+        impl Serialize for $of {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let $self = self;
+                let fields = [$(stringify!($field)),*].len();
+                let mut shown = serializer.serialize_struct($name, fields)?;
+                $(shown.serialize_field(stringify!($field), &$value)?;)*
+                shown.end()
+            }
+        }
+    };
+}
+
+shown! {
+    PeerIdentity as "PeerIdentity", |peer| {
+        id: peer.id().as_str(),
+        serial: peer.serial(),
+        not_before: secs(peer.not_before()),
+        not_after: secs(peer.not_after()),
     }
 }
 
-impl Serialize for Status {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_struct("Status", 3)?;
-        map.serialize_field("generation", &self.generation)?;
-        map.serialize_field("identity", &self.identity)?;
-        map.serialize_field("last_error", &self.last_error)?;
-        map.end()
+shown! {
+    Status as "Status", |status| {
+        generation: status.generation,
+        identity: status.identity,
+        last_error: status.last_error,
     }
 }
 
-impl Serialize for PlaintextSource {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_struct("PlaintextSource", 5)?;
-        let network = self.network.map(|network| format!("{network}/{}", self.prefix));
-        map.serialize_field("network", &network)?;
-        map.serialize_field("listener", &self.listener.map(|listener| listener.to_string()))?;
-        map.serialize_field("connections", &self.connections)?;
-        map.serialize_field("error", &self.error)?;
-        map.serialize_field("last_seen", &secs(self.last_seen))?;
-        map.end()
+shown! {
+    PlaintextSource as "PlaintextSource", |source| {
+        network: source.network.map(|network| format!("{network}/{}", source.prefix)),
+        listener: source.listener.map(|listener| listener.to_string()),
+        connections: source.connections,
+        error: source.error,
+        last_seen: secs(source.last_seen),
     }
 }
 
-#[cfg(feature = "origination")]
-impl Serialize for origination::Status {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_struct("Status", 6)?;
-        map.serialize_field("name", &self.name)?;
-        map.serialize_field("generation", &self.generation)?;
-        map.serialize_field("roots", &self.roots)?;
-        map.serialize_field("crl", &self.crl)?;
-        map.serialize_field("certificate", &self.certificate)?;
-        map.serialize_field("last_error", &self.last_error)?;
-        map.end()
-    }
-}
-
-#[cfg(feature = "origination")]
-impl Serialize for origination::RootsStatus {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_struct("RootsStatus", 5)?;
-        map.serialize_field("from", &self.from.to_string())?;
-        map.serialize_field("count", &self.count)?;
-        map.serialize_field("expired", &self.expired)?;
-        map.serialize_field("next_subject", &self.next_subject)?;
-        map.serialize_field("next_not_after", &self.next_not_after.map(secs))?;
-        map.end()
+shown! {
+    RefusedCaller as "RefusedCaller", |caller| {
+        address: caller.address.map(|address| address.to_string()),
+        listener: caller.listener.map(|listener| listener.to_string()),
+        reason: caller.reason,
+        connections: caller.connections,
+        last_seen: secs(caller.last_seen),
     }
 }
 
 #[cfg(feature = "origination")]
-impl Serialize for origination::CrlStatus {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_struct("CrlStatus", 3)?;
-        map.serialize_field("file", &self.file.to_string_lossy())?;
-        map.serialize_field("count", &self.count)?;
-        map.serialize_field("next_update", &self.next_update.map(secs))?;
-        map.end()
+shown! {
+    OutsideStatus as "Status", |status| {
+        name: status.name,
+        generation: status.generation,
+        roots: status.roots,
+        crl: status.crl,
+        certificate: status.certificate,
+        last_error: status.last_error,
     }
 }
 
 #[cfg(feature = "origination")]
-impl Serialize for origination::CertificateStatus {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_struct("CertificateStatus", 6)?;
-        map.serialize_field("file", &self.file.to_string_lossy())?;
-        map.serialize_field("subject", &self.subject)?;
-        map.serialize_field("names", &self.names)?;
-        map.serialize_field("serial", &self.serial)?;
-        map.serialize_field("not_before", &secs(self.not_before))?;
-        map.serialize_field("not_after", &secs(self.not_after))?;
-        map.end()
+shown! {
+    RootsStatus as "RootsStatus", |roots| {
+        from: roots.from.to_string(),
+        count: roots.count,
+        expired: roots.expired,
+        next_subject: roots.next_subject,
+        next_not_after: roots.next_not_after.map(secs),
     }
 }
 
-impl Serialize for RefusedCaller {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_struct("RefusedCaller", 5)?;
-        map.serialize_field("address", &self.address.map(|address| address.to_string()))?;
-        map.serialize_field("listener", &self.listener.map(|listener| listener.to_string()))?;
-        map.serialize_field("reason", &self.reason)?;
-        map.serialize_field("connections", &self.connections)?;
-        map.serialize_field("last_seen", &secs(self.last_seen))?;
-        map.end()
+#[cfg(feature = "origination")]
+shown! {
+    CrlStatus as "CrlStatus", |crl| {
+        file: crl.file.to_string_lossy(),
+        count: crl.count,
+        next_update: crl.next_update.map(secs),
+    }
+}
+
+#[cfg(feature = "origination")]
+shown! {
+    CertificateStatus as "CertificateStatus", |certificate| {
+        file: certificate.file.to_string_lossy(),
+        subject: certificate.subject,
+        names: certificate.names,
+        serial: certificate.serial,
+        not_before: secs(certificate.not_before),
+        not_after: secs(certificate.not_after),
     }
 }
 

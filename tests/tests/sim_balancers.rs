@@ -41,24 +41,9 @@ const BOUNDS: [Bound; 12] = [
     ejecting("round robin"),
     blind("random"),
     ejecting("random"),
-    // The dead one is busy, and only therefore avoided.
-    Bound {
-        p99: MOVED,
-        failed: 0.025,
-        shares: [FAIR, FAIR, 0.7, FAIR],
-        noticed: [None, Some(30)],
-        back: 5,
-        ..blind("least request of 2")
-    },
+    counting("least request of 2"),
     ejecting("least request of 2"),
-    Bound {
-        p99: MOVED,
-        failed: 0.025,
-        shares: [FAIR, FAIR, 0.7, FAIR],
-        noticed: [None, Some(30)],
-        back: 5,
-        ..blind("least request of all")
-    },
+    counting("least request of all"),
     ejecting("least request of all"),
     wary("peak-EWMA of 2", false),
     wary("peak-EWMA of 2", true),
@@ -80,6 +65,18 @@ const fn blind(balancer: &'static str) -> Bound {
         shares: [FAIR; ILL.len()],
         noticed: [None, None],
         back: 0,
+    }
+}
+
+/// Who counts requests finds the dead one busy, and avoids it only therefore.
+const fn counting(balancer: &'static str) -> Bound {
+    Bound {
+        p99: MOVED,
+        failed: 0.025,
+        shares: [FAIR, FAIR, 0.7, FAIR],
+        noticed: [None, Some(30)],
+        back: 5,
+        ..blind(balancer)
     }
 }
 

@@ -13,7 +13,7 @@ use tonic_health::{
     server::health_reporter,
 };
 
-use crate::support::{self, Directory, Proxy, application, command, has_curl, output, send, until};
+use crate::support::{self, Directory, Proxy, application, ca, has_curl, output, run, send, until};
 
 /// The body, and what curl says behind it.
 const DENIED: &str = "RBAC: access denied403";
@@ -56,19 +56,24 @@ spec:
 
 fn directory(ca: &DevCa, app: SocketAddr) -> Directory {
     let inbound = format!("inbound: {{ listen: '127.0.0.1:0', app: '{app}' }}\n");
-    let directory = Directory::new()
+    Directory::new()
         .with("proxy.yaml", &format!("{PROXY}{inbound}"))
         .with("endpoints.yaml", "upstreams: {}")
-        .with("policies.yaml", POLICIES);
-    ca.issue("/ns/shop/sa/items").unwrap().write_to(directory.path()).unwrap();
-    directory
+        .with("policies.yaml", POLICIES)
+        .with_identity(ca, "/ns/shop/sa/items")
+}
+
+/// A proxy with these policies before an application, and whose identities they are.
+async fn items() -> (DevCa, Directory, Proxy) {
+    let ca = ca();
+    let files = directory(&ca, application("items", Duration::ZERO).await);
+    let proxy = Proxy::start(&files).await;
+    (ca, files, proxy)
 }
 
 /// The certificate of a service account, in a directory of its own.
 fn account(ca: &DevCa, path: &str) -> Directory {
-    let directory = Directory::new();
-    ca.issue(path).unwrap().write_to(directory.path()).unwrap();
-    directory
+    Directory::new().with_identity(ca, path)
 }
 
 /// What curl says: the status, and what came back.
@@ -88,10 +93,7 @@ async fn curl_is_let_in_and_refused_by_policy() {
     if !has_curl() {
         return;
     }
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
-    let app = application("items", Duration::ZERO).await;
-    let files = directory(&ca, app);
-    let proxy = Proxy::start(&files).await;
+    let (ca, _files, proxy) = items().await;
     let inbound = proxy.address("inbound");
     let (cart, other) = (account(&ca, "/ns/shop/sa/cart"), account(&ca, "/ns/shop/sa/other"));
     let https = |path: &str| format!("https://{inbound}{path}");
@@ -157,17 +159,13 @@ async fn curl_is_let_in_and_refused_by_policy() {
         "{certs}"
     );
 
-    let (_, metrics) = proxy.admin("/metrics").await;
-    let counted = |series: &str| {
-        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no {series} in\n{metrics}")).to_owned()
+    let counted = async |result: &str, policy: &str| {
+        let labels = format!("layer=\"inbound\",result=\"{result}\",policy=\"{policy}\"");
+        proxy.metric(&format!("mesh_authorize_total{{{labels}}}")).await
     };
-    let series = |result: &str, policy: &str| {
-        format!("mesh_authorize_total{{layer=\"inbound\",result=\"{result}\",policy=\"{policy}\"}}")
-    };
-    assert_eq!(counted(&series("allowed", "shop/readers")), "5");
-    assert_eq!(counted(&series("denied", "shop/no-secrets")), "3");
-    assert_eq!(counted(&series("denied", "")), "10");
+    assert_eq!(counted("allowed", "shop/readers").await, Some(5.0));
+    assert_eq!(counted("denied", "shop/no-secrets").await, Some(3.0));
+    assert_eq!(counted("denied", "").await, Some(10.0));
 }
 
 #[tokio::test]
@@ -177,7 +175,7 @@ async fn tonic_is_let_in_and_refused_by_policy() {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let app = tcp.local_addr().unwrap();
     tokio::spawn(Server::builder().add_service(health).serve_with_incoming(TcpIncoming::from(tcp)));
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let ca = ca();
     let files = directory(&ca, app);
     files.write(
         "policies.yaml",
@@ -223,10 +221,7 @@ async fn policies_change_while_it_runs_and_a_bad_one_changes_nothing() {
     if !has_curl() {
         return;
     }
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
-    let app = application("items", Duration::ZERO).await;
-    let files = directory(&ca, app);
-    let proxy = Proxy::start(&files).await;
+    let (ca, files, proxy) = items().await;
     let cart = account(&ca, "/ns/shop/sa/cart");
     let url = |path: &str| format!("https://{}{path}", proxy.address("inbound"));
     let status = async |path: &str| {
@@ -251,7 +246,7 @@ async fn policies_change_while_it_runs_and_a_bad_one_changes_nothing() {
 
 #[tokio::test]
 async fn what_cannot_be_carried_out_keeps_the_proxy_from_starting() {
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let ca = ca();
     let files = directory(&ca, "127.0.0.1:1".parse().unwrap());
     for (old, new, line, said) in [
         ("serviceAccounts: [cart]", "requestPrincipals: ['*']", 13, "no token is verified here"),
@@ -262,11 +257,8 @@ async fn what_cannot_be_carried_out_keeps_the_proxy_from_starting() {
         // Also where other documents may leave out what is not supported.
         let inbound = "inbound: { listen: '127.0.0.1:0', app: '127.0.0.1:1' }\nunsupported: warn\n";
         files.write("proxy.yaml", &format!("{PROXY}{inbound}"));
-        let mut check = command();
-        check.arg("--config").arg(files.path()).arg("--check");
-        let output = output(check).await;
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{new}: {errors}");
+        let (code, errors) = run(files.path(), true).await;
+        assert_eq!(code, Some(2), "{new}: {errors}");
         let place = format!("policies.yaml:{line}:");
         assert!(errors.contains(&place) && errors.contains(said), "{new}: {errors}");
     }

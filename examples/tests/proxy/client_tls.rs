@@ -5,13 +5,12 @@ use std::{net::SocketAddr, time::Duration};
 use mesh_tls::DevCa;
 
 use crate::{
-    mutual::{ca, payment},
+    mutual::payment,
     outside::{Authority, Outside},
-    support::{Directory, PROXY, Proxy, application, ask, command, output, until},
+    support::{Directory, IDENTITY, PROXY, Proxy, application, ask, ca, command, run, until},
 };
 
 const HOST: &str = "api.bank.example";
-const IDENTITY: &str = "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
 
 fn rule(tls: &str) -> String {
     format!(
@@ -178,9 +177,7 @@ async fn certs(proxy: &Proxy) -> serde_json::Value {
 
 /// The value of a series of the host.
 async fn metric(proxy: &Proxy, name: &str, more: &str) -> Option<f64> {
-    let (_, metrics) = proxy.admin("/metrics").await;
-    let series = format!("{name}{{upstream=\"{HOST}\"{more}}} ");
-    metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok())
+    proxy.metric(&format!("{name}{{upstream=\"{HOST}\"{more}}}")).await
 }
 
 #[tokio::test]
@@ -251,8 +248,8 @@ async fn a_revoked_server_gets_no_request_and_an_operator_sees_it_all() {
 async fn checkout(ca: &DevCa, tls: &str, more: &str, address: SocketAddr) -> (Directory, Proxy) {
     let directory = directory(tls, address)
         .with("proxy.yaml", &format!("{PROXY}{IDENTITY}"))
-        .with("endpoints.yaml", &endpoints(more, address));
-    ca.issue("/sa/checkout").unwrap().write_to(directory.path()).unwrap();
+        .with("endpoints.yaml", &endpoints(more, address))
+        .with_identity(ca, "/sa/checkout");
     let proxy = Proxy::start(&directory).await;
     (directory, proxy)
 }
@@ -393,12 +390,8 @@ async fn what_cannot_be_carried_out_is_said_at_load_by_its_place() {
             .with("own.pem", &ca.site("client.example"))
             .with("key.pem", &ca.site("client.example"));
         for check in [true, false] {
-            let mut command = command();
-            command.arg("--config").arg(directory.path());
-            command.args(check.then_some("--check"));
-            let output = output(command).await;
-            let said = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(2), "{tls}: {said}");
+            let (code, said) = run(directory.path(), check).await;
+            assert_eq!(code, Some(2), "{tls}: {said}");
             assert!(
                 said.contains(&format!("{place}{field}: ")) && said.contains(why),
                 "{tls}: {said}"
@@ -406,14 +399,11 @@ async fn what_cannot_be_carried_out_is_said_at_load_by_its_place() {
         }
     }
     // With an identity, but nobody named; a name that nobody proves; and nothing said at all.
-    let identity = Directory::new().with("proxy.yaml", &format!("{PROXY}{IDENTITY}"));
-    self::ca().issue("/sa/checkout").unwrap().write_to(identity.path()).unwrap();
-    identity.write("endpoints.yaml", &endpoints("", address));
-    let check = async || {
-        let mut command = command();
-        command.arg("--check").arg("--config").arg(identity.path());
-        String::from_utf8(output(command).await.stderr).unwrap()
-    };
+    let identity = Directory::new()
+        .with("proxy.yaml", &format!("{PROXY}{IDENTITY}"))
+        .with("endpoints.yaml", &endpoints("", address))
+        .with_identity(&self::ca(), "/sa/checkout");
+    let check = async || run(identity.path(), true).await.1;
     identity.write("bank.yaml", &rule("mode: ISTIO_MUTUAL"));
     let said = check().await;
     assert!(said.contains("tls.subjectAltNames: is missing: whose certificates"), "{said}");

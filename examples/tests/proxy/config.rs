@@ -1,26 +1,27 @@
+//! What is wrong with a directory is said before anything starts, with its place and what would be right.
+
 use std::{fs, path::Path};
 
-use mesh_tls::DevCa;
-
-use crate::support::{Directory, PATIENCE, PROXY, canary, command, endpoints, output};
-
-/// Exit code and stderr of a run with this directory.
-async fn run(directory: &Path, check: bool) -> (Option<i32>, String) {
-    let mut command = command();
-    command.arg("--config").arg(directory);
-    if check {
-        command.arg("--check");
-    }
-    let output = output(command).await;
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
-}
+use crate::support::{
+    Directory, IDENTITY, PATIENCE, PROXY, STRICT, ca, canary, command, output, run,
+};
 
 fn good() -> Directory {
     let address = "127.0.0.1:8080".parse().unwrap();
-    Directory::new()
-        .with("proxy.yaml", PROXY)
-        .with("endpoints.yaml", &endpoints("shop", "", &[(address, "v1"), (address_2(), "v2")]))
+    Directory::of_shop(&[(address, "v1"), (address_2(), "v2")])
         .with("canary.yaml", &canary("shop", 90, 10))
+}
+
+/// With this in the place of one file it is refused, and all of this is said, in words for a reader.
+async fn is_refused(name: &str, text: &str, said: &[&str]) {
+    let (code, errors) = run(good().with(name, text).path(), true).await;
+    assert_eq!(code, Some(2), "{text}: {errors}");
+    for words in said {
+        assert!(errors.contains(words), "{words:?} is not said of {text}:\n{errors}");
+    }
+    for strange in ["DuplicateKeyPolicy", "from_str", " at line ", "u64", "Option<"] {
+        assert!(!errors.contains(strange), "{strange:?} is not for a reader:\n{errors}");
+    }
 }
 
 fn address_2() -> std::net::SocketAddr {
@@ -43,8 +44,6 @@ async fn the_sample_passes_the_check() {
 #[tokio::test]
 async fn what_is_wrong_with_a_directory_is_said_with_its_place() {
     let inbound = "inbound: { listen: '127.0.0.1:0', app: '127.0.0.1:1' }\n";
-    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
-                  metadata: { name: x, namespace: default }\nspec: { mtls: { mode: STRICT } }\n";
     let mutual = "upstreams: { shop: { tls: mutual, endpoints: [] } }";
     let twice =
         "upstreams: { shop: { tls: plaintext, endpoints: [{address: 'a:1'}, {address: 'a:1'}] } }";
@@ -98,113 +97,96 @@ async fn what_is_wrong_with_a_directory_is_said_with_its_place() {
         ),
     ];
     for (name, text, said) in cases {
-        let directory = good().with(name, text);
-        let (code, errors) = run(directory.path(), true).await;
-        assert_eq!(code, Some(2), "{text}: {errors}");
-        for words in *said {
-            assert!(errors.contains(words), "{words:?} is not said of {text}:\n{errors}");
-        }
+        is_refused(name, text, said).await;
     }
     let directory =
-        good().with("proxy.yaml", &format!("{PROXY}{inbound}")).with("mtls.yaml", strict);
+        good().with("proxy.yaml", &format!("{PROXY}{inbound}")).with("mtls.yaml", STRICT);
     let (code, errors) = run(directory.path(), true).await;
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("identity: is missing"), "{errors}");
 }
 
-/// What those wrote who tried it, and what they are told.
-const MISTAKES: &[(&str, &str, &str)] = &[
-    ("proxy.yaml", "# nothing yet\n", "proxy.yaml: outbound: is missing"),
+/// What those wrote who tried it, file by file, and what they are told.
+const MISTAKES: &[(&str, &[(&str, &str)])] = &[
     (
         "proxy.yaml",
-        "{O}maxConnections: many",
-        "proxy.yaml:2:17: is not allowed, expected a whole number",
-    ),
-    (
-        "proxy.yaml",
-        "{O}headerTimeout: 60",
-        "proxy.yaml: headerTimeout: \"60\" is not allowed, expected a duration",
-    ),
-    ("proxy.yaml", "{O}idleTimeout: 0s", "proxy.yaml: idleTimeout: 0 is not allowed"),
-    (
-        "proxy.yaml",
-        "{O}drain: 5 min",
-        "proxy.yaml: drain: \"5 min\" is not allowed, expected a duration",
-    ),
-    ("proxy.yaml", "{O}unsupported: ignore", "\"ignore\" is not allowed, expected error or warn"),
-    ("proxy.yaml", "{O}outbound: { listen: x }", "outbound is here for the second time"),
-    ("proxy.yaml", "{O}---\n{O}", "proxy.yaml:3:1: a second document begins here"),
-    ("proxy.yaml", "{O}identity: { certificate: a, key: b }", "proxy.yaml:2:"),
-    ("proxy.yaml", "{O}identity: { certificate: a, key: b }", "the field `bundle` is missing"),
-    (
-        "proxy.yaml",
-        "{O}admin: { listen: '127.0.0.1:15001' }",
-        "admin.listen: 127.0.0.1:15001 is taken by outbound.listen",
-    ),
-    (
-        "proxy.yaml",
-        "{O}admin: { listen: '0.0.0.0:15001' }",
-        "admin.listen: 0.0.0.0:15001 is taken by outbound.listen",
-    ),
-    (
-        "proxy.yaml",
-        "{O}inbound: { listen: '127.0.0.1:1', app: '127.0.0.1:1' }",
-        "inbound.app: 127.0.0.1:1 is inbound.listen",
-    ),
-    (
-        "proxy.yaml",
-        "{O}{I} peers: ['spiffe://shop.example/*'] }",
-        "inbound.peers: nobody proves who he is",
-    ),
-    ("proxy.yaml", "{O}{I} peers: [] }", "inbound.peers: is empty: nobody could call"),
-    ("proxy.yaml", "{O}{I} maxRequests: 0 }", "inbound.maxRequests: 0 is not allowed"),
-    ("endpoints.yaml", "", "endpoints.yaml: is empty; it lists"),
-    (
-        "endpoints.yaml",
-        "upstreams: { s: { tls: plain, endpoints: [] } }",
-        "\"plain\" is not allowed, expected mutual or plaintext",
-    ),
-    ("endpoints.yaml", "upstreams: { s: {E}, s: {E} }", "s is here for the second time"),
-    (
-        "endpoints.yaml",
-        "upstreams: { s: {E}, S: {E} }",
-        "upstreams.s: is the same host as upstreams.S",
+        &[
+            ("# nothing yet\n", "proxy.yaml: outbound: is missing"),
+            ("{O}maxConnections: many", "proxy.yaml:2:17: is not allowed, expected a whole number"),
+            (
+                "{O}headerTimeout: 60",
+                "proxy.yaml: headerTimeout: \"60\" is not allowed, expected a duration",
+            ),
+            ("{O}idleTimeout: 0s", "proxy.yaml: idleTimeout: 0 is not allowed"),
+            ("{O}drain: 5 min", "proxy.yaml: drain: \"5 min\" is not allowed, expected a duration"),
+            ("{O}unsupported: ignore", "\"ignore\" is not allowed, expected error or warn"),
+            ("{O}outbound: { listen: x }", "outbound is here for the second time"),
+            ("{O}---\n{O}", "proxy.yaml:3:1: a second document begins here"),
+            ("{O}identity: { certificate: a, key: b }", "proxy.yaml:2:"),
+            ("{O}identity: { certificate: a, key: b }", "the field `bundle` is missing"),
+            (
+                "{O}admin: { listen: '127.0.0.1:15001' }",
+                "admin.listen: 127.0.0.1:15001 is taken by outbound.listen",
+            ),
+            (
+                "{O}admin: { listen: '0.0.0.0:15001' }",
+                "admin.listen: 0.0.0.0:15001 is taken by outbound.listen",
+            ),
+            (
+                "{O}inbound: { listen: '127.0.0.1:1', app: '127.0.0.1:1' }",
+                "inbound.app: 127.0.0.1:1 is inbound.listen",
+            ),
+            (
+                "{O}{I} peers: ['spiffe://shop.example/*'] }",
+                "inbound.peers: nobody proves who he is",
+            ),
+            ("{O}{I} peers: [] }", "inbound.peers: is empty: nobody could call"),
+            ("{O}{I} maxRequests: 0 }", "inbound.maxRequests: 0 is not allowed"),
+        ],
     ),
     (
         "endpoints.yaml",
-        "upstreams: { s: {E}, s.default.svc.cluster.local: {E} }",
-        "upstreams.s.default.svc.cluster.local: is the same host as upstreams.s",
-    ),
-    (
-        "endpoints.yaml",
-        "upstreams: { 's hop': {E} }",
-        "\"s hop\" is not allowed, expected the name of a host",
-    ),
-    ("endpoints.yaml", "upstreams: { '*.shop': {E} }", "a wildcard has no endpoints"),
-    ("endpoints.yaml", "upstreams: { '': {E} }", "endpoints.yaml: upstreams: \"\" is not allowed"),
-    ("endpoints.yaml", "upstreams: {\n\ts: {E} }", "endpoints.yaml:2:"),
-    (
-        "endpoints.yaml",
-        "{A}http://a:80{Z}",
-        "endpoints[0].address: \"http://a:80\" is not allowed, expected host:port without a scheme",
-    ),
-    (
-        "endpoints.yaml",
-        "{A}::1:80{Z}",
-        "\"::1:80\" is not allowed, expected host:port or [IPv6]:port",
-    ),
-    ("endpoints.yaml", "{A}a b:80{Z}", "\"a b:80\" is not allowed"),
-    ("endpoints.yaml", "{A}a:99999{Z}", "\"a:99999\" is not allowed"),
-    ("rule.yaml", "hello world", "rule.yaml:1:1: error: \"hello world\" is not a mapping"),
-    (
-        "rule.yaml",
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: x }",
-        "rule.yaml:2:7: error: ConfigMap x: kind: \"ConfigMap\" is not supported, expected DestinationRule",
+        &[
+            ("", "endpoints.yaml: is empty; it lists"),
+            (
+                "upstreams: { s: { tls: plain, endpoints: [] } }",
+                "\"plain\" is not allowed, expected mutual or plaintext",
+            ),
+            ("upstreams: { s: {E}, s: {E} }", "s is here for the second time"),
+            ("upstreams: { s: {E}, S: {E} }", "upstreams.s: is the same host as upstreams.S"),
+            (
+                "upstreams: { s: {E}, s.default.svc.cluster.local: {E} }",
+                "upstreams.s.default.svc.cluster.local: is the same host as upstreams.s",
+            ),
+            (
+                "upstreams: { 's hop': {E} }",
+                "\"s hop\" is not allowed, expected the name of a host",
+            ),
+            ("upstreams: { '*.shop': {E} }", "a wildcard has no endpoints"),
+            ("upstreams: { '': {E} }", "endpoints.yaml: upstreams: \"\" is not allowed"),
+            ("upstreams: {\n\ts: {E} }", "endpoints.yaml:2:"),
+            (
+                "{A}http://a:80{Z}",
+                "endpoints[0].address: \"http://a:80\" is not allowed, expected host:port without a scheme",
+            ),
+            ("{A}::1:80{Z}", "\"::1:80\" is not allowed, expected host:port or [IPv6]:port"),
+            ("{A}a b:80{Z}", "\"a b:80\" is not allowed"),
+            ("{A}a:99999{Z}", "\"a:99999\" is not allowed"),
+        ],
     ),
     (
         "rule.yaml",
-        "kind: DestinationRule\nmetadata: { name: x }",
-        "rule.yaml:1:1: error: DestinationRule x: apiVersion: is missing",
+        &[
+            ("hello world", "rule.yaml:1:1: error: \"hello world\" is not a mapping"),
+            (
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: x }",
+                "rule.yaml:2:7: error: ConfigMap x: kind: \"ConfigMap\" is not supported, expected DestinationRule",
+            ),
+            (
+                "kind: DestinationRule\nmetadata: { name: x }",
+                "rule.yaml:1:1: error: DestinationRule x: apiVersion: is missing",
+            ),
+        ],
     ),
 ];
 
@@ -217,13 +199,9 @@ async fn every_mistake_is_told_with_its_place_and_its_cure() {
             .replace("{A}", "upstreams: { shop: { tls: plaintext, endpoints: [{ address: '")
             .replace("{Z}", "' }] } }")
     };
-    for (name, text, said) in MISTAKES {
-        let text = fill(text);
-        let (code, errors) = run(good().with(name, &text).path(), true).await;
-        assert_eq!(code, Some(2), "{text}: {errors}");
-        assert!(errors.contains(said), "{said:?} is not said of {text}:\n{errors}");
-        for strange in ["DuplicateKeyPolicy", "from_str", " at line ", "u64", "Option<"] {
-            assert!(!errors.contains(strange), "{strange:?} is not for a reader:\n{errors}");
+    for (name, mistakes) in MISTAKES {
+        for (text, said) in *mistakes {
+            is_refused(name, &fill(text), &[said]).await;
         }
     }
 }
@@ -265,10 +243,8 @@ async fn what_is_no_file_is_named_and_not_waited_for() {
 
 #[tokio::test]
 async fn an_identity_in_a_pipe_is_not_waited_for() {
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
-    let identity = "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
-    let directory = good().with("proxy.yaml", &format!("{PROXY}{identity}"));
-    ca.issue("/sa/one").unwrap().write_to(directory.path()).unwrap();
+    let directory =
+        good().with("proxy.yaml", &format!("{PROXY}{IDENTITY}")).with_identity(&ca(), "/sa/one");
     let certificate = directory.path().join("tls.crt");
     fs::remove_file(&certificate).unwrap();
     let pipe = std::process::Command::new("mkfifo").arg(&certificate).status();
@@ -317,13 +293,12 @@ async fn a_file_that_is_not_there_is_named() {
 
 #[tokio::test]
 async fn a_key_of_another_certificate_is_refused() {
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
-    let (one, other) = (ca.issue("/sa/one").unwrap(), ca.issue("/sa/other").unwrap());
-    let identity = "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
-    let directory = good().with("proxy.yaml", &format!("{PROXY}{identity}"));
-    one.write_to(directory.path()).unwrap();
+    let ca = ca();
+    let directory =
+        good().with("proxy.yaml", &format!("{PROXY}{IDENTITY}")).with_identity(&ca, "/sa/one");
     let (code, errors) = run(directory.path(), true).await;
     assert_eq!(code, Some(0), "{errors}");
+    let other = ca.issue("/sa/other").unwrap();
     fs::write(directory.path().join("tls.key"), other.key_pem()).unwrap();
     let (code, errors) = run(directory.path(), true).await;
     assert_eq!(code, Some(2));

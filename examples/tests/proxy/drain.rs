@@ -1,3 +1,5 @@
+//! SIGTERM: what is in flight is finished, and what does not end is given up in time.
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -5,9 +7,7 @@ use http::{Request, Response, Version};
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
-use crate::support::{
-    Directory, PROXY, Proxy, application, ask, closed_port, endpoints, send, serve, until,
-};
+use crate::support::{Directory, PROXY, Proxy, application, ask, closed_port, send, serve, until};
 
 #[tokio::test]
 async fn requests_in_flight_end_well_and_nothing_new_begins() {
@@ -25,9 +25,8 @@ async fn requests_in_flight_end_well_and_nothing_new_begins() {
     // Nobody else gets the port when the proxy leaves it.
     let port = closed_port();
     let config = PROXY.replacen("127.0.0.1:0", &port.address.to_string(), 1);
-    let directory = Directory::new()
-        .with("proxy.yaml", &config.replace("10s", "60s"))
-        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
+    let directory =
+        Directory::of_shop(&[(app, "v1")]).with("proxy.yaml", &config.replace("10s", "60s"));
     let mut proxy = Proxy::start(&directory).await;
     let outbound = proxy.address("outbound");
     let http1 = tokio::spawn(async move { ask(outbound, "shop", "/").await });
@@ -60,9 +59,8 @@ async fn requests_in_flight_end_well_and_nothing_new_begins() {
 #[tokio::test]
 async fn what_does_not_end_is_given_up_in_time() {
     let app = application("stuck", Duration::from_secs(600)).await;
-    let directory = Directory::new()
-        .with("proxy.yaml", &PROXY.replace("10s", "300ms"))
-        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
+    let directory =
+        Directory::of_shop(&[(app, "v1")]).with("proxy.yaml", &PROXY.replace("10s", "300ms"));
     let mut proxy = Proxy::start(&directory).await;
     let outbound = proxy.address("outbound");
     let request = tokio::spawn(async move { ask(outbound, "shop", "/").await });

@@ -1,3 +1,5 @@
+//! Requests and their headers through the proxy, and what its admin listener tells of them.
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +14,7 @@ use crate::support::{
 #[tokio::test]
 async fn requests_go_to_the_upstream_that_their_host_names() {
     let app = application("app", Duration::ZERO).await;
-    let directory = Directory::new()
-        .with("proxy.yaml", PROXY)
-        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
+    let directory = Directory::of_shop(&[(app, "v1")]);
     let proxy = Proxy::start(&directory).await;
     let outbound = proxy.address("outbound");
     for host in ["shop", "shop:80", "Shop", "shop.default.svc.cluster.local"] {
@@ -60,9 +60,7 @@ async fn curl_is_served() {
         return;
     }
     let app = application("app", Duration::ZERO).await;
-    let directory = Directory::new()
-        .with("proxy.yaml", PROXY)
-        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
+    let directory = Directory::of_shop(&[(app, "v1")]);
     let proxy = Proxy::start(&directory).await;
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let mut curl = curl();
@@ -92,9 +90,7 @@ async fn grpc(
 #[tokio::test]
 async fn trailers_pass() {
     let app = serve(grpc).await;
-    let directory = Directory::new()
-        .with("proxy.yaml", PROXY)
-        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
+    let directory = Directory::of_shop(&[(app, "v1")]);
     let proxy = Proxy::start(&directory).await;
     let request = Request::post("http://shop/pay.Pay/Pay")
         .version(Version::HTTP_2)
@@ -119,9 +115,7 @@ async fn trailers_pass() {
 #[tokio::test]
 async fn what_is_of_one_connection_stays_there() {
     let app = application("app", Duration::ZERO).await;
-    let directory = Directory::new()
-        .with("proxy.yaml", PROXY)
-        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
+    let directory = Directory::of_shop(&[(app, "v1")]);
     let proxy = Proxy::start(&directory).await;
     let mut request = Request::get("/").header("host", "shop").body(Full::default()).unwrap();
     for (name, value) in [
@@ -147,10 +141,8 @@ async fn what_is_of_one_connection_stays_there() {
 async fn the_admin_listener_tells_how_things_stand() {
     let app = application("app", Duration::ZERO).await;
     let dead = "127.0.0.1:1".parse().unwrap();
-    let directory = Directory::new()
-        .with("proxy.yaml", PROXY)
-        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1"), (dead, "v2")]))
-        .with("canary.yaml", &canary("shop", 1, 0));
+    let directory =
+        Directory::of_shop(&[(app, "v1"), (dead, "v2")]).with("canary.yaml", &canary("shop", 1, 0));
     let proxy = Proxy::start(&directory).await;
     for _ in 0..3 {
         assert_eq!(ask(proxy.address("outbound"), "shop", "/").await.unwrap().status, 200);
@@ -182,9 +174,8 @@ async fn the_admin_listener_tells_how_things_stand() {
 async fn whom_a_request_is_for_is_said_once() {
     let app = application("app", Duration::ZERO).await;
     let inbound = format!("inbound: {{ listen: '127.0.0.1:0', app: '{app}' }}\n");
-    let directory = Directory::new()
-        .with("proxy.yaml", &format!("{PROXY}{inbound}"))
-        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]));
+    let directory =
+        Directory::of_shop(&[(app, "v1")]).with("proxy.yaml", &format!("{PROXY}{inbound}"));
     let proxy = Proxy::start(&directory).await;
     for way in ["outbound", "inbound"] {
         let ask = async |request: http::request::Builder| {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    mutual::{ca, payment},
-    support::{Directory, PROXY, Proxy, application, ask, endpoints, until},
+    mutual::payment,
+    support::{Directory, PROXY, Proxy, application, ask, ca, endpoints, until},
 };
 
 /// The page once it says so, without its style and its script.
@@ -55,8 +55,8 @@ async fn it_tells_who_the_proxy_is_and_whom_it_turned_away() {
 #[tokio::test]
 async fn a_configuration_that_is_not_in_force_is_told_of_until_it_is() {
     let app = application("app", Duration::ZERO).await;
-    let listed = endpoints("shop", "", &[(app, "v1")]);
-    let directory = Directory::new().with("proxy.yaml", PROXY).with("endpoints.yaml", &listed);
+    let listed = [(app, "v1")];
+    let directory = Directory::of_shop(&listed);
     let proxy = Proxy::start(&directory).await;
     let page = page_with(&proxy, "ready").await;
     assert!(!page.contains("alarm"), "{page}");
@@ -66,7 +66,7 @@ async fn a_configuration_that_is_not_in_force_is_told_of_until_it_is() {
     directory.write("endpoints.yaml", "upstreams: { shop: { tls: <b> } }");
     let page = page_with(&proxy, "The configuration was rejected").await;
     assert!(page.contains("endpoints.yaml:1:") && page.contains("&lt;b&gt;"), "{page}");
-    directory.write("endpoints.yaml", &listed);
+    directory.write("endpoints.yaml", &endpoints("shop", "", &listed));
     until("it is in force again", async || {
         (!proxy.admin("/").await.1.contains("The configuration was rejected")).then_some(())
     })

@@ -1,24 +1,17 @@
+//! Files that change while the proxy runs, and SIGHUP.
+
 use std::time::Duration;
 
 use crate::support::{Directory, PROXY, Proxy, application, ask, canary, endpoints, until};
 
-/// The value of a counter without labels.
-async fn counter(proxy: &Proxy, name: &str) -> u64 {
-    let (_, metrics) = proxy.admin("/metrics").await;
-    metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-        .unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
-}
+const RELOADS: &str = "mesh_config_reloads_total";
+const REJECTED: &str = "mesh_config_rejected_total";
 
 #[tokio::test]
 async fn a_change_is_followed_without_a_lost_request() {
     let one = application("one", Duration::ZERO).await;
     let two = application("two", Duration::ZERO).await;
-    let directory = Directory::new()
-        .with("proxy.yaml", PROXY)
-        .with("endpoints.yaml", &endpoints("shop", "", &[(one, "v1")]))
-        .with("canary.yaml", &canary("shop", 1, 0));
+    let directory = Directory::of_shop(&[(one, "v1")]).with("canary.yaml", &canary("shop", 1, 0));
     let proxy = Proxy::start(&directory).await;
     let outbound = proxy.address("outbound");
     let answered = async || {
@@ -38,10 +31,8 @@ async fn a_change_is_followed_without_a_lost_request() {
 
     // A bad file changes nothing, and is told of.
     directory.write("canary.yaml", "kind: [");
-    until("it is rejected", async || {
-        (counter(&proxy, "mesh_config_rejected_total").await == 1).then_some(())
-    })
-    .await;
+    until("it is rejected", async || (proxy.metric(REJECTED).await == Some(1.0)).then_some(()))
+        .await;
     assert_eq!(answered().await, "two");
     assert!(proxy.log().contains("configuration rejected"), "{}", proxy.log());
 
@@ -49,15 +40,13 @@ async fn a_change_is_followed_without_a_lost_request() {
     directory.write("endpoints.yaml", &endpoints("shop", "", &[(one, "v1")]));
     directory.write("canary.yaml", &canary("shop", 1, 0));
     until("v1 answers", async || (answered().await == "one").then_some(())).await;
-    assert_eq!(counter(&proxy, "mesh_config_rejected_total").await, 1);
+    assert_eq!(proxy.metric(REJECTED).await, Some(1.0));
 }
 
 #[tokio::test]
 async fn listeners_do_not_change_while_it_runs() {
     let one = application("one", Duration::ZERO).await;
-    let directory = Directory::new()
-        .with("proxy.yaml", PROXY)
-        .with("endpoints.yaml", &endpoints("shop", "", &[(one, "v1")]));
+    let directory = Directory::of_shop(&[(one, "v1")]);
     let proxy = Proxy::start(&directory).await;
     directory.write("proxy.yaml", &PROXY.replace("10s", "20s"));
     until("it is rejected", async || proxy.log().contains("restart it").then_some(())).await;
@@ -67,15 +56,13 @@ async fn listeners_do_not_change_while_it_runs() {
 #[tokio::test]
 async fn a_hangup_asks_for_an_answer_and_ends_nothing() {
     let one = application("one", Duration::ZERO).await;
-    let directory = Directory::new()
-        .with("proxy.yaml", PROXY)
-        .with("endpoints.yaml", &endpoints("shop", "", &[(one, "v1")]));
+    let directory = Directory::of_shop(&[(one, "v1")]);
     let proxy = Proxy::start(&directory).await;
-    let reloads = "mesh_config_reloads_total";
-    assert_eq!(counter(&proxy, reloads).await, 0);
+    assert_eq!(proxy.metric(RELOADS).await, Some(0.0));
     // Nothing has changed, and it is said that it was read.
     proxy.signal("HUP");
-    until("it is read again", async || (counter(&proxy, reloads).await == 1).then_some(())).await;
+    until("it is read again", async || (proxy.metric(RELOADS).await == Some(1.0)).then_some(()))
+        .await;
     assert!(proxy.log().contains("configuration reloaded"), "{}", proxy.log());
     assert_eq!(ask(proxy.address("outbound"), "shop", "/").await.unwrap().status, 200);
 
@@ -86,6 +73,6 @@ async fn a_hangup_asks_for_an_answer_and_ends_nothing() {
     let before = told();
     proxy.signal("HUP");
     until("it is told again", async || (told() > before).then_some(())).await;
-    assert_eq!(counter(&proxy, "mesh_config_rejected_total").await, 1);
+    assert_eq!(proxy.metric(REJECTED).await, Some(1.0));
     assert_eq!(ask(proxy.address("outbound"), "shop", "/").await.unwrap().status, 200);
 }

@@ -16,16 +16,10 @@ use tokio::{
 };
 
 use crate::support::{
-    Directory, PATIENCE, PROXY, Proxy, application, closed_port, endpoints, may_open, until,
+    Directory, IDENTITY, PATIENCE, PROXY, Proxy, STRICT, application, ca, closed_port, may_open,
+    until,
 };
 
-const IDENTITY: &str = "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
-const MODE: &str = "\
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: { name: default, namespace: default }
-spec: { mtls: { mode: STRICT } }
-";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A proxy before an application, in STRICT or another mode.
@@ -38,12 +32,10 @@ async fn before(app: SocketAddr, ca: &DevCa, mode: &str, more: &str) -> (Directo
 /// What it is configured by, to listen at that address.
 fn before_at(at: SocketAddr, app: SocketAddr, ca: &DevCa, mode: &str, more: &str) -> Directory {
     let inbound = format!("inbound: {{ listen: '{at}', app: '{app}' }}\n");
-    let directory = Directory::new()
+    Directory::of_shop(&[(app, "v1")])
         .with("proxy.yaml", &format!("{PROXY}{IDENTITY}{inbound}{more}"))
-        .with("endpoints.yaml", &endpoints("shop", "", &[(app, "v1")]))
-        .with("mtls.yaml", &MODE.replace("STRICT", mode));
-    ca.issue("/sa/shop").unwrap().write_to(directory.path()).unwrap();
-    directory
+        .with("mtls.yaml", &STRICT.replace("STRICT", mode))
+        .with_identity(ca, "/sa/shop")
 }
 
 async fn client(ca: &DevCa) -> MeshTls {
@@ -94,7 +86,7 @@ async fn silent_sockets_beyond_the_limit_keep_nobody_waiting() {
     if !may_open(3 * CROWD as u64) {
         return;
     }
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let ca = ca();
     let app = application("app", Duration::ZERO).await;
     let client = client(&ca).await;
     for mode in ["STRICT", "PERMISSIVE"] {
@@ -157,7 +149,7 @@ async fn kept<S: AsyncRead + AsyncWrite + Unpin>(
 
 #[tokio::test]
 async fn who_does_not_come_to_the_end_of_his_head_is_let_go() {
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let ca = ca();
     let app = application("app", Duration::ZERO).await;
     let (_files, proxy) = before(app, &ca, "PERMISSIVE", "headerTimeout: 600ms\n").await;
     let client = client(&ca).await;
@@ -181,7 +173,7 @@ async fn who_does_not_come_to_the_end_of_his_head_is_let_go() {
 
 #[tokio::test]
 async fn who_speaks_in_time_keeps_his_connection() {
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let ca = ca();
     // An answer may take longer than a head, and a head has more time than a busy machine takes.
     let app = application("app", Duration::from_millis(3_500)).await;
     let (_files, proxy) = before(app, &ca, "PERMISSIVE", "headerTimeout: 3s\n").await;
@@ -209,7 +201,7 @@ async fn who_speaks_in_time_keeps_his_connection() {
 
 #[tokio::test]
 async fn who_is_idle_keeps_his_connection_for_another_time_than_that_of_a_head() {
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let ca = ca();
     let app = application("app", Duration::ZERO).await;
     let connected = async |to: SocketAddr| {
         let socket = TokioIo::new(tcp(to).await);
@@ -246,7 +238,7 @@ async fn who_is_idle_keeps_his_connection_for_another_time_than_that_of_a_head()
 
 #[tokio::test]
 async fn a_handshake_that_had_begun_is_finished_when_the_proxy_ends() {
-    let ca = DevCa::new("shop.example".parse().unwrap()).unwrap();
+    let ca = ca();
     let app = application("app", Duration::ZERO).await;
     let client = client(&ca).await;
     // There is a second for it, which a busy machine may need for other things: once is enough.

@@ -23,6 +23,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use mesh_tls::DevCa;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
@@ -77,6 +78,11 @@ pub(crate) fn may_open(files: u64) -> bool {
     suffices
 }
 
+/// The authority of the shop's mesh.
+pub(crate) fn ca() -> DevCa {
+    DevCa::new("shop.example".parse().unwrap()).unwrap()
+}
+
 /// A directory of its own, removed at the end.
 pub(crate) struct Directory(PathBuf);
 
@@ -90,8 +96,19 @@ impl Directory {
         Self(path)
     }
 
+    /// Of a proxy with one plaintext upstream, `shop`: its endpoints, and the version of each.
+    pub(crate) fn of_shop(listed: &[(SocketAddr, &str)]) -> Self {
+        Self::new().with("proxy.yaml", PROXY).with("endpoints.yaml", &endpoints("shop", "", listed))
+    }
+
     pub(crate) fn with(self, name: &str, text: &str) -> Self {
         self.write(name, text);
+        self
+    }
+
+    /// Beside the others, the certificate of that account, its key, and whom to trust.
+    pub(crate) fn with_identity(self, ca: &DevCa, path: &str) -> Self {
+        ca.issue(path).unwrap().write_to(&self.0).unwrap();
         self
     }
 
@@ -122,6 +139,14 @@ pub(crate) fn command() -> Command {
 /// Runs it to its end.
 pub(crate) async fn output(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// How it ends with this directory, and what it says on stderr. With `check` it starts nothing.
+pub(crate) async fn run(directory: &Path, check: bool) -> (Option<i32>, String) {
+    let mut command = command();
+    command.arg("--config").arg(directory).args(check.then_some("--check"));
+    let output = output(command).await;
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
 /// A proxy that runs with a directory; killed when dropped.
@@ -186,6 +211,13 @@ impl Proxy {
     pub(crate) async fn admin(&self, path: &str) -> (StatusCode, String) {
         let answer = ask(self.address("admin"), "admin", path).await.unwrap();
         (answer.status, answer.body)
+    }
+
+    /// The value of a series, as its line begins, once there is one.
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
+        let (_, metrics) = self.admin("/metrics").await;
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        metrics.lines().find_map(value)
     }
 
     pub(crate) fn terminate(&self) {
@@ -311,6 +343,18 @@ pub(crate) const PROXY: &str = "\
 outbound: { listen: '127.0.0.1:0' }
 admin: { listen: '127.0.0.1:0' }
 drain: 10s
+";
+
+/// What `proxy.yaml` says besides where there is an [identity](Directory::with_identity).
+pub(crate) const IDENTITY: &str =
+    "identity: { certificate: tls.crt, key: tls.key, bundle: ca.crt }\n";
+
+/// The document by which the inbound listener takes nothing but mutual TLS.
+pub(crate) const STRICT: &str = "\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: default, namespace: default }
+spec: { mtls: { mode: STRICT } }
 ";
 
 /// `endpoints.yaml` of one plaintext upstream.

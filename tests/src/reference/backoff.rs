@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use mesh_core::{Ratio, Rng, backoff::Config};
+use mesh_core::{Ratio, backoff::Config};
 
 use super::Machine;
+use crate::Always;
 
 /// The check.
 pub(super) const MACHINE: Machine = Machine {
@@ -28,15 +29,6 @@ enum Rule {
 struct Operation {
     retry: u8,
     random: u64,
-}
-
-/// The same number always.
-struct Given(u64);
-
-impl Rng for Given {
-    fn next_u64(&mut self) -> u64 {
-        self.0
-    }
 }
 
 fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
@@ -89,7 +81,7 @@ fn config(rule: Rule) -> Result<Config, mesh_core::InvalidConfig> {
 }
 
 fn twin(fault: Option<usize>, config: &Config, retry: u32, random: u64) -> Duration {
-    let rng = &mut Given(random);
+    let rng = &mut Always(random);
     match fault {
         Some(0) => config.delay(retry.max(1) + 1, rng),
         Some(1) => config.bounds(retry).0,

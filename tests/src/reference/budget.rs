@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
     Ratio, Timestamp,
     budget::{Budget, Config, Withdrawal},
 };
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -32,7 +32,7 @@ pub(super) const MACHINE: Machine = Machine {
         "a new rule forgets what was counted",
         "the reserve is one retry too small",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -65,13 +65,7 @@ struct Settings {
 const TTL: u64 = 1_000;
 const LONGEST: usize = 300;
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    let mut input = Unstructured::new(data);
-    run(&mut input, fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let settings = Settings::arbitrary(input)?;
     let mut faulty = match Faulty::new(settings, fault) {
         Ok(faulty) => faulty,

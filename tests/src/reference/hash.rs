@@ -1,6 +1,6 @@
 //! `balance::hash`: whom a key belongs to, against tables that are searched from end to end.
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
     Timestamp, Weight,
     balance::{
@@ -9,7 +9,7 @@ use mesh_core::{
     },
 };
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -23,7 +23,7 @@ pub(super) const MACHINE: Machine = Machine {
         "the key is hashed modulo the number of endpoints",
         "who is full is picked",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -70,12 +70,7 @@ impl Candidate for Node {
     }
 }
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    run(&mut Unstructured::new(data), fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let shape = Shape::arbitrary(input)?;
     let factor = bool::arbitrary(input)?.then_some(100 + u32::from(u8::arbitrary(input)?));
     let config = match config(shape, factor) {

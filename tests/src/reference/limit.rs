@@ -5,7 +5,7 @@
 use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
 use mesh_core::limit::{Config, Full, Limits, Permit, Priorities, Priority, Resource, Thresholds};
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -20,7 +20,7 @@ pub(super) const MACHINE: Machine = Machine {
         "of two entries for a priority the last counts",
         "it is full one slot too early",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -37,13 +37,7 @@ enum Operation {
 const LONGEST: usize = 300;
 const RESOURCES: [Resource; 5] = Resource::ALL;
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    let mut input = Unstructured::new(data);
-    run(&mut input, fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let entries: Vec<(bool, u8)> =
         (0..4).map(|_| Arbitrary::arbitrary(input)).collect::<Decoded<_>>()?;
     let mut faulty = Faulty::new(&entries, fault);

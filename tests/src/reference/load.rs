@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
     Outcome, Timestamp,
     balance::{Config, Load, Peak, Started},
 };
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -23,7 +23,7 @@ pub(super) const MACHINE: Machine = Machine {
         "an endpoint that has not answered costs as any other",
         "a request in flight costs nothing",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -55,12 +55,7 @@ const OUTCOMES: [Outcome; 5] = [
     Outcome::Throttled,
 ];
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    run(&mut Unstructured::new(data), fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let is = |number| fault == Some(number);
     let mut settings = Settings::arbitrary(input)?;
     let (load, mut held): (_, Vec<(Started, u64)>) = (Load::new(), vec![]);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
     Endpoint, Labels, Locality, Ratio, Rng,
     balance::{
@@ -13,7 +13,7 @@ use mesh_core::{
     },
 };
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -31,7 +31,7 @@ pub(super) const MACHINE: Machine = Machine {
         "what spills is not drawn by room",
         "a locality of no weight is drawn",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Debug)]
@@ -60,13 +60,7 @@ struct Kind {
 const LONGEST: usize = 60;
 const LABELS: [&str; 3] = ["topology.istio.io/network", "cluster", "rack"];
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    let mut input = Unstructured::new(data);
-    run(&mut input, fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let mut model = Model {
         kind: Kind::arbitrary(input)?,
         caller: (Place::arbitrary(input)?, Arbitrary::arbitrary(input)?),

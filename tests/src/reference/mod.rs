@@ -26,6 +26,8 @@ mod subset;
 mod subsetting;
 mod throttle;
 
+use arbitrary::Unstructured;
+
 /// The check of one machine.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -62,3 +64,15 @@ pub const MACHINES: &[Machine] = &[
     health::MACHINE,
     authorize::MACHINE,
 ];
+
+/// What a check came to; the outer error is the end of its bytes.
+type Ran = arbitrary::Result<Result<(), String>>;
+
+/// Runs a check until its bytes end, or something is wrong.
+fn to_the_end(
+    data: &[u8],
+    fault: Option<usize>,
+    run: fn(&mut Unstructured<'_>, Option<usize>) -> Ran,
+) -> Result<(), String> {
+    run(&mut Unstructured::new(data), fault).unwrap_or(Ok(()))
+}

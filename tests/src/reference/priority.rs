@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
     Ratio, SplitMix64, Timestamp,
     balance::priority::{Attempted, Condition, Config, Health, OnPanic, Priorities, Target},
 };
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -27,7 +27,7 @@ pub(super) const MACHINE: Machine = Machine {
         "to fail fast has no end",
         "in panic only the healthy are used",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -44,13 +44,7 @@ enum Operation {
 const LONGEST: usize = 120;
 const LEVELS: usize = 4;
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    let mut input = Unstructured::new(data);
-    run(&mut input, fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let levels = 1 + usize::from(u8::arbitrary(input)?) % LEVELS;
     let mut model = Model {
         levels: vec![Vec::new(); levels],

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
     Ratio, Timestamp,
     balance::report::{Config, Report, Reported},
 };
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -21,7 +21,7 @@ pub(super) const MACHINE: Machine = Machine {
         "the processor counts before the application",
         "the clock runs at half its speed",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -36,12 +36,7 @@ enum Operation {
 
 const LONGEST: usize = 200;
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    run(&mut Unstructured::new(data), fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let is = |number| fault == Some(number);
     let (percent, blackout, expiration) =
         (u32::arbitrary(input)? % 300, u64::from(input.arbitrary::<u8>()? % 32), 64);

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
     Labels,
     balance::subset::{Config, Fallback, Metadata, Selector, Subsets},
 };
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -25,7 +25,7 @@ pub(super) const MACHINE: Machine = Machine {
         "any endpoint is not tried after the fallback",
         "what was built does not follow the endpoints",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Debug)]
@@ -68,13 +68,7 @@ const KEYS: [&str; 3] = ["a", "b", "c"];
 
 type Wanted = BTreeMap<usize, String>;
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    let mut input = Unstructured::new(data);
-    run(&mut input, fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let settings = Settings::arbitrary(input)?;
     let mut model = Model { settings, hosts: Vec::new() };
     let mut machine = Faulty { config: settings.config(fault), subsets: None, fault };

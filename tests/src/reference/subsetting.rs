@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
     InvalidConfig, Weight,
     balance::{
@@ -11,7 +11,7 @@ use mesh_core::{
     },
 };
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -24,7 +24,7 @@ pub(super) const MACHINE: Machine = Machine {
         "an endpoint is named twice",
         "the hash does not depend on the address",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -39,12 +39,7 @@ enum Operation {
 /// Each is a whole fleet.
 const LONGEST: usize = 12;
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    run(&mut Unstructured::new(data), fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let mut addresses: Vec<String> = Vec::new();
     for _ in 0..u8::arbitrary(input)? % 40 {
         add(&mut addresses, u8::arbitrary(input)?);

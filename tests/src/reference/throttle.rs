@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
-    Outcome, Ratio, Rng, Timestamp,
+    Outcome, Ratio, Timestamp,
     throttle::{Answer, Config, Criteria, Criticality, Permit, Throttle},
 };
 
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
+use crate::Always;
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -31,7 +32,7 @@ pub(super) const MACHINE: Machine = Machine {
         "the draw is compared the other way round",
         "a refused request is not recorded",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -76,13 +77,7 @@ const ANSWERS: [(Answer, Option<bool>, Option<bool>); 9] = [
     (Answer::Outcome(Outcome::Cancelled), None, None),
 ];
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    let mut input = Unstructured::new(data);
-    run(&mut input, fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let settings = Settings::arbitrary(input)?;
     let mut faulty = match settings.config(fault) {
         Ok(config) => Faulty { throttle: Throttle::new(config), fault },
@@ -340,7 +335,7 @@ impl Faulty {
         if self.is(13) && 10_000.0 * self.throttle.probability(now, class) > random as f64 {
             return Err(());
         }
-        match self.throttle.try_acquire(now, class, &mut Fixed(random)) {
+        match self.throttle.try_acquire(now, class, &mut Always(random)) {
             Ok(permit) => Ok(Some(permit)),
             Err(_) if self.is(0) => Ok(None),
             Err(_) => Err(()),
@@ -365,14 +360,5 @@ impl Faulty {
             self.throttle.set_config(config);
         }
         Ok(())
-    }
-}
-
-/// Always the same number.
-struct Fixed(u64);
-
-impl Rng for Fixed {
-    fn next_u64(&mut self) -> u64 {
-        self.0
     }
 }

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use mesh_core::{
-    InvalidConfig, Ratio, Rng, Timestamp,
+    InvalidConfig, Ratio, Timestamp,
     throttle::{Answer, Config, Criteria, Criticality, Throttle},
 };
+use mesh_tests::Always;
 use serde::Deserialize;
 use serde_json::Number;
 
@@ -157,9 +158,7 @@ fn config(settings: Settings) -> Result<Config, InvalidConfig> {
             windowed(config, sampling_window_ms)
         }
         Settings::Draw { accuracy: 10_000, k } => Config::adaptive(ratio(&k)?),
-        Settings::Draw { accuracy, .. } => {
-            Err(InvalidConfig::new("accuracy", accuracy, "10000"))
-        }
+        Settings::Draw { accuracy, .. } => Err(InvalidConfig::new("accuracy", accuracy, "10000")),
         Settings::Window { window_ms } => windowed(Config::envoy(), Some(window_ms)),
         Settings::Classify { http_success_ranges, grpc_success } => {
             let mut criteria = Criteria::envoy();
@@ -188,15 +187,6 @@ fn ratio(number: &Number) -> Result<Ratio, InvalidConfig> {
     number.to_string().parse()
 }
 
-/// The random number of the case.
-struct Fixed(u64);
-
-impl Rng for Fixed {
-    fn next_u64(&mut self) -> u64 {
-        self.0
-    }
-}
-
 /// What came out, in the order of the steps.
 #[derive(Default)]
 struct Seen {
@@ -218,7 +208,7 @@ impl Seen {
             Step::Request { at_ms, requests, successes, random } => {
                 let now = Timestamp::from_millis(at_ms);
                 fill(throttle, now, requests, successes)?;
-                let asked = throttle.try_acquire(now, CLASS, &mut Fixed(random));
+                let asked = throttle.try_acquire(now, CLASS, &mut Always(random));
                 self.rejected = Some(asked.is_err());
             }
             Step::Success { at_ms } => send(throttle, Timestamp::from_millis(at_ms), 200)?,
@@ -270,7 +260,7 @@ impl Seen {
 fn fill(throttle: &Throttle, now: Timestamp, requests: u64, accepts: u64) -> Result<(), String> {
     // With draws that refuse little. What is refused is recorded too, by the rule under which it can happen.
     let begun: Vec<_> = (0..requests)
-        .filter_map(|_| throttle.try_acquire(now, CLASS, &mut Fixed(9_999)).ok())
+        .filter_map(|_| throttle.try_acquire(now, CLASS, &mut Always(9_999)).ok())
         .collect();
     for (index, permit) in begun.into_iter().enumerate() {
         let accepted = (index as u64) < accepts;
@@ -279,17 +269,12 @@ fn fill(throttle: &Throttle, now: Timestamp, requests: u64, accepts: u64) -> Res
         throttle.on_outcome(now, permit, answer);
     }
     let counts = throttle.counts(now, CLASS);
-    if counts == (requests, accepts) {
-        Ok(())
-    } else {
-        Err(format!("the window holds {counts:?}"))
-    }
+    if counts == (requests, accepts) { Ok(()) } else { Err(format!("the window holds {counts:?}")) }
 }
 
 fn send(throttle: &Throttle, now: Timestamp, status: u16) -> Result<(), String> {
-    let permit = throttle
-        .try_acquire(now, CLASS, &mut Fixed(9_999))
-        .map_err(|error| error.to_string())?;
+    let permit =
+        throttle.try_acquire(now, CLASS, &mut Always(9_999)).map_err(|error| error.to_string())?;
     throttle.on_outcome(now, permit, Answer::Status(status));
     Ok(())
 }

@@ -2,19 +2,33 @@
 
 use std::time::Duration;
 
-use mesh_core::{InvalidConfig, Ratio, Rng, backoff::Config};
+use mesh_core::{InvalidConfig, Ratio, backoff::Config};
+use mesh_tests::Always;
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{case::Case, compare::equal};
 
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum Kind {
-    EnvoyExponential { base_ms: u64, max_ms: u64 },
-    EnvoyLowerBound { min_ms: u64 },
-    LinkerdExp { min_ms: u64, max_ms: u64, jitter: f64 },
+    EnvoyExponential {
+        base_ms: u64,
+        max_ms: u64,
+    },
+    EnvoyLowerBound {
+        min_ms: u64,
+    },
+    LinkerdExp {
+        min_ms: u64,
+        max_ms: u64,
+        jitter: f64,
+    },
     #[serde(alias = "grpc_a6", alias = "grpc_exponential")]
-    Grpc { initial_ms: u64, max_ms: u64, multiplier: f64 },
+    Grpc {
+        initial_ms: u64,
+        max_ms: u64,
+        multiplier: f64,
+    },
     #[serde(alias = "finagle_equal", alias = "finagle")]
     FinagleEqualJittered {
         #[serde(alias = "min_ms", alias = "base_ms")]
@@ -28,10 +42,14 @@ enum Kind {
 enum Step {
     Next {
         #[serde(rename = "at_ms")]
-        _at_ms: u64, random: u64, count: u32 },
+        _at_ms: u64,
+        random: u64,
+        count: u32,
+    },
     Reset {
         #[serde(rename = "at_ms")]
-        _at_ms: u64 },
+        _at_ms: u64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -42,15 +60,6 @@ struct Expect {
     exclusive_upper_bounds_ms: Option<Vec<u64>>,
     inclusive_ranges_ms: Option<Vec<(u64, u64)>>,
     error: Option<String>,
-}
-
-/// A generator that gives the number of the case.
-struct Given(u64);
-
-impl Rng for Given {
-    fn next_u64(&mut self) -> u64 {
-        self.0
-    }
 }
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
@@ -69,31 +78,31 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             Step::Next { _at_ms: _, random, count } => {
                 for _ in 0..count {
                     retry += 1;
-                    drawn.push(millis(config.delay(retry, &mut Given(random))));
+                    drawn.push(millis(config.delay(retry, &mut Always(random))));
                 }
             }
             Step::Reset { _at_ms: _ } => retry = 0,
         }
     }
     if let Some(values) = expect.values {
-        same("values", &drawn, &values)?;
+        equal("values", &drawn, &values)?;
     }
     if let Some(last) = expect.last_value {
-        same("last_value", &drawn.last(), &Some(&last))?;
+        equal("last_value", drawn.last(), Some(&last))?;
     }
     let bounds = |count| (1..=count as u32).map(|retry| config.bounds(retry));
     if let Some(expected) = expect.exclusive_upper_bounds_ms {
         let below: Vec<_> = bounds(expected.len()).map(|(_, below)| millis(below)).collect();
-        same("exclusive_upper_bounds_ms", &below, &expected)?;
+        equal("exclusive_upper_bounds_ms", below, expected)?;
     }
     if let Some(expected) = expect.inclusive_ranges_ms {
         let ranges: Vec<_> =
             bounds(expected.len()).map(|(from, to)| (millis(from), millis(to))).collect();
-        same("inclusive_ranges_ms", &ranges, &expected)?;
+        equal("inclusive_ranges_ms", &ranges, &expected)?;
         // What is drawn stays in it.
         for (retry, (from, to)) in (1..).zip(ranges) {
             for random in [0, 1, u64::MAX / 3, u64::MAX] {
-                let wait = config.delay(retry, &mut Given(random));
+                let wait = config.delay(retry, &mut Always(random));
                 if wait < Duration::from_millis(from) || wait > Duration::from_millis(to) {
                     return Err(format!("retry {retry}: {wait:?} is not in {from}..={to} ms"));
                 }
@@ -124,19 +133,11 @@ fn config(kind: &Kind) -> Result<Result<Config, InvalidConfig>, String> {
 fn refused(error: &InvalidConfig, expected: &str) -> Result<(), String> {
     let words = error.expected();
     let bound = words.strip_prefix("at least ").unwrap_or(words);
-    same("error", &format!("{} must be >= {bound}", error.field()).as_str(), &expected)
+    equal("error", format!("{} must be >= {bound}", error.field()).as_str(), expected)
 }
 
 pub(crate) fn ratio(number: f64) -> Result<Ratio, String> {
     number.to_string().parse().map_err(|error: InvalidConfig| error.to_string())
-}
-
-pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    got: &T,
-    expected: &T,
-) -> Result<(), String> {
-    if got == expected { Ok(()) } else { Err(format!("{what}: {got:?}, expected {expected:?}")) }
 }
 
 fn millis(span: Duration) -> u64 {

@@ -1,8 +1,8 @@
 //! A file of golden cases, and what an adapter sees of one.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 /// One file: `NAME.json`.
@@ -122,6 +122,13 @@ impl Case {
     }
 }
 
+/// What some files expect: their steps state the rest.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Matching {
+    pub(crate) all_steps_match: bool,
+}
+
 /// Keys of a step that state what must have happened, whatever the event.
 const STATEMENTS: [&str; 6] =
     ["want", "ratio", "ejected", "multiplier", "active", "backoff_multiplier"];
@@ -224,6 +231,23 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         rest = &unit[letters..];
     }
     Ok(Duration::from_nanos(nanos.round() as u64))
+}
+
+/// How often a step happens that does not say it.
+pub(crate) fn one() -> u32 {
+    1
+}
+
+/// Tells a value of null from none at all.
+pub(crate) fn stated<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
+}
+
+/// As `map_err` wants it.
+pub(crate) fn text(error: impl Display) -> String {
+    error.to_string()
 }
 
 fn parse<T: DeserializeOwned>(what: &str, value: Value) -> Result<T, String> {

@@ -1,15 +1,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh_core::{
-    Outcome, Ratio, Rng, Timestamp,
+    Outcome, Ratio, Timestamp,
     limit::{
         adaptive::{Gradient, Learned, Limiter, Permit, Sample},
         overload::{Action, Trigger},
     },
 };
+use mesh_tests::Always;
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{
+    case::Case,
+    compare::{equal, near},
+};
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
@@ -80,14 +84,14 @@ fn update(case: &Case) -> Result<(), String> {
     let interval = Duration::from_millis(100);
     let config = config.gradient()?.with_update_interval(interval);
     let limiter = Limiter::resume(build(config)?, at(at_ms) - interval, learned);
-    same("the limit before", &limiter.limit(), &current_limit)?;
+    equal("the limit before", limiter.limit(), current_limit)?;
     sample(&limiter, at(at_ms) - interval, sample_rtt_us);
-    limiter.on_timeout(at(at_ms), &mut Fixed(0));
+    limiter.on_timeout(at(at_ms), &mut Always(0));
     let gradient = limiter.gradient().ok_or("nothing was updated")?;
     if (gradient - expect.gradient).abs() > 1e-9 {
         return Err(format!("gradient {gradient}, expected {}", expect.gradient));
     }
-    same("new_limit", &limiter.limit(), &expect.new_limit)
+    equal("new_limit", limiter.limit(), expect.new_limit)
 }
 
 #[derive(Deserialize)]
@@ -106,14 +110,15 @@ fn controller(case: &Case) -> Result<(), String> {
     let steps: Vec<Step> = case.steps()?;
     let (limiter, mut early) = begin(&config, &steps)?;
     let before = limiter.limit();
-    let mut rng = Fixed(0);
+    let mut rng = Always(0);
     let mut held: Vec<Permit> = Vec::new();
     let (mut admitted, mut limits, mut remeasured) = (Vec::new(), Vec::new(), None);
     for step in &steps {
         let mut count_admitted = None;
         match *step {
             Step::Admit { at_ms, count } => {
-                let permits = (0..count).filter_map(|_| limiter.try_acquire(at(at_ms), &mut rng).ok());
+                let permits =
+                    (0..count).filter_map(|_| limiter.try_acquire(at(at_ms), &mut rng).ok());
                 let permits: Vec<_> = permits.collect();
                 count_admitted = Some(permits.len() as u32);
                 held.extend(permits);
@@ -132,18 +137,18 @@ fn controller(case: &Case) -> Result<(), String> {
                             .try_acquire(at(started_at_ms), &mut rng)
                             .map_err(|full| full.to_string())?,
                     };
-                    same("start", &permit.start(), &at(started_at_ms))?;
+                    equal("start", permit.start(), at(started_at_ms))?;
                     limiter.on_outcome(at(at_ms), &mut rng, permit, Outcome::Success);
                 }
             }
             Step::MinRttWindowStart { at_ms } => {
                 limiter.on_timeout(at(at_ms), &mut rng);
-                same("a measurement began", &limiter.is_measuring(), &true)?;
+                equal("a measurement began", limiter.is_measuring(), true)?;
             }
             Step::Update { at_ms, current_limit, min_rtt_us, sample_rtt_us } => {
-                same("the limit before", &limiter.limit(), &current_limit)?;
+                equal("the limit before", limiter.limit(), current_limit)?;
                 let min_rtt = Some(Duration::from_micros(min_rtt_us));
-                same("the least latency before", &limiter.min_rtt(), &min_rtt)?;
+                equal("the least latency before", limiter.min_rtt(), min_rtt)?;
                 sample(&limiter, at(at_ms) - Duration::from_millis(1), sample_rtt_us);
                 limiter.on_timeout(at(at_ms), &mut rng);
                 limits.push(limiter.limit());
@@ -159,19 +164,19 @@ fn controller(case: &Case) -> Result<(), String> {
         admitted.push(count_admitted);
     }
     if let Some(wanted) = expect.admitted {
-        same("admitted", &admitted, &wanted)?;
+        equal("admitted", admitted, wanted)?;
     }
     if let Some(wanted) = expect.measuring_after {
-        same("measuring_after", &limiter.is_measuring(), &wanted)?;
+        equal("measuring_after", limiter.is_measuring(), wanted)?;
     }
     if let Some(wanted) = expect.new_limits {
-        same("new_limits", &limits, &wanted)?;
+        equal("new_limits", limits, wanted)?;
     }
     if expect.remeasure_after_update.is_some() {
-        same("remeasure_after_update", &remeasured, &expect.remeasure_after_update)?;
+        equal("remeasure_after_update", remeasured, expect.remeasure_after_update)?;
     }
     if let Some(wanted) = expect.limit_unchanged {
-        same("limit_unchanged", &(limiter.limit() == before), &wanted)?;
+        equal("limit_unchanged", limiter.limit() == before, wanted)?;
     }
     Ok(())
 }
@@ -219,7 +224,7 @@ fn begin(config: &ControllerConfig, steps: &[Step]) -> Result<(Limiter, Vec<Perm
     gradient = gradient.with_min_rtt_interval(interval);
     let room = Learned::new(early.len().max(10) as u32).with_min_rtt(latency);
     let limiter = Limiter::resume(build(gradient)?, at(begin), room);
-    let permits = early.iter().map(|started| limiter.try_acquire(at(*started), &mut Fixed(0)));
+    let permits = early.iter().map(|started| limiter.try_acquire(at(*started), &mut Always(0)));
     let permits: Result<Vec<_>, _> = permits.collect();
     Ok((limiter, permits.map_err(|full| full.to_string())?))
 }
@@ -256,11 +261,11 @@ fn jitter(case: &Case) -> Result<(), String> {
     for step in case.steps::<Schedule>()? {
         let Schedule::Schedule { at_ms, random } = step;
         let limiter = Limiter::new(build(config)?, at(at_ms));
-        let mut rng = Fixed(random);
+        let mut rng = Always(random);
         let permit = limiter.try_acquire(at(at_ms), &mut rng).map_err(|full| full.to_string())?;
         limiter.on_outcome(at(at_ms), &mut rng, permit, Outcome::Success);
         let next = limiter.next_measurement().ok_or("no measurement is to come")?;
-        same("delay_ms", &next.since(at(at_ms)), &Duration::from_millis(expect.delay_ms))?;
+        equal("delay_ms", next.since(at(at_ms)), Duration::from_millis(expect.delay_ms))?;
     }
     Ok(())
 }
@@ -339,7 +344,7 @@ fn overload_action(case: &Case) -> Result<(), String> {
             action.on_pressure(&resource, ratio(pressure)?);
         }
     }
-    near("state", action.state(), expect.state, expect.tolerance)
+    near("state", share(action.state()), expect.state, expect.tolerance)
 }
 
 #[derive(Deserialize)]
@@ -377,19 +382,10 @@ fn overload_timer(case: &Case) -> Result<(), String> {
     for Pressure::Pressure { value, .. } in case.steps()? {
         action.on_pressure("resource", ratio(value)?);
     }
-    near("timer_factor", action.timer_factor(), expect.timer_factor, expect.tolerance)
+    near("timer_factor", share(action.timer_factor()), expect.timer_factor, expect.tolerance)
 }
 
 // === helpers ===
-
-/// Always the same number.
-struct Fixed(u64);
-
-impl Rng for Fixed {
-    fn next_u64(&mut self) -> u64 {
-        self.0
-    }
-}
 
 /// Some cases lie before 0.
 fn at(millis: i64) -> Timestamp {
@@ -397,7 +393,7 @@ fn at(millis: i64) -> Timestamp {
 }
 
 fn sample(limiter: &Limiter, now: Timestamp, micros: u64) {
-    limiter.on_sample(now, &mut Fixed(0), Sample::new(Duration::from_micros(micros), 1));
+    limiter.on_sample(now, &mut Always(0), Sample::new(Duration::from_micros(micros), 1));
 }
 
 fn build(gradient: Gradient) -> Result<mesh_core::limit::adaptive::Config, String> {
@@ -417,16 +413,8 @@ fn percent(value: f64) -> Result<Ratio, String> {
     ratio(value / 100.0)
 }
 
-fn near(what: &str, got: Ratio, wanted: f64, tolerance: f64) -> Result<(), String> {
-    let got = f64::from(got.as_ppm()) / 1e6;
-    if (got - wanted).abs() > tolerance {
-        return Err(format!("{what}: {got}, expected {wanted}"));
-    }
-    Ok(())
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, wanted: &T) -> Result<(), String> {
-    if got == wanted { Ok(()) } else { Err(format!("{what}: {got:?}, expected {wanted:?}")) }
+fn share(ratio: Ratio) -> f64 {
+    f64::from(ratio.as_ppm()) / 1e6
 }
 
 fn set<C, V>(config: C, value: Option<V>, with: fn(C, V) -> C) -> C {

@@ -5,7 +5,10 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{
+    case::Case,
+    compare::{equal, same},
+};
 
 /// Limits of one priority, or a list of them.
 #[derive(Debug, Default, Deserialize)]
@@ -187,18 +190,18 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     let thresholds = priorities.get(Priority::Default);
     let limits = machines.limits(Priority::Default).config();
     let mut checks = vec![
-        same("max_connections", expect.max_connections, &limits.max_connections()),
-        same("max_pending_requests", expect.max_pending_requests, &limits.max_pending()),
-        same("max_requests", expect.max_requests, &limits.max_requests()),
-        same("max_retries", expect.max_retries, &limits.max_retries()),
-        same("effective_max_requests", expect.effective_max_requests, &limits.max_requests()),
-        same("open_gauge_after", expect.open_gauge_after, &gauges),
+        same("max_connections", limits.max_connections(), expect.max_connections),
+        same("max_pending_requests", limits.max_pending(), expect.max_pending_requests),
+        same("max_requests", limits.max_requests(), expect.max_requests),
+        same("max_retries", limits.max_retries(), expect.max_retries),
+        same("effective_max_requests", limits.max_requests(), expect.effective_max_requests),
+        same("open_gauge_after", gauges, expect.open_gauge_after),
     ];
     let pools = limits.max_connection_pools();
     checks.push(match expect.max_connection_pools {
         Some(Limit::Word(word)) if word == "unlimited" && pools == Config::UNLIMITED => Ok(()),
         Some(Limit::Word(word)) => Err(format!("max_connection_pools: {pools} is not {word}")),
-        Some(Limit::Number(number)) => same("max_connection_pools", Some(number), &pools),
+        Some(Limit::Number(number)) => equal("max_connection_pools", pools, number),
         None => Ok(()),
     });
     if let Some(stated) = expect.retry_budget {
@@ -207,12 +210,12 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             (false, Some(found)) => {
                 let settings: RetryBudget =
                     serde_json::from_value(stated).map_err(|error| error.to_string())?;
-                same("retry_budget", Some(retry_budget(settings)?), found)
+                equal("retry_budget", found, &retry_budget(settings)?)
             }
             (_, found) => Err(format!("retry_budget: {found:?} is not {stated}")),
         });
     }
-    checks.push(same("max_concurrent_retries", expect.max_concurrent_retries, &machines.retries()));
+    checks.push(same("max_concurrent_retries", machines.retries(), expect.max_concurrent_retries));
     checks.into_iter().collect()
 }
 
@@ -227,9 +230,9 @@ fn priorities(settings: Settings, peer: Config) -> Result<Priorities, String> {
         retry_budget: match settings {
             Settings { retry_budget: Some(budget), .. } => Some(budget),
             Settings { budget_percent: None, min_retry_concurrency: None, .. } => None,
-            Settings {
-                budget_percent, min_retry_concurrency, budget_interval_ms, ..
-            } => Some(RetryBudget { budget_percent, min_retry_concurrency, budget_interval_ms }),
+            Settings { budget_percent, min_retry_concurrency, budget_interval_ms, .. } => {
+                Some(RetryBudget { budget_percent, min_retry_concurrency, budget_interval_ms })
+            }
         },
     };
     let mut entries = settings.thresholds;
@@ -275,17 +278,6 @@ fn retry_budget(settings: RetryBudget) -> Result<budget::Config, String> {
     budget::Config::concurrent(ratio, min_retry_concurrency.unwrap_or(3))
         .with_interval(std::time::Duration::from_millis(budget_interval_ms.unwrap_or(0)))
         .map_err(|error| error.to_string())
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    stated: Option<T>,
-    found: &T,
-) -> Result<(), String> {
-    match stated {
-        Some(stated) if stated != *found => Err(format!("{what}: {found:?} is not {stated:?}")),
-        Some(_) | None => Ok(()),
-    }
 }
 
 struct Machines {
@@ -335,20 +327,19 @@ impl Machines {
                 let taken = self.limits(priority.into()).try_acquire(resource.into()).ok();
                 let found = taken.is_some();
                 self.permits.extend(taken.map(|permit| (priority.into(), permit)));
-                same("want", Some(want), &found)
+                equal("want", found, want)
             }
             Step::Connect { priority, open_on_host, want, .. } => {
                 let taken = self.limits(priority.into()).try_connect(open_on_host).ok();
                 let found = taken.is_some();
                 self.permits.extend(taken.map(|permit| (priority.into(), permit)));
-                same("want", Some(want), &found)
+                equal("want", found, want)
             }
             Step::Release { priority, resource, .. } => {
                 let wanted = (Priority::from(priority), Resource::from(resource));
                 let held =
                     self.permits.iter().position(|(at, permit)| (*at, permit.resource()) == wanted);
-                let (at, permit) =
-                    self.permits.swap_remove(held.ok_or("nothing of it is in use")?);
+                let (at, permit) = self.permits.swap_remove(held.ok_or("nothing of it is in use")?);
                 self.limits(at).release(permit);
                 Ok(())
             }
@@ -357,7 +348,7 @@ impl Machines {
                 let granted = self.budget.try_withdraw(self.now).ok();
                 let found = granted.is_some();
                 self.withdrawals.extend(granted);
-                same("want", Some(want), &found)
+                equal("want", found, want)
             }
             Step::RetryEnd { .. } => {
                 let ended = self.withdrawals.pop().ok_or("no retry is in flight")?;

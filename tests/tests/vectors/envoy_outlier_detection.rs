@@ -11,7 +11,13 @@ use mesh_tower::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{
+    case::{Case, one},
+    compare::{equal, near, same},
+};
+
+/// The files have figures of fifteen digits.
+const ROUNDED: f64 = 1e-9;
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&["random"])?;
@@ -27,7 +33,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     for (index, step) in case.steps::<Step>()?.into_iter().enumerate() {
         rig.step(step).map_err(|error| format!("steps[{index}]: {error}"))?;
     }
-    rig.told.check(case.expect()?)
+    rig.told.check(&case.expect()?)
 }
 
 #[derive(Deserialize)]
@@ -158,7 +164,7 @@ enum Step {
         at_ms: u64,
         host: String,
         status: u16,
-        #[serde(default = "once")]
+        #[serde(default = "one")]
         count: u32,
     },
     Result {
@@ -166,11 +172,16 @@ enum Step {
         host: String,
         result: Kind,
         code: Option<u16>,
-        #[serde(default = "once")]
+        #[serde(default = "one")]
         count: u32,
     },
-    Sweep { at_ms: u64 },
-    ActiveHcPass { at_ms: u64, host: String },
+    Sweep {
+        at_ms: u64,
+    },
+    ActiveHcPass {
+        at_ms: u64,
+        host: String,
+    },
     AddHost {
         #[serde(rename = "at_ms")]
         _at_ms: u64,
@@ -182,10 +193,6 @@ enum Step {
         host: String,
     },
     Assert(Assert),
-}
-
-fn once() -> u32 {
-    1
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -342,23 +349,23 @@ impl Rig {
         let of = |name: &String| self.index(name).map(|index| &self.hosts[index]);
         let out = self.names.iter().zip(&self.hosts).filter(|(_, host)| host.is_ejected());
         let out: Vec<&String> = out.map(|(name, _)| name).collect();
-        same("ejected", &out, assert.ejected.as_ref().map(|names| names.iter().collect()))?;
-        same("active", &self.detection.ejected(), assert.active)?;
+        same("ejected", out, assert.ejected.as_ref().map(|names| names.iter().collect()))?;
+        same("active", self.detection.ejected(), assert.active)?;
         for (name, multiplier) in assert.backoff_multiplier.iter().flatten() {
-            same(name, &of(name)?.multiplier(), Some(*multiplier))?;
+            equal(name, of(name)?.multiplier(), *multiplier)?;
         }
         for (name, millis) in assert.jitter_ms.iter().flatten() {
             let jitter = Duration::from_millis(*millis);
-            same(name, &of(name)?.jitter(), Some(jitter))?;
+            equal(name, of(name)?.jitter(), jitter)?;
         }
         for (name, rate) in assert.host_success_rate.iter().flatten() {
             let ours = self.detection.success_rate(of(name)?, origin);
-            near(name, ours.unwrap_or(-1.0), *rate)?;
+            near(name, ours.unwrap_or(-1.0), *rate, ROUNDED)?;
         }
         if let Some([mean, threshold]) = assert.mean_and_threshold {
             let rates = self.detection.success_rates(origin);
-            near("mean", rates.map_or(-1.0, |rates| rates.mean), mean)?;
-            near("threshold", rates.map_or(-1.0, |rates| rates.threshold), threshold)?;
+            near("mean", rates.map_or(-1.0, |rates| rates.mean), mean, ROUNDED)?;
+            near("threshold", rates.map_or(-1.0, |rates| rates.threshold), threshold, ROUNDED)?;
         }
         Ok(())
     }
@@ -433,7 +440,8 @@ struct Expect {
 
 impl Told {
     fn event(&mut self, at_ms: u64, host: &str, event: Event) {
-        let add = |counts: &mut BTreeMap<String, u32>, key: String| *counts.entry(key).or_default() += 1;
+        let add =
+            |counts: &mut BTreeMap<String, u32>, key: String| *counts.entry(key).or_default() += 1;
         let enforced = |action: &str, cause: Option<Detector>| Enforced {
             at_ms,
             action: action.to_owned(),
@@ -466,12 +474,12 @@ impl Told {
         }
     }
 
-    fn check(&self, expect: Expect) -> Result<(), String> {
-        same("events", &self.events, expect.events)?;
-        same("enforced", &self.enforced, expect.enforced)?;
-        same("detected", &self.detected, expect.detected)?;
-        same("not_enforced", &self.not_enforced, expect.not_enforced)?;
-        same("overflow", &self.overflow, expect.overflow)
+    fn check(&self, expect: &Expect) -> Result<(), String> {
+        same("events", &self.events, expect.events.as_ref())?;
+        same("enforced", &self.enforced, expect.enforced.as_ref())?;
+        same("detected", &self.detected, expect.detected.as_ref())?;
+        same("not_enforced", &self.not_enforced, expect.not_enforced.as_ref())?;
+        same("overflow", self.overflow, expect.overflow)
     }
 }
 
@@ -485,19 +493,4 @@ fn compares(detector: Detector) -> bool {
         | Detector::ConsecutiveGatewayErrors
         | Detector::ConsecutiveLocalOrigin => false,
     }
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    ours: &T,
-    theirs: Option<T>,
-) -> Result<(), String> {
-    match theirs {
-        Some(theirs) if *ours != theirs => Err(format!("{what} is {ours:?}, not {theirs:?}")),
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn near(what: &str, ours: f64, theirs: f64) -> Result<(), String> {
-    if (ours - theirs).abs() < 1e-9 { Ok(()) } else { Err(format!("{what} is {ours}, not {theirs}")) }
 }

@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh_core::{
-    Rng, Timestamp,
-    backoff,
+    Timestamp, backoff,
     budget::{self, Budget},
     deadline::Deadline,
     limit::{self, Limits},
@@ -13,9 +12,10 @@ use mesh_core::{
         RetryOn, Session,
     },
 };
+use mesh_tests::Always;
 use serde::Deserialize;
 
-use crate::{backoff::same, case::Case};
+use crate::{case::Case, compare::equal};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,15 +98,6 @@ struct Expect {
     delay_range_ms: Option<(u64, u64)>,
 }
 
-/// A generator that gives the same number always.
-struct Given(u64);
-
-impl Rng for Given {
-    fn next_u64(&mut self) -> u64 {
-        self.0
-    }
-}
-
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
     let settings: Settings = case.config()?;
@@ -116,24 +107,24 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     if let Some(retry) = expect.retry {
         let results = play(&config, &settings, &steps, 0);
         let granted = results.iter().all(|(result, _)| *result == "yes");
-        same("retry", &granted, &retry)?;
+        equal("retry", granted, retry)?;
     }
     if let Some(expected) = expect.results {
         let results: Vec<String> =
             play(&config, &settings, &steps, 0).into_iter().map(|(word, _)| word.into()).collect();
-        same("results", &results, &expected)?;
+        equal("results", results, expected)?;
     }
     if let Some(range) = expect.delay_range_ms {
         // Every remainder is met that Envoy could draw.
         let mut met = (u64::MAX, 0);
         for random in 0..=2 * range.1.min(1_000_000) {
             for (result, after) in play(&config, &settings, &steps, random) {
-                same("result", &result, &"yes")?;
+                equal("result", result, "yes")?;
                 let millis = after.as_millis() as u64;
                 met = (met.0.min(millis), met.1.max(millis));
             }
         }
-        same("delay_range_ms", &met, &range)?;
+        equal("delay_range_ms", met, range)?;
     }
     Ok(())
 }
@@ -192,7 +183,7 @@ fn play(
         limit = limit.with_max_retries(max);
     }
     let limits = Limits::new(limit);
-    let rng = &mut Given(random);
+    let rng = &mut Always(random);
     let mut session = Session::new();
     let mut results = Vec::new();
     for step in steps {

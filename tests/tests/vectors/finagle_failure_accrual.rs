@@ -8,7 +8,7 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::case::{Case, Matching, one, stated};
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,12 +37,6 @@ struct Step {
     first_at_ms: Option<u64>,
     #[serde(default, deserialize_with = "stated")]
     want: Option<Option<u64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Matching {
-    all_steps_match: bool,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -169,9 +163,11 @@ fn single(policy: &Policy) -> Result<Accrual, String> {
         (Some("consecutive"), None, Policy { n: Some(n), window: None, window_ms: None, .. }) => {
             Ok(Accrual::consecutive(*n, waits))
         }
-        (Some("success_rate_requests"), Some(required), Policy { window: Some(window), n: None, .. }) => {
-            Ok(Accrual::success_rate(required, *window, waits))
-        }
+        (
+            Some("success_rate_requests"),
+            Some(required),
+            Policy { window: Some(window), n: None, .. },
+        ) => Ok(Accrual::success_rate(required, *window, waits)),
         (
             Some("success_rate_duration"),
             Some(required),
@@ -206,12 +202,3 @@ fn defaults(expect: &Defaults) -> Result<(), String> {
 }
 
 const START: Timestamp = Timestamp::from_secs(1_000_000);
-
-fn one() -> u32 {
-    1
-}
-
-/// Tells a value of null from none at all.
-fn stated<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u64>>, D::Error> {
-    Deserialize::deserialize(value).map(Some)
-}

@@ -6,7 +6,10 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{
+    case::Case,
+    compare::{equal, same},
+};
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
@@ -200,7 +203,7 @@ impl Rig {
                 same("ejected", out, ejected)?;
                 for (name, multiplier) in multiplier.into_iter().flatten() {
                     let host = self.host(&name)?;
-                    same(&name, self.hosts[host].multiplier(), Some(multiplier))?;
+                    equal(&name, self.hosts[host].multiplier(), multiplier)?;
                 }
             }
         }
@@ -215,7 +218,8 @@ impl Rig {
 
     fn sweep(&mut self, now: Timestamp) {
         let count = &mut self.unenforced;
-        self.detection.sweep(now, &mut self.rng, &self.hosts, |_, event| *count += unenforced(event));
+        self.detection
+            .sweep(now, &mut self.rng, &self.hosts, |_, event| *count += unenforced(event));
     }
 }
 
@@ -225,17 +229,5 @@ fn unenforced(event: Event) -> u32 {
         | Event::Ejected { .. }
         | Event::Unejected { .. } => 0,
         Event::NotEjected { why: WhyNot::OverCap { .. } | WhyNot::NotEnforced { .. }, .. } => 1,
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "most are made for the comparison")]
-fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    ours: T,
-    theirs: Option<T>,
-) -> Result<(), String> {
-    match theirs {
-        Some(theirs) if ours != theirs => Err(format!("{what} is {ours:?}, not {theirs:?}")),
-        Some(_) | None => Ok(()),
     }
 }

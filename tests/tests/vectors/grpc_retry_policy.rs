@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use mesh_core::{
-    SplitMix64, Timestamp,
-    backoff,
+    SplitMix64, Timestamp, backoff,
     budget::{self, Budget},
     deadline::Deadline,
     limit::{self, Limits},
@@ -16,8 +15,9 @@ use mesh_core::{
 use serde::Deserialize;
 
 use crate::{
-    backoff::{ratio, same},
-    case::Case,
+    backoff::ratio,
+    case::{Case, text},
+    compare::equal,
 };
 
 #[derive(Deserialize)]
@@ -111,12 +111,12 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
         Settings::Hedging(Hedging { hedging }) => {
             let sent = hedge(&hedging, &steps)?;
             if let Some(attempts) = expect.attempts {
-                same("attempts", &(sent.len() as u32), &attempts)?;
+                equal("attempts", sent.len() as u32, attempts)?;
             }
             match expect {
-                Expect { sent_at_ms: Some(expected), client: None, go: None, java: None, .. } => {
-                    same("sent_at_ms", &sent, &expected)
-                }
+                Expect {
+                    sent_at_ms: Some(expected), client: None, go: None, java: None, ..
+                } => equal("sent_at_ms", sent, expected),
                 Expect { .. } => Err("a hedge is judged by when it is sent".to_owned()),
             }
         }
@@ -127,7 +127,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             let go = play(&settings, PushbackRule::RetryableCode, &steps)?;
             let java = play(&settings, PushbackRule::AnyCode, &steps)?;
             if let Some(client) = expect.client {
-                same("client", &go.0, &client)?;
+                equal("client", go.0, client)?;
             }
             for (what, got, expected) in [
                 ("attempts", go.1, expect.attempts),
@@ -135,7 +135,7 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
                 ("java.attempts", java.1, expect.java.map(|java| java.attempts)),
             ] {
                 if let Some(expected) = expected {
-                    same(what, &got, &expected)?;
+                    equal(what, &got, &expected)?;
                 }
             }
             Ok(())
@@ -145,7 +145,6 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
 
 /// What the client sees, and how many attempts were made.
 fn play(settings: &Retry, rule: PushbackRule, steps: &[Step]) -> Result<(String, u32), String> {
-    let text = |error: mesh_core::InvalidConfig| error.to_string();
     let ms = Duration::from_millis;
     let backoff = backoff::Config::grpc(
         ms(settings.initial_ms),
@@ -157,10 +156,8 @@ fn play(settings: &Retry, rule: PushbackRule, steps: &[Step]) -> Result<(String,
         backoff.map_err(text)?,
         settings.retryable.join(",").parse().map_err(text)?,
     );
-    let config = config
-        .map_err(text)?
-        .with_pushback(rule)
-        .with_buffer_limit(settings.per_rpc_buffer_bytes);
+    let config =
+        config.map_err(text)?.with_pushback(rule).with_buffer_limit(settings.per_rpc_buffer_bytes);
     let budget = Budget::new(budget::Config::unlimited(), Timestamp::ZERO);
     let limits = Limits::new(limit::Config::unlimited());
     let mut rng = SplitMix64::new(1);
@@ -183,7 +180,7 @@ fn play(settings: &Retry, rule: PushbackRule, steps: &[Step]) -> Result<(String,
         for _ in 0..count.unwrap_or(1) {
             let previous = session.attempt() - 1;
             if let Some(header) = previous_rpc_attempts_header {
-                same("grpc-previous-rpc-attempts", &previous.to_string(), header)?;
+                equal("grpc-previous-rpc-attempts", &previous.to_string(), header)?;
             }
             client.clone_from(status);
             let committed = *response_headers || *messages > 0;
@@ -203,7 +200,6 @@ fn play(settings: &Retry, rule: PushbackRule, steps: &[Step]) -> Result<(String,
 
 /// When each attempt was sent, in milliseconds.
 fn hedge(settings: &HedgingPolicy, steps: &[Step]) -> Result<Vec<u64>, String> {
-    let text = |error: mesh_core::InvalidConfig| error.to_string();
     let config = hedge::Config::grpc(
         settings.max_attempts,
         Duration::from_millis(settings.delay_ms),

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use mesh_core::{
-    InvalidConfig, Labels,
+    Labels,
     route::{Client, Match, PathMatch, PlainHead, Table, TextMatch, gateway},
 };
 use mesh_tower::route::Regex;
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{
+    case::{Case, text},
+    compare::equal,
+};
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
@@ -329,14 +332,4 @@ fn gateway_rules(case: &Case, request: &Request) -> Result<(), String> {
     let table = Table::by_precedence(rules, Regex::new).map_err(text)?;
     let rule = table.find(&request.head()).map(|found| found.route().as_str());
     equal("rule", rule, expect.rule.as_deref())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "callers build it where they say it")]
-fn equal<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> Result<(), String> {
-    if actual == expected { Ok(()) } else { Err(format!("{what} is {actual:?}, expected {expected:?}")) }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
-fn text(error: InvalidConfig) -> String {
-    error.to_string()
 }

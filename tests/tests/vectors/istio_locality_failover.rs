@@ -8,7 +8,7 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{case::Case, compare::equal};
 
 /// Region, zone and sub-zone; `null` is unknown.
 type Place = Option<[String; 3]>;
@@ -169,9 +169,9 @@ fn locality(place: &Place) -> Locality {
 }
 
 fn with_failover(config: Config, entries: &[Entry]) -> Result<Config, String> {
-    let config = entries.iter().try_fold(config, |config, entry| {
-        config.with_failover(&entry.from, &entry.to)
-    });
+    let config = entries
+        .iter()
+        .try_fold(config, |config, entry| config.with_failover(&entry.from, &entry.to));
     config.map_err(|error| error.to_string())
 }
 
@@ -219,7 +219,11 @@ fn by_labels(case: &Case) -> Result<(), String> {
     }
     let found: Vec<_> = found
         .into_iter()
-        .map(|((locality_index, priority), endpoints)| Group { locality_index, priority, endpoints })
+        .map(|((locality_index, priority), endpoints)| Group {
+            locality_index,
+            priority,
+            endpoints,
+        })
         .collect();
     let Groups { groups: mut expected } = case.expect()?;
     expected.sort();
@@ -289,15 +293,4 @@ fn effective_setting(case: &Case) -> Result<(), String> {
     let expected: Wins = case.expect()?;
     equal("wins", &wins, &expected.wins)?;
     equal("forced", &forced, &expected.failover_forced_without_outlier_detection)
-}
-
-fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(
-    what: &str,
-    found: &T,
-    expected: &T,
-) -> Result<(), String> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(format!("{what}: {found:?}, expected {expected:?}"))
 }

@@ -11,7 +11,10 @@ use mesh_tower::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::case::{Case, duration};
+use crate::{
+    case::{Case, duration},
+    compare::equal,
+};
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
@@ -67,14 +70,6 @@ fn read(documents: &[String]) -> Result<Documents, String> {
 
 fn upstream(documents: &Documents) -> Result<upstream::Config, String> {
     documents.upstream("shop").map_err(|errors| errors.to_string())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "callers build it where they say it")]
-fn equal<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> Result<(), String> {
-    if actual == expected {
-        return Ok(());
-    }
-    Err(format!("{what} is {actual:?}, expected {expected:?}"))
 }
 
 fn duration_or(text: Option<&String>, default: &str) -> Result<Duration, String> {
@@ -346,7 +341,8 @@ fn retries(case: &Case) -> Result<(), String> {
     let base = duration_or(envoy.base_interval.as_ref(), "25ms")?;
     let backoff = backoff::Config::from_base(base).map_err(|error| error.to_string())?;
     equal("base_interval", *retry.backoff(), backoff)?;
-    let predicates = if retry.avoid_previous() { vec!["previous_hosts".to_owned()] } else { vec![] };
+    let predicates =
+        if retry.avoid_previous() { vec!["previous_hosts".to_owned()] } else { vec![] };
     equal("retry_host_predicate", &predicates, &envoy.retry_host_predicate)?;
     let priority = retries.previous_priorities().map(|update_frequency| RetryPriority {
         name: "previous_priorities".to_owned(),

@@ -7,7 +7,7 @@ use mesh_core::{
 use serde::Deserialize;
 use serde_json::Number;
 
-use crate::case::Case;
+use crate::{case::Case, compare::same};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,25 +89,14 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     }
     let count = |index| picks.iter().filter(|picked| **picked == index).count();
     let counts: Vec<usize> = (0..fleet.len()).map(count).collect();
-    same("picks", expect.picks.as_ref(), Some(&picks))?;
-    same("counts", expect.counts.as_ref(), Some(&counts))?;
-    same("picked", expect.picked.as_ref(), picked.as_ref())?;
+    same("picks", &picks, expect.picks.as_ref())?;
+    same("counts", &counts, expect.counts.as_ref())?;
+    same("picked", picked, expect.picked.map(Some))?;
     match (expect.effective_weight, weight) {
         (Some(wanted), Some(weight)) if (weight - wanted).abs() <= wanted.abs() * 1e-9 => Ok(()),
         (None, _) => Ok(()),
         (wanted, weight) => Err(format!("weight: {weight:?} is not {wanted:?}")),
     }
-}
-
-fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    wanted: Option<&T>,
-    found: Option<&T>,
-) -> Result<(), String> {
-    if wanted.is_none() || wanted == found {
-        return Ok(());
-    }
-    Err(format!("{what}: {found:?} is not {wanted:?}"))
 }
 
 impl Settings {
@@ -142,7 +131,8 @@ impl Settings {
     /// Our weights are whole numbers: those of the case in halves, quarters, ... or in tenths, hundredths, ...
     fn fleet(&self) -> Result<Weighted<Host>, String> {
         let weights = self.weights.as_deref().unwrap_or_default();
-        let units = (0..16).map(|power| 2f64.powi(power)).chain((1..7).map(|power| 10f64.powi(power)));
+        let units =
+            (0..16).map(|power| 2f64.powi(power)).chain((1..7).map(|power| 10f64.powi(power)));
         let is_unit = |unit: &f64| weights.iter().all(|weight| (weight * unit).fract() == 0.0);
         let unit = units.into_iter().find(is_unit).ok_or("weights of too many digits")?;
         let hosts: Result<Vec<Host>, String> =
@@ -166,8 +156,7 @@ fn sampled(
     indices: &[usize],
     active: &[u32],
 ) -> Result<Option<usize>, String> {
-    let hosts: Vec<Host> =
-        active.iter().map(|_| Host::new(1)).collect::<Result<_, String>>()?;
+    let hosts: Vec<Host> = active.iter().map(|_| Host::new(1)).collect::<Result<_, String>>()?;
     for (host, active) in hosts.iter().zip(active) {
         (0..*active).for_each(|_| _ = host.load.on_start(now));
     }

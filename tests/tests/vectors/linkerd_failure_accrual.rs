@@ -8,7 +8,10 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{
+    case::{Case, Matching, one, stated, text},
+    compare::equal,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,12 +40,6 @@ enum Step {
     },
     /// A probe was good.
     Reset { at_ms: u64 },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Matching {
-    all_steps_match: bool,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -75,9 +72,13 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
     let setting: Setting = case.config()?;
     match setting {
-        Setting { mode: Some(mode), window_ms: None, buckets: None, threshold: None, min_requests: None }
-            if mode == "unified" =>
-        {
+        Setting {
+            mode: Some(mode),
+            window_ms: None,
+            buckets: None,
+            threshold: None,
+            min_requests: None,
+        } if mode == "unified" => {
             no_steps(case)?;
             classification(&case.expect()?)
         }
@@ -88,7 +89,13 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             threshold: Some(threshold),
             min_requests: Some(minimum),
         } => success_rate(case, window, threshold, minimum),
-        Setting { mode: None, window_ms: None, buckets: None, threshold: None, min_requests: None } => {
+        Setting {
+            mode: None,
+            window_ms: None,
+            buckets: None,
+            threshold: None,
+            min_requests: None,
+        } => {
             no_steps(case)?;
             defaults(&case.expect()?)
         }
@@ -104,7 +111,8 @@ fn no_steps(case: &Case) -> Result<(), String> {
 fn defaults(expect: &Defaults) -> Result<(), String> {
     let config = Config::linkerd();
     // The bounds are found by asking.
-    let allowed = |percent| config.to_builder().with_jitter(Ratio::from_percent(percent)).build().is_ok();
+    let allowed =
+        |percent| config.to_builder().with_jitter(Ratio::from_percent(percent)).build().is_ok();
     let highest = (0..20_000).take_while(|percent| allowed(*percent)).last().unwrap_or_default();
     let ours = Defaults {
         max_failures: config.consecutive_failures().unwrap_or(0),
@@ -116,7 +124,7 @@ fn defaults(expect: &Defaults) -> Result<(), String> {
     if !config.capped_jitter() || config.half_open_permits() != 1 {
         return Err("jitter ends at the bound, and there is one probe".to_owned());
     }
-    equal(&ours, expect)
+    equal("defaults", &ours, expect)
 }
 
 /// The window is asked where nothing opens; a live breaker beside it must open with its first "yes".
@@ -167,19 +175,19 @@ fn success_rate(case: &Case, window: u64, threshold: f64, minimum: u64) -> Resul
             }
         }
     }
-    equal(&matching, &expect.all_steps_match)
+    equal("all_steps_match", matching, expect.all_steps_match)
 }
 
 fn classification(expect: &Classification) -> Result<(), String> {
     let ours: Vec<Row> =
         expect.table.iter().map(|row| row_of(&row.response)).collect::<Result<_, _>>()?;
-    equal(&ours, &expect.table)?;
+    equal("table", &ours, &expect.table)?;
     let failing = |code: &&(&str, u32)| Reading::Linkerd.grpc(code.1).is_failure();
     let mut ours: Vec<_> = CODES.iter().filter(failing).map(|code| code.0.to_owned()).collect();
     ours.sort();
     let mut theirs = expect.grpc_failure_codes.clone();
     theirs.sort();
-    equal(&ours, &theirs)
+    equal("grpc_failure_codes", &ours, &theirs)
 }
 
 /// What the machine makes of an answer: a run of one, a window, a probe.
@@ -236,21 +244,8 @@ const CODES: [(&str, u32); 17] = [
     ("UNAUTHENTICATED", 16),
 ];
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_secs(1_000_000) + Duration::from_millis(millis)
-}
-
-fn one() -> u32 {
-    1
-}
-
-/// Tells a value of null from none at all.
-fn stated<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<f64>>, D::Error> {
-    Deserialize::deserialize(value).map(Some)
 }
 
 fn same(a: Option<f64>, b: Option<f64>) -> bool {
@@ -259,8 +254,4 @@ fn same(a: Option<f64>, b: Option<f64>) -> bool {
         (None, None) => true,
         (Some(_), None) | (None, Some(_)) => false,
     }
-}
-
-fn equal<T: PartialEq + std::fmt::Debug>(ours: &T, theirs: &T) -> Result<(), String> {
-    if ours == theirs { Ok(()) } else { Err(format!("{ours:?}, expected {theirs:?}")) }
 }

@@ -8,7 +8,11 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::{case::Case, ring_hash::same};
+use crate::{
+    case::Case,
+    compare::{near, same},
+    ring_hash::Step,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,18 +22,6 @@ struct Setup {
     normalized_weight_inputs: Option<Vec<u32>>,
     removed: Option<String>,
     table_size: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
-enum Step {
-    Choose {
-        #[serde(rename = "at_ms")]
-        _at_ms: u64,
-        hash: String,
-        #[serde(default)]
-        attempt: u32,
-    },
 }
 
 #[derive(Deserialize)]
@@ -66,23 +58,18 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
         let keys = setup.keys.iter().enumerate();
         keys.map(|(index, key)| (key.clone(), table.entries(index))).collect()
     };
-    same("table", &expect.table, || table.owners().collect())?;
-    same("first_32", &expect.first_32, || table.owners().take(32).collect())?;
-    same("entries_per_key", &expect.entries_per_key, per_key)?;
-    same("min_entries_per_host", &expect.min_entries_per_host, || table.min_entries())?;
-    same("max_entries_per_host", &expect.max_entries_per_host, || table.max_entries())?;
-    same("chosen", &expect.chosen, || chosen)?;
+    same("table", table.owners().collect(), expect.table)?;
+    same("first_32", table.owners().take(32).collect(), expect.first_32)?;
+    same("entries_per_key", per_key(), expect.entries_per_key)?;
+    same("min_entries_per_host", table.min_entries(), expect.min_entries_per_host)?;
+    same("max_entries_per_host", table.max_entries(), expect.max_entries_per_host)?;
+    same("chosen", chosen, expect.chosen)?;
 
     let moved = moved_of_survivors(&setup, &table).map_err(|error| error.to_string())?;
-    same("moved_entries_of_survivors", &expect.moved_entries_of_survivors, || moved)?;
-    if let Some(expected) = expect.fraction {
-        // The file rounds to five decimals.
-        let fraction = moved as f64 / table.len() as f64;
-        if (fraction - expected).abs() > 0.000_005 {
-            return Err(format!("fraction: {fraction}, expected {expected}"));
-        }
-    }
-    Ok(())
+    same("moved_entries_of_survivors", moved, expect.moved_entries_of_survivors)?;
+    // The file rounds to five decimals.
+    let fraction = moved as f64 / table.len() as f64;
+    expect.fraction.map_or(Ok(()), |expected| near("fraction", fraction, expected, 0.000_005))
 }
 
 fn build(setup: &Setup, keeps: impl Fn(&str) -> bool) -> Result<Table, InvalidConfig> {

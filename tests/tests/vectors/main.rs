@@ -15,7 +15,9 @@
 
 #![allow(clippy::print_stdout, reason = "the report of this program is its output")]
 
+mod any_server;
 mod case;
+mod compare;
 mod deviations;
 mod foreign;
 

@@ -13,21 +13,9 @@ use crate::case::Case;
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum Setting {
-    PollyV8 {
-        failure_ratio: f64,
-        minimum_throughput: u32,
-        sampling_ms: u64,
-        break_ms: u64,
-    },
-    Hystrix {
-        request_volume_threshold: u32,
-        error_threshold_percent: u32,
-        sleep_window_ms: u64,
-    },
-    HaproxyObserve {
-        error_limit: u32,
-        observe: String,
-    },
+    PollyV8 { failure_ratio: f64, minimum_throughput: u32, sampling_ms: u64, break_ms: u64 },
+    Hystrix { request_volume_threshold: u32, error_threshold_percent: u32, sleep_window_ms: u64 },
+    HaproxyObserve { error_limit: u32, observe: String },
 }
 
 #[derive(Deserialize)]
@@ -67,17 +55,18 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
         Setting::PollyV8 { failure_ratio, minimum_throughput, sampling_ms, break_ms } => {
             let ratio = Ratio::from_ppm((failure_ratio * 1e6).round() as u32);
             let window = Window::Time(Duration::from_millis(sampling_ms));
-            let builder = Config::polly()
-                .to_builder()
-                .with_failure_ratio(ratio, minimum_throughput, window);
+            let builder =
+                Config::polly().to_builder().with_failure_ratio(ratio, minimum_throughput, window);
             (wait(builder, break_ms), Peer::Polly)
         }
         Setting::Hystrix { request_volume_threshold, error_threshold_percent, sleep_window_ms } => {
             let (_, _, window) = Config::hystrix().failure_ratio().ok_or("no ratio")?;
             let ratio = Ratio::from_percent(error_threshold_percent);
-            let builder = Config::hystrix()
-                .to_builder()
-                .with_failure_ratio(ratio, request_volume_threshold, window);
+            let builder = Config::hystrix().to_builder().with_failure_ratio(
+                ratio,
+                request_volume_threshold,
+                window,
+            );
             (wait(builder, sleep_window_ms), Peer::Hystrix)
         }
         Setting::HaproxyObserve { error_limit, observe } => {

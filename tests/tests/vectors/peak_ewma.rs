@@ -26,17 +26,37 @@ struct Settings {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 enum Step {
-    Load { at_ms: u64 },
-    Start { at_ms: u64, req: u64 },
-    End { at_ms: u64, req: u64 },
-    Add { at_ms: u64, value: f64 },
-    AddPeak { at_ms: u64, value: f64 },
+    Load {
+        at_ms: u64,
+    },
+    Start {
+        at_ms: u64,
+        req: u64,
+    },
+    End {
+        at_ms: u64,
+        req: u64,
+    },
+    Add {
+        at_ms: u64,
+        value: f64,
+    },
+    AddPeak {
+        at_ms: u64,
+        value: f64,
+    },
     Get {
         #[serde(rename = "at_ms")]
         _at_ms: u64,
     },
-    GetAt { at_ms: u64 },
-    Cost { at_ms: u64, ewma_rtt_ms: Option<f64>, active: u32 },
+    GetAt {
+        at_ms: u64,
+    },
+    Cost {
+        at_ms: u64,
+        ewma_rtt_ms: Option<f64>,
+        active: u32,
+    },
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,17 +6,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use mesh_core::Labels;
 use mesh_tls::{
     DevCa, MeshTls, PeerPolicy, ServerMode, StaticSource,
-    rustls::{
-        self, ClientConfig, DigitallySignedStruct, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    },
+    rustls::{self, ClientConfig},
 };
 use mesh_tower::istio::{self, MtlsMode, Unsupported};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::case::Case;
+use crate::{any_server::AnyServer, case::Case, compare::equal};
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
@@ -78,7 +74,8 @@ fn effective(case: &Case, port: Option<u16>) -> Result<(), String> {
         .map_err(|errors| errors.to_string())?
         .with_root_namespace(&settings.root_namespace);
     // All policies are for the workload, whatever they select.
-    let labels: Labels = settings.policies.iter().flat_map(|policy| &policy.selector).flatten().collect();
+    let labels: Labels =
+        settings.policies.iter().flat_map(|policy| &policy.selector).flatten().collect();
     let mut namespaces = settings.policies.iter().map(|policy| policy.namespace.as_str());
     let namespace = namespaces.find(|name| *name != settings.root_namespace).unwrap_or("my-ns");
     let mode = match documents.mtls_mode(namespace, &labels, port) {
@@ -99,8 +96,11 @@ impl Policy {
             format!("  selector:\n    matchLabels:\n{labels}")
         });
         let mode = self.mode.as_ref().map(|mode| format!("  mtls: {{mode: {mode}}}\n"));
-        let ports: String =
-            self.ports.iter().map(|(port, mode)| format!("    {port}: {{mode: {mode}}}\n")).collect();
+        let ports: String = self
+            .ports
+            .iter()
+            .map(|(port, mode)| format!("    {port}: {{mode: {mode}}}\n"))
+            .collect();
         let ports = if ports.is_empty() { ports } else { format!("  portLevelMtls:\n{ports}") };
         let spec = [selector.unwrap_or_default(), mode.unwrap_or_default(), ports].concat();
         let spec = if spec.is_empty() { "spec: {}\n".to_owned() } else { format!("spec:\n{spec}") };
@@ -217,52 +217,4 @@ async fn anonymous(stream: DuplexStream) -> Result<(), Box<dyn std::error::Error
         }
     }
     std::future::pending().await
-}
-
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![
-            SignatureScheme::ECDSA_NISTP256_SHA256,
-            SignatureScheme::ECDSA_NISTP384_SHA384,
-            SignatureScheme::ED25519,
-            SignatureScheme::RSA_PSS_SHA256,
-        ]
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "callers build it where they say it")]
-fn equal<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> Result<(), String> {
-    if actual == expected { Ok(()) } else { Err(format!("{what} is {actual:?}, expected {expected:?}")) }
 }

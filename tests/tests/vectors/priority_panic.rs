@@ -4,7 +4,7 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{case::Case, compare::same};
 
 /// How health becomes load; or the loads, for a choice.
 #[derive(Debug, Deserialize)]
@@ -33,14 +33,8 @@ struct Level {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 enum Step {
-    State {
-        at_ms: u64,
-        levels: Vec<Level>,
-    },
-    Choose {
-        at_ms: u64,
-        hash: u64,
-    },
+    State { at_ms: u64, levels: Vec<Level> },
+    Choose { at_ms: u64, hash: u64 },
 }
 
 /// What a case states must be so; it states at least one of them.
@@ -115,14 +109,15 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             }
         }
     }
-    check(&expect, priorities.as_ref(), given.as_ref(), chosen)
+    check(expect, priorities.as_ref(), given.as_ref(), chosen)
 }
 
 fn config(settings: &Settings) -> Result<Config, String> {
     let mut config = Config::envoy();
     let percent = Ratio::from_percent;
     if let Some(factor) = settings.overprovisioning_factor {
-        config = config.with_overprovisioning(percent(factor)).map_err(|error| error.to_string())?;
+        config =
+            config.with_overprovisioning(percent(factor)).map_err(|error| error.to_string())?;
     }
     if let Some(share) = settings.healthy_panic_threshold {
         config = config.with_panic_threshold(percent(share)).map_err(|error| error.to_string())?;
@@ -142,7 +137,7 @@ fn health(level: &Level) -> Health {
 }
 
 fn check(
-    expect: &Expect,
+    expect: Expect,
     priorities: Option<&Priorities>,
     given: Option<&Loads>,
     chosen: Option<(usize, Target)>,
@@ -154,25 +149,20 @@ fn check(
     let panic = priorities.map(|priorities| {
         (0..priorities.len()).map(|priority| priorities.is_in_panic(priority)).collect()
     });
-    equal("health", &expect.health, each(&Priorities::health))?;
-    equal("degraded", &expect.degraded, each(&Priorities::degraded))?;
-    equal("normalized_total", &expect.normalized_total, priorities.map(Priorities::total))?;
-    equal("healthy_load", &expect.healthy_load, loads.map(|loads| loads.healthy().to_vec()))?;
-    equal("degraded_load", &expect.degraded_load, loads.map(|loads| loads.degraded().to_vec()))?;
-    equal("panic", &expect.panic, panic)?;
-    equal("priority", &expect.priority, chosen.map(|(priority, _)| priority))?;
-    equal("availability", &expect.availability, chosen.map(|(_, target)| target.into()))
-}
-
-/// Only what is stated is compared.
-fn equal<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    expected: &Option<T>,
-    found: Option<T>,
-) -> Result<(), String> {
-    match (expected, found) {
-        (None, _) => Ok(()),
-        (Some(expected), Some(found)) if *expected == found => Ok(()),
-        (expected, found) => Err(format!("{what}: {found:?}, expected {expected:?}")),
-    }
+    same("health", each(&Priorities::health), expect.health.map(Some))?;
+    same("degraded", each(&Priorities::degraded), expect.degraded.map(Some))?;
+    same("normalized_total", priorities.map(Priorities::total), expect.normalized_total.map(Some))?;
+    same(
+        "healthy_load",
+        loads.map(|loads| loads.healthy().to_vec()),
+        expect.healthy_load.map(Some),
+    )?;
+    same(
+        "degraded_load",
+        loads.map(|loads| loads.degraded().to_vec()),
+        expect.degraded_load.map(Some),
+    )?;
+    same("panic", panic, expect.panic.map(Some))?;
+    same("priority", chosen.map(|(priority, _)| priority), expect.priority.map(Some))?;
+    same("availability", chosen.map(|(_, target)| target.into()), expect.availability.map(Some))
 }

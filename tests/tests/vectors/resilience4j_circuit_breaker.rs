@@ -8,7 +8,7 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::case::{Case, one};
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -227,9 +227,7 @@ impl Rig {
             Step::Error { at_ms, duration_ms, count } => {
                 self.answer(at_ms, duration_ms, count, Outcome::ServerError)
             }
-            Step::IgnoredError { at_ms, count } => {
-                self.answer(at_ms, 0, count, Outcome::Cancelled)
-            }
+            Step::IgnoredError { at_ms, count } => self.answer(at_ms, 0, count, Outcome::Cancelled),
             Step::Assert { at_ms, state, failure_rate, slow_call_rate } => {
                 self.breaker.on_timeout(at(at_ms));
                 let ours = name(self.breaker.state(at(at_ms)));
@@ -243,7 +241,13 @@ impl Rig {
 
     /// resilience4j is told how long a call took, and we see when it began. So a call that was not acquired is acquired so
     /// much earlier; one that was answers with the permit it holds, at the time that makes it as slow as the case says.
-    fn answer(&mut self, at_ms: u64, took: u64, count: u32, outcome: Outcome) -> Result<(), String> {
+    fn answer(
+        &mut self,
+        at_ms: u64,
+        took: u64,
+        count: u32,
+        outcome: Outcome,
+    ) -> Result<(), String> {
         let (now, took) = (at(at_ms), Duration::from_millis(took));
         self.breaker.on_timeout(now);
         let slow = self.breaker.config().slow_calls().map_or(Duration::MAX, |(slow, _)| slow);
@@ -293,10 +297,6 @@ fn name(state: State) -> &'static str {
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_secs(1_000_000) + Duration::from_millis(millis)
-}
-
-fn one() -> u32 {
-    1
 }
 
 fn open() -> String {

@@ -195,8 +195,8 @@ impl Run {
             }
             Step::TryGet { n, want, .. } => {
                 // All or nothing.
-                let granted = budget.balance(now) >= n
-                    && (0..n).all(|_| budget.try_withdraw(now).is_ok());
+                let granted =
+                    budget.balance(now) >= n && (0..n).all(|_| budget.try_withdraw(now).is_ok());
                 self.compare(index, want, granted);
             }
             Step::TryWithdraw { want, .. } => {

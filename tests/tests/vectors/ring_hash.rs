@@ -8,7 +8,7 @@ use mesh_core::{
 };
 use serde::Deserialize;
 
-use crate::case::Case;
+use crate::{case::Case, compare::same};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,7 +33,7 @@ enum HashFunction {
 
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
-enum Step {
+pub(crate) enum Step {
     Choose {
         #[serde(rename = "at_ms")]
         _at_ms: u64,
@@ -88,12 +88,12 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
         let keys = setup.keys.iter().enumerate();
         keys.map(|(index, key)| (key.clone(), table.entries(index))).collect()
     };
-    same("ring", &expect.ring, ring)?;
-    same("ring_size", &expect.ring_size, || table.len())?;
-    same("hashes_per_host", &expect.hashes_per_host, per_host)?;
-    same("min_hashes_per_host", &expect.min_hashes_per_host, || table.min_entries())?;
-    same("max_hashes_per_host", &expect.max_hashes_per_host, || table.max_entries())?;
-    same("chosen", &expect.chosen, || chosen)
+    same("ring", ring(), expect.ring)?;
+    same("ring_size", table.len(), expect.ring_size)?;
+    same("hashes_per_host", per_host(), expect.hashes_per_host)?;
+    same("min_hashes_per_host", table.min_entries(), expect.min_hashes_per_host)?;
+    same("max_hashes_per_host", table.max_entries(), expect.max_hashes_per_host)?;
+    same("chosen", chosen, expect.chosen)
 }
 
 fn build(setup: &Setup) -> Result<Table, InvalidConfig> {
@@ -117,18 +117,4 @@ fn build(setup: &Setup) -> Result<Table, InvalidConfig> {
         })
         .collect::<Result<_, InvalidConfig>>()?;
     Ok(Table::new(&config, &hosts))
-}
-
-/// What is not stated is not compared.
-pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    expected: &Option<T>,
-    found: impl FnOnce() -> T,
-) -> Result<(), String> {
-    let Some(expected) = expected else { return Ok(()) };
-    let found = found();
-    if found == *expected {
-        return Ok(());
-    }
-    Err(format!("{what}: {found:?}, expected {expected:?}"))
 }

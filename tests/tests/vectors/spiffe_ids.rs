@@ -2,9 +2,7 @@
 
 use std::sync::OnceLock;
 
-use mesh_tls::{
-    Material, SpiffeId, TrustDomain, workload_api::Address,
-};
+use mesh_tls::{Material, SpiffeId, TrustDomain, workload_api::Address};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use serde::Deserialize;
 

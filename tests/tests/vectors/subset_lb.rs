@@ -177,8 +177,7 @@ fn config(settings: &Settings) -> Result<Config, InvalidConfig> {
         config = config.with_fallback(fallback);
     }
     for keys in &settings.selectors {
-        let mut selector =
-            Selector::new(&keys.keys)?.with_single_host(keys.single_host_per_subset);
+        let mut selector = Selector::new(&keys.keys)?.with_single_host(keys.single_host_per_subset);
         let of_keys = keys.fallback_keys_subset.as_deref().unwrap_or_default();
         selector = match keys.fallback {
             None | Some(Policy::NotDefined) => selector,
@@ -214,8 +213,21 @@ fn says(found: &InvalidConfig, text: &str) -> Result<(), String> {
     // "must not be empty", "must be non-empty", "has to be a non empty list", ...
     let words: Vec<_> = text.split([' ', '-']).collect();
     const ABOUT: [&str; 15] = [
-        "must", "not", "be", "empty", "nonempty", "non", "a", "has", "have", "to", "is", "list",
-        "for", "KEYS_SUBSET", "at",
+        "must",
+        "not",
+        "be",
+        "empty",
+        "nonempty",
+        "non",
+        "a",
+        "has",
+        "have",
+        "to",
+        "is",
+        "list",
+        "for",
+        "KEYS_SUBSET",
+        "at",
     ];
     let is_emptiness = words.iter().all(|word| *word == field || ABOUT.contains(word))
         && words.contains(&field)

@@ -3,7 +3,10 @@
 use mesh_core::balance::subsetting::{Aperture, Place, Random, Rounds};
 use serde::Deserialize;
 
-use crate::{case::Case, ring_hash::same};
+use crate::{
+    case::Case,
+    compare::{near, same},
+};
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -72,8 +75,8 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
     }
     match case.config()? {
         Setup::Rounds(setup) => rounds(&setup, &case.expect()?),
-        Setup::Random(setup) => random(&setup, &case.expect()?),
-        Setup::Aperture(setup) => aperture(&setup, &case.expect()?),
+        Setup::Random(setup) => random(&setup, case.expect()?),
+        Setup::Aperture(setup) => aperture(&setup, case.expect()?),
     }
 }
 
@@ -92,22 +95,23 @@ fn rounds(setup: &RoundsSetup, expect: &ExpectRounds) -> Result<(), String> {
     if used.len() != clients {
         return Err("two clients of a round have the same backend".to_owned());
     }
-    same("subset_count", &expect.subset_count, || place.subsets())?;
-    same("unused_per_round", &expect.unused_per_round, || setup.backends - used.len())?;
-    same("unused_per_round", &expect.unused_per_round, || place.unused())?;
-    same("round", &expect.round, || place.round())?;
-    same("subset_id", &expect.subset_id, || place.subset())
+    same("subset_count", place.subsets(), expect.subset_count)?;
+    same("unused_per_round", setup.backends - used.len(), expect.unused_per_round)?;
+    same("unused_per_round", place.unused(), expect.unused_per_round)?;
+    same("round", place.round(), expect.round)?;
+    same("subset_id", place.subset(), expect.subset_id)
 }
 
-fn random(setup: &RandomSetup, expect: &ExpectRandom) -> Result<(), String> {
+fn random(setup: &RandomSetup, expect: ExpectRandom) -> Result<(), String> {
     let random = Random::new(setup.subset_size, setup.seed).map_err(|error| error.to_string())?;
-    let names = |indices: Vec<usize>| indices.iter().map(|&at| setup.endpoints[at].clone()).collect();
+    let names =
+        |indices: Vec<usize>| indices.iter().map(|&at| setup.endpoints[at].clone()).collect();
     let subset = random.select(&setup.endpoints);
-    same("subset", &expect.subset, || names(subset.indices().collect()))?;
-    same("full_order", &expect.full_order, || names(random.rank(&setup.endpoints)))
+    same("subset", names(subset.indices().collect()), expect.subset)?;
+    same("full_order", names(random.rank(&setup.endpoints)), expect.full_order)
 }
 
-fn aperture(setup: &ApertureSetup, expect: &ExpectAperture) -> Result<(), String> {
+fn aperture(setup: &ApertureSetup, expect: ExpectAperture) -> Result<(), String> {
     let aperture = Aperture::new(setup.min_aperture, setup.instance_id, setup.total_instances)
         .map_err(|error| error.to_string())?;
     let turns = aperture.turns(setup.servers);
@@ -120,24 +124,18 @@ fn aperture(setup: &ApertureSetup, expect: &ExpectAperture) -> Result<(), String
     let mut selected: Vec<usize> = subset.indices().collect();
     selected.sort_unstable();
     let of_all = |part: u32| f64::from(part) / f64::from(aperture.instances());
-    same("times_round_ring", &expect.times_round_ring, || turns)?;
-    same("selected", &expect.selected, || selected)?;
-    near("width", expect.width, of_all(turns))?;
-    near("offset", expect.offset, of_all(aperture.instance()))?;
+    same("times_round_ring", turns, expect.times_round_ring)?;
+    same("selected", selected, expect.selected)?;
+    // The file rounds to nine decimals.
+    let rounded = |what, found, stated: Option<f64>| {
+        stated.map_or(Ok(()), |stated| near(what, found, stated, 1e-8))
+    };
+    rounded("width", of_all(turns), expect.width)?;
+    rounded("offset", of_all(aperture.instance()), expect.offset)?;
     let Some(expected) = &expect.weights else { return Ok(()) };
     if expected.len() != weights.len() {
         return Err(format!("weights: {}, expected {}", weights.len(), expected.len()));
     }
     let mut pairs = expected.iter().zip(weights);
-    pairs.try_for_each(|(expected, weight)| near("a weight", Some(*expected), weight))
-}
-
-/// The file rounds to nine decimals.
-fn near(what: &str, expected: Option<f64>, found: f64) -> Result<(), String> {
-    match expected {
-        Some(expected) if (expected - found).abs() > 1e-8 => {
-            Err(format!("{what}: {found}, expected {expected}"))
-        }
-        _ => Ok(()),
-    }
+    pairs.try_for_each(|(expected, weight)| rounded("a weight", weight, Some(*expected)))
 }

@@ -9,8 +9,8 @@ use mesh_core::deadline::{
 use serde::Deserialize;
 
 use crate::{
-    backoff::same,
     case::{Case, duration},
+    compare::equal,
 };
 
 #[derive(Deserialize)]
@@ -43,11 +43,18 @@ struct Route {
 enum Step {
     Encode {
         #[serde(rename = "at_ms")]
-        _at_ms: u64, timeout_ms: u64 },
+        _at_ms: u64,
+        timeout_ms: u64,
+    },
     Parse {
         #[serde(rename = "at_ms")]
-        _at_ms: u64, header: String },
-    AttemptHeaders { at_ms: u64, request_headers: BTreeMap<String, String> },
+        _at_ms: u64,
+        header: String,
+    },
+    AttemptHeaders {
+        at_ms: u64,
+        request_headers: BTreeMap<String, String>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -84,11 +91,11 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
         (Kind::GrpcTimeoutEncode, [Step::Encode { _at_ms: _, timeout_ms }]) => {
             let expect: Encoded = case.expect()?;
             let text = format_grpc_timeout(Duration::from_millis(*timeout_ms));
-            same("header", &text.as_str(), &expect.header.as_str())
+            equal("header", text.as_str(), expect.header.as_str())
         }
         (Kind::GrpcTimeoutParse, [Step::Parse { _at_ms: _, header }]) => {
             let expect: Parsed = case.expect()?;
-            same("timeout_ms", &parse_grpc_millis(header), &expect.timeout_ms.map(ms))
+            equal("timeout_ms", parse_grpc_millis(header), expect.timeout_ms.map(ms))
         }
         (
             Kind::FinalTimeout {
@@ -114,9 +121,9 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
             let policy = Policy::istio(timeout);
             // Envoy's figures here are whole milliseconds; none is 0.
             let millis = |timeout: Option<Duration>| timeout.map_or(0, |it| it.as_millis() as u64);
-            same("route_timeout_ms", &millis(policy.timeout()), &expect.route_timeout_ms)?;
+            equal("route_timeout_ms", millis(policy.timeout()), expect.route_timeout_ms)?;
             let most = policy.max_grpc_timeout().map(|it| it.as_millis() as u64);
-            same("max_grpc_timeout_ms", &most, &Some(expect.max_grpc_timeout_ms))
+            equal("max_grpc_timeout_ms", most, Some(expect.max_grpc_timeout_ms))
         }
         (_, _) => Err("steps that this kind has not".to_owned()),
     }
@@ -150,9 +157,9 @@ fn final_timeout(
         if let Some(text) = timeouts.grpc_timeout(ms(*at_ms)) {
             headers.insert(GRPC.to_owned(), text.to_string());
         }
-        same("global_ms", &timeouts.global(), &some(expect.global_ms))?;
-        same("per_try_ms", &timeouts.per_try(), &some(expect.per_try_ms))?;
-        same("headers", &headers, &expect.headers)?;
+        equal("global_ms", timeouts.global(), some(expect.global_ms))?;
+        equal("per_try_ms", timeouts.per_try(), some(expect.per_try_ms))?;
+        equal("headers", &headers, &expect.headers)?;
     }
     Ok(())
 }

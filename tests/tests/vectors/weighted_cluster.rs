@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use mesh_core::{
-    InvalidConfig, Labels,
+    Labels,
     route::{Selector, Split, gateway},
 };
 use mesh_tower::istio::{self, Unsupported};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::case::Case;
+use crate::{
+    case::{Case, text},
+    compare::{equal, near},
+};
 
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     case.others_are(&[])?;
@@ -107,7 +110,8 @@ fn istio_route(case: &Case) -> Result<(), String> {
     let expect: Traffic = case.expect()?;
     equal("error_500", expect.error_500, None)?;
     let to = |one: &Weighted<Option<i64>>| {
-        json!({"destination": {"host": "shop", "subset": one.name}, "weight": one.weight})
+        let destination = json!({"host": "shop", "subset": one.name});
+        json!({"destination": destination, "weight": one.weight})
     };
     let route: Vec<_> = config.destinations.iter().map(to).collect();
     let document = json!({
@@ -163,7 +167,7 @@ fn same_shares<'a>(
     let mut known = Vec::new();
     for name in names {
         let share = |shares: &BTreeMap<String, f64>| shares.get(name).copied().unwrap_or_default();
-        close(name, share(actual), share(expected))?;
+        near(name, share(actual), share(expected), ROUNDED)?;
         known.push(name);
     }
     match expected.keys().find(|name| !known.contains(&name.as_str())) {
@@ -172,12 +176,8 @@ fn same_shares<'a>(
     }
 }
 
-fn close(what: &str, actual: f64, expected: f64) -> Result<(), String> {
-    if (actual - expected).abs() < 1e-9 {
-        return Ok(());
-    }
-    Err(format!("{what} has {actual}, expected {expected}"))
-}
+/// Shares come from sums of another order.
+const ROUNDED: f64 = 1e-9;
 
 // === gateway_api ===
 
@@ -219,7 +219,12 @@ fn gateway_api(case: &Case) -> Result<(), String> {
     };
     equal("error", None, expect.error)?;
     let mut shares = shares(&split);
-    close("error_500", shares.remove(&None).unwrap_or_default(), expect.error_500.unwrap_or_default())?;
+    near(
+        "error_500",
+        shares.remove(&None).unwrap_or_default(),
+        expect.error_500.unwrap_or_default(),
+        ROUNDED,
+    )?;
     let shares = shares.into_iter().filter_map(|(name, share)| Some((name?, share))).collect();
     same_shares(config.backends.iter().map(|one| one.name.as_str()), &shares, &expect.traffic)
 }
@@ -245,20 +250,8 @@ fn metadata_merge(case: &Case) -> Result<(), String> {
     no_steps(case)?;
     let config: MergeConfig = case.config()?;
     let expect: MergeExpect = case.expect()?;
-    let selector = |labels: BTreeMap<String, String>| Selector::new(labels.into_iter().collect::<Labels>());
+    let selector =
+        |labels: BTreeMap<String, String>| Selector::new(labels.into_iter().collect::<Labels>());
     let merged = selector(config.route).and(&selector(config.weighted_cluster));
     equal("final", merged, selector(expect.r#final))
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "callers build it where they say it")]
-fn equal<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> Result<(), String> {
-    if actual == expected {
-        return Ok(());
-    }
-    Err(format!("{what} is {actual:?}, expected {expected:?}"))
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
-fn text(error: InvalidConfig) -> String {
-    error.to_string()
 }

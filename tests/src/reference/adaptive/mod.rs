@@ -6,14 +6,15 @@ mod model;
 
 use std::time::Duration;
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
+use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::{
-    Outcome, Rng, Timestamp,
+    Outcome, Timestamp,
     limit::adaptive::{Config, Limiter, Permit, Sample},
 };
 
 use self::model::{Held, Model, Seen};
-use super::Machine;
+use super::{Machine, Ran, to_the_end};
+use crate::Always;
 
 /// See [`Machine`].
 pub(super) const MACHINE: Machine = Machine {
@@ -32,7 +33,7 @@ pub(super) const MACHINE: Machine = Machine {
         "a measurement takes one more sample",
         "a short window is a long one",
     ],
-    check,
+    check: |data, fault| to_the_end(data, fault, run),
 };
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -64,13 +65,7 @@ const START: u64 = 1_000_000_000_000;
 const MILLI: u64 = 1_000_000;
 const LONGEST: usize = 300;
 
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    let mut input = Unstructured::new(data);
-    run(&mut input, fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
+fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Ran {
     let settings = Settings::arbitrary(input)?;
     let (config, mut model) = match settings.build(fault) {
         Ok(built) => built,
@@ -78,7 +73,7 @@ fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(),
     };
     let limiter = Limiter::new(config, Timestamp::from_nanos(START));
     let mut machine = Faulty { limiter, fault, limit: 0 };
-    let mut rng = Fixed(settings.random);
+    let mut rng = Always(settings.random);
     let mut permits: Vec<(Permit, Held)> = Vec::new();
     for step in 0..LONGEST {
         let operation = Operation::arbitrary(input)?;
@@ -138,15 +133,6 @@ fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(),
     Ok(Ok(()))
 }
 
-/// Always the same number: how often it is drawn does not matter.
-struct Fixed(u64);
-
-impl Rng for Fixed {
-    fn next_u64(&mut self) -> u64 {
-        self.0
-    }
-}
-
 fn at(nanos: u64) -> Timestamp {
     Timestamp::from_nanos(nanos)
 }
@@ -164,7 +150,7 @@ impl Faulty {
         self.fault == Some(fault)
     }
 
-    fn acquire(&self, now: u64, rng: &mut Fixed) -> Option<Permit> {
+    fn acquire(&self, now: u64, rng: &mut Always) -> Option<Permit> {
         if let Ok(permit) = self.limiter.try_acquire(at(now), rng) {
             return Some(permit);
         }
@@ -179,7 +165,7 @@ impl Faulty {
     fn on_outcome(
         &self,
         now: u64,
-        rng: &mut Fixed,
+        rng: &mut Always,
         permit: Permit,
         outcome: Outcome,
         held: Held,

@@ -1,6 +1,7 @@
 //! Outlier detection against a model that keeps everything that ever happened to a host in lists, and reads runs and
 //! rates from them.
 
+mod fault;
 mod model;
 
 use std::time::Duration;
@@ -13,7 +14,10 @@ use mesh_core::{
     },
 };
 
-use self::model::{Fault, Model, Setup};
+use self::{
+    fault::Fault,
+    model::{Model, Setup},
+};
 use super::Machine;
 
 /// Outlier detection, with Envoy's rules and gRPC's.

@@ -8,8 +8,7 @@ use mesh_tls::{
     clock::ManualClock,
     pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime},
     rustls::{
-        self, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        self, ClientConfig, ServerConfig,
         crypto::CryptoProvider,
         pki_types::ServerName,
         sign::{CertifiedKey, SingleCertAndKey},
@@ -22,6 +21,8 @@ use rcgen::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::any_server::AnyServer;
 
 pub(super) type Der = CertificateDer<'static>;
 pub(super) type List = CertificateRevocationListDer<'static>;
@@ -277,42 +278,4 @@ pub(super) fn run<T>(what: impl Future<Output = T>) -> T {
 /// A certificate authority and its directory, for whatever needs files.
 pub(super) fn dev_ca() -> DevCa {
     DevCa::new("td.test".parse().expect("a trust domain")).expect("an authority")
-}
-
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,180 +1,27 @@
-//! `balance`: picks of every strategy, with the same random numbers.
-//!
-//! The model draws by walking along the weights, serves deadlines from a list that it searches, strides by the numbers
+//! The model: it draws by walking along the weights, serves deadlines from a list that it searches, strides by the numbers
 //! of the proposal, and compares by dividing.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc};
 
-use arbitrary::{Arbitrary, Result as Decoded, Unstructured};
 use mesh_core::{
-    Ratio, Rng, SplitMix64, Timestamp, Weight,
-    balance::{
-        Balancer, Candidate, Choices, Config, Load, Order, SlowStart, Weighted,
-        report::{self, Report, Reported},
-    },
+    Rng, SplitMix64, Timestamp,
+    balance::{Balancer, Config, Weighted},
 };
 
-use super::Machine;
-
-/// See [`Machine`].
-pub(super) const MACHINE: Machine = Machine {
-    name: "balance",
-    faults: &[
-        "who is down is picked",
-        "the wish to avoid is ignored",
-        "the weights are ignored",
-        "the load is ignored",
-        "the order is the even one",
-        "reports are ignored",
-        "one draw less",
-        "the bias is ignored",
-        "slow start is ignored",
-        "each pick begins the rotation anew",
-    ],
-    check,
-};
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Operation {
-    /// With these random numbers, and that one to avoid.
-    Pick(u8, u8),
-    /// That many requests in flight, on that one.
-    Occupy(u8, u8),
-    Toggle(u8),
-    /// It comes anew.
-    Restart(u8),
-    /// Seconds.
-    Wait(u8),
-    Change(Settings),
-}
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
-struct Settings {
-    strategy: u8,
-    choices: u8,
-    bias: Option<u8>,
-    slow: bool,
-}
-
-const LONGEST: usize = 200;
-
-/// Seconds of slow start.
-const WINDOW: u64 = 64;
-
-fn check(data: &[u8], fault: Option<usize>) -> Result<(), String> {
-    run(&mut Unstructured::new(data), fault).unwrap_or(Ok(()))
-}
-
-/// The outer error is the end of the bytes.
-fn run(input: &mut Unstructured<'_>, fault: Option<usize>) -> Decoded<Result<(), String>> {
-    let count = usize::from(input.arbitrary::<u8>()? % 7);
-    let hosts: Vec<Rc<Host>> = (0..count)
-        .map(|_| Ok(Rc::new(Host::new(input.arbitrary::<u8>()? % 6, input.arbitrary()?))))
-        .collect::<Decoded<_>>()?;
-    let mut model = Model { hosts, settings: Settings::arbitrary(input)?, turn: 0, second: 1_000 };
-    let faulty = Faulty::new(&model, fault);
-    for step in 0..LONGEST {
-        let operation = Operation::arbitrary(input)?;
-        let host = |which: u8| model.hosts.get(usize::from(which) % count.max(1));
-        match operation {
-            Operation::Pick(seed, avoid) => {
-                let avoid = usize::from(avoid % 8);
-                let found = faulty.pick(&model, seed, avoid);
-                let result = model.pick(u64::from(seed), avoid, found);
-                if let Err(error) = result {
-                    let error = format!("{error}, {:?}, {:?}", model.settings, model.hosts);
-                    return Ok(Err(format!("step {step}, {operation:?}: {error}")));
-                }
-            }
-            Operation::Occupy(which, active) => {
-                if let Some(host) = host(which) {
-                    host.active.set(u32::from(active % 6));
-                }
-            }
-            Operation::Toggle(which) => {
-                if let Some(host) = host(which) {
-                    host.down.set(!host.down.get());
-                }
-            }
-            Operation::Restart(which) => {
-                if let Some(host) = host(which) {
-                    host.since.set(Some(model.second));
-                }
-            }
-            Operation::Wait(seconds) => model.second += u64::from(seconds % 16),
-            Operation::Change(settings) => {
-                model.settings = settings;
-                faulty.turns.set_config(&settings.config(fault));
-            }
-        }
-    }
-    Ok(Ok(()))
-}
-
-impl Settings {
-    fn is_even(self) -> bool {
-        self.strategy.is_multiple_of(6)
-    }
-
-    fn is_deadline(self) -> bool {
-        self.strategy % 6 == 1
-    }
-
-    fn is_random(self) -> bool {
-        self.strategy % 6 == 2
-    }
-
-    fn is_reported(self) -> bool {
-        self.strategy % 6 == 3
-    }
-
-    /// 0 for two different ones, 1 for all.
-    fn choices(self) -> u8 {
-        self.choices % 4
-    }
-
-    /// In per cent.
-    fn bias(self) -> Option<u32> {
-        self.bias.map(|bias| u32::from(bias % 3) * 100)
-    }
-
-    fn config(self, fault: Option<usize>) -> Config {
-        let is = |number| fault == Some(number);
-        let choices = match self.choices() {
-            0 => Choices::TWO,
-            1 => Choices::ALL,
-            count => Choices::drawn(u32::from(count) + u32::from(!is(6))).unwrap_or(Choices::TWO),
-        };
-        let order = if self.is_deadline() && !is(4) { Order::Deadline } else { Order::Even };
-        let config = match self.strategy % 6 {
-            0 | 1 => Config::round_robin(),
-            2 => Config::random(),
-            3 => Config::reported(),
-            _ => Config::least_request(),
-        };
-        let bias = self.bias().filter(|_| !is(7));
-        let slow = SlowStart::new(Duration::from_secs(WINDOW)).ok();
-        config
-            .with_order(order)
-            .with_choices(choices)
-            .with_active_request_bias(bias.map(Ratio::from_percent))
-            .with_slow_start(slow.filter(|_| self.slow && !is(8)))
-            .with_report(report::Config::default().with_blackout_period(Duration::ZERO))
-    }
-}
+use super::{Settings, WINDOW, machine::Member};
 
 #[derive(Debug)]
-struct Host {
-    weight: u32,
+pub(super) struct Host {
+    pub(super) weight: u32,
     /// What it reports, if it does.
-    says: Option<u8>,
-    active: Cell<u32>,
-    down: Cell<bool>,
-    since: Cell<Option<u64>>,
+    pub(super) says: Option<u8>,
+    pub(super) active: Cell<u32>,
+    pub(super) down: Cell<bool>,
+    pub(super) since: Cell<Option<u64>>,
 }
 
 impl Host {
-    fn new(weight: u8, says: Option<u8>) -> Self {
+    pub(super) fn new(weight: u8, says: Option<u8>) -> Self {
         Self {
             weight: u32::from(weight) + 1,
             says: says.map(|says| says % 40 + 1),
@@ -185,16 +32,21 @@ impl Host {
     }
 }
 
-struct Model {
-    hosts: Vec<Rc<Host>>,
-    settings: Settings,
-    turn: u64,
-    second: u64,
+pub(super) struct Model {
+    pub(super) hosts: Vec<Rc<Host>>,
+    pub(super) settings: Settings,
+    pub(super) turn: u64,
+    pub(super) second: u64,
 }
 
 impl Model {
     /// Compares a pick, and takes over how far the rotation went.
-    fn pick(&mut self, seed: u64, avoid: usize, found: Option<usize>) -> Result<(), String> {
+    pub(super) fn pick(
+        &mut self,
+        seed: u64,
+        avoid: usize,
+        found: Option<usize>,
+    ) -> Result<(), String> {
         // In any case, so that the rotation of the model goes as far.
         let expected = self.expected(seed, avoid);
         let up = |index: &usize| !self.hosts[*index].down.get();
@@ -456,85 +308,4 @@ fn gcd(a: u32, b: u32) -> u32 {
 
 fn unit(rng: &mut SplitMix64) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// The machine, or a twin that is wrong on purpose.
-struct Faulty {
-    fault: Option<usize>,
-    turns: Balancer,
-}
-
-impl Faulty {
-    fn new(model: &Model, fault: Option<usize>) -> Self {
-        let turns = Balancer::starting_at(model.settings.config(fault), model.turn);
-        Self { fault, turns }
-    }
-
-    fn pick(&self, model: &Model, seed: u8, avoid: usize) -> Option<usize> {
-        let is = |number| self.fault == Some(number);
-        let config = model.settings.config(self.fault);
-        let now = Timestamp::from_secs(model.second);
-        let members = model.hosts.iter().zip(0..).map(|(host, index)| {
-            let mut member = Member::of(host, index);
-            member.is_up |= is(0);
-            member.weight = if is(2) { Weight::ONE } else { member.weight };
-            member.load = if is(3) { Load::new() } else { member.load };
-            if let Some(says) = host.says.filter(|_| !is(5)) {
-                let report = Report::new(f64::from(says), 1.0);
-                member.reported.on_report(config.report(), now, &report);
-            }
-            member
-        });
-        let members = Weighted::scheduled(members.collect(), &config, now);
-        let fresh = Balancer::new(config);
-        let balancer = if is(9) { &fresh } else { &self.turns };
-        let mut rng = SplitMix64::new(seed.into());
-        balancer.pick(now, &mut rng, &members, |member| member.index == avoid && !is(1))
-    }
-}
-
-struct Member {
-    index: usize,
-    weight: Weight,
-    load: Load,
-    is_up: bool,
-    since: Option<Timestamp>,
-    reported: Reported,
-}
-
-impl Member {
-    fn of(host: &Host, index: usize) -> Self {
-        let load = Load::new();
-        (0..host.active.get()).for_each(|_| _ = load.on_start(Timestamp::ZERO));
-        Self {
-            index,
-            weight: Weight::new(host.weight).unwrap_or_default(),
-            load,
-            is_up: !host.down.get(),
-            since: host.since.get().map(Timestamp::from_secs),
-            reported: Reported::new(),
-        }
-    }
-}
-
-impl Candidate for Member {
-    fn load(&self) -> &Load {
-        &self.load
-    }
-
-    fn weight(&self) -> Weight {
-        self.weight
-    }
-
-    fn is_available(&self, _: Timestamp) -> bool {
-        self.is_up
-    }
-
-    fn available_since(&self) -> Option<Timestamp> {
-        self.since
-    }
-
-    fn reported(&self) -> Option<&Reported> {
-        Some(&self.reported)
-    }
 }
