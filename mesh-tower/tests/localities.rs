@@ -126,6 +126,14 @@ macro_rules! until_out {
     }};
 }
 
+// Behind the macros, which they use.
+#[path = "localities/labels.rs"]
+mod labels;
+#[path = "localities/panic.rs"]
+mod panic;
+#[path = "localities/subsetting.rs"]
+mod subsetting;
+
 fn at(zone: &str) -> Locality {
     let (region, zone) = zone.split_once('/').unwrap();
     Locality::new(region, zone, "")
@@ -264,68 +272,6 @@ async fn localities_get_what_they_are_given() {
         ask!(twin).unwrap();
     }
     assert!((500..650).contains(&share(&world.asked(), "a")), "a ninth where nothing is given");
-}
-
-#[tokio::test(start_paused = true)]
-async fn panic_counts_who_fails_its_checks() {
-    let to_the_ill = async |percent: u32| {
-        let world = World::default();
-        world.down(["a0", "a1", "a2"]);
-        let asked = world.clone();
-        let check = move |endpoint: Endpoint| {
-            let is_down = asked.is_down(endpoint.address());
-            async move { if is_down { Report::failed("down") } else { Report::passed() } }
-        };
-        let builder = shop(zone("a", 4, "eu/a"))
-            .outlier(outlier::Config::off())
-            .panic_threshold(Ratio::from_percent(percent))
-            .health_check(health::Config::default(), check);
-        let upstream = drive!(builder, world);
-        tokio::time::sleep(60 * SECOND).await;
-        let well = upstream.status().iter().filter(|one| one.is_healthy()).count();
-        assert_eq!(well, 1);
-        for _ in 0..100 {
-            drop(ask!(upstream));
-        }
-        100 - share(&world.asked(), "a3")
-    };
-    assert_eq!(to_the_ill(0).await, 0, "the twin: nobody panics");
-    assert_eq!(to_the_ill(25).await, 0, "one of four is no less than a quarter");
-    assert_eq!(to_the_ill(50).await, 75);
-}
-
-#[tokio::test(start_paused = true)]
-async fn to_fail_fast_is_bounded_in_time() {
-    let build = |on_panic| {
-        let priorities = Priorities::default()
-            .with_panic_threshold(Ratio::from_percent(50))
-            .unwrap()
-            .with_on_panic(on_panic);
-        shop(zone("a", 4, "eu/a")).priorities(priorities)
-    };
-    let world = World::default();
-    let upstream = drive!(build(OnPanic::FailFast { at_most: 5 * SECOND }), world);
-    world.down(["a0", "a1", "a2"]);
-    until_out!(upstream, 3);
-    let began = Clock.now();
-    world.asked();
-    while Clock.now().since(began) < 4 * SECOND {
-        let error = ask!(upstream).unwrap_err();
-        assert_eq!((error.reason(), error.flag()), (Reason::NoEndpoint, "UH"));
-        let back = Clock.now().since(began) + error.retry_after().unwrap();
-        assert_eq!(back, 5 * SECOND);
-        tokio::time::advance(SECOND / 4).await;
-    }
-    assert!(world.asked().is_empty(), "not even who is well is asked");
-    tokio::time::advance(SECOND).await;
-    for _ in 0..100 {
-        ask!(upstream).unwrap();
-    }
-    assert_eq!(share(&world.asked(), "a3"), 25, "then all are");
-
-    let twin = drive!(build(OnPanic::UseAll), world);
-    until_out!(twin, 3);
-    assert!(ask!(twin).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -488,167 +434,6 @@ async fn a_key_keeps_to_its_priority_and_its_endpoint() {
     for (user, owned) in before.iter().enumerate() {
         assert_eq!(owner(user).await, *owned, "back to where it was");
     }
-}
-
-fn labels(pairs: &[(&'static str, &'static str)]) -> Labels {
-    pairs.iter().copied().collect()
-}
-
-fn asking(criteria: Criteria) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(Bytes::new()));
-    request.extensions_mut().insert(criteria);
-    request
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_asks_for_labels_and_falls_back_as_it_is_said() {
-    let endpoints = || {
-        [("v1", "prod"), ("v1", "dev"), ("v2", "prod")].into_iter().enumerate().map(
-            |(n, (v, stage))| {
-                Endpoint::new(format!("{v}-{stage}-{n}"))
-                    .with_label("v", v)
-                    .with_label("stage", stage)
-            },
-        )
-    };
-    let selectors = || {
-        let selector = |keys: &[&str]| Selector::new(keys.iter().copied()).unwrap();
-        Subsets::default()
-            .with_selector(selector(&["v"]))
-            .and_then(|all| all.with_selector(selector(&["v", "stage"]).with_fallback_keys(["v"])?))
-            .and_then(|all| {
-                all.with_selector(selector(&["stage"]).with_fallback(Fallback::AnyEndpoint))
-            })
-            .unwrap()
-    };
-    let world = World::default();
-    let asked_for = async |subsets: Subsets, criteria: Option<Criteria>| {
-        let upstream = drive!(shop(endpoints()).label_subsets(subsets), world);
-        world.asked();
-        let mut refused = 0;
-        for _ in 0..30 {
-            let request = match &criteria {
-                Some(criteria) => asking(criteria.clone()),
-                None => Request::new(Full::new(Bytes::new())),
-            };
-            match ask!(upstream, request) {
-                Ok(status) => assert_eq!(status, 200),
-                Err(error) => {
-                    assert_eq!((error.flag(), error.retry_after()), ("UH", None));
-                    refused += 1;
-                }
-            }
-        }
-        let asked: Vec<String> = world.asked().into_keys().collect();
-        assert!(refused == 0 || asked.is_empty());
-        asked
-    };
-    let criteria = |pairs: &[(&'static str, &'static str)]| Some(Criteria::new(labels(pairs)));
-    let (all, v1) = (["v1-dev-1", "v1-prod-0", "v2-prod-2"], ["v1-dev-1", "v1-prod-0"]);
-    let none: [&str; 0] = [];
-    // What is there, and what is not.
-    assert_eq!(asked_for(selectors(), criteria(&[("v", "v1")])).await, v1);
-    assert_eq!(
-        asked_for(selectors(), criteria(&[("v", "v1"), ("stage", "dev")])).await,
-        ["v1-dev-1"]
-    );
-    assert_eq!(asked_for(selectors(), criteria(&[("v", "v9")])).await, none, "no fallback");
-    // A selector's own fallbacks: any endpoint, and some of the keys.
-    assert_eq!(asked_for(selectors(), criteria(&[("stage", "test")])).await, all);
-    let wanted = criteria(&[("v", "v1"), ("stage", "test")]);
-    assert_eq!(asked_for(selectors(), wanted).await, v1);
-    // Those of all subsets, and a request that asks for nothing.
-    let any = selectors().with_fallback(Fallback::AnyEndpoint);
-    assert_eq!(asked_for(any, criteria(&[("v", "v9")])).await, all);
-    let default = || {
-        let prod = selectors().with_default_subset(labels(&[("stage", "prod")]));
-        prod.with_fallback(Fallback::DefaultSubset)
-    };
-    assert_eq!(asked_for(default(), None).await, ["v1-prod-0", "v2-prod-2"]);
-    assert_eq!(asked_for(selectors(), None).await, none);
-    // Alternatives.
-    let either = Criteria::new(labels(&[("v", "v9")])).or(labels(&[("v", "v2")]));
-    assert_eq!(asked_for(selectors(), Some(either)).await, ["v2-prod-2"]);
-    // Nobody in the default subset: then anybody, if it is said.
-    let nobody = labels(&[("stage", "gone")]);
-    let empty = || default().with_default_subset(nobody.clone());
-    assert_eq!(asked_for(empty(), None).await, none);
-    assert_eq!(asked_for(empty().with_panic_mode_any(true), None).await, all);
-    // The twin: without subsets criteria mean nothing.
-    let twin = drive!(shop(endpoints()), world);
-    for _ in 0..30 {
-        ask!(twin, asking(Criteria::new(labels(&[("v", "v2")])))).unwrap();
-    }
-    assert_eq!(world.asked().len(), 3);
-}
-
-/// Health and panic are those of the subset.
-#[tokio::test(start_paused = true)]
-async fn a_label_subset_panics_by_itself() {
-    let of = |v: &'static str| move |endpoint: Endpoint| endpoint.with_label("v", v);
-    let endpoints = zone("x", 2, "eu/a").map(of("1")).chain(zone("y", 8, "eu/a").map(of("2")));
-    let subsets = Subsets::default().with_selector(Selector::new(["v"]).unwrap()).unwrap();
-    let world = World::default();
-    let builder = shop(endpoints).label_subsets(subsets).panic_threshold(Ratio::from_percent(60));
-    let upstream = drive!(builder, world);
-    world.down(["x0"]);
-    let version = |v: &'static str| asking(Criteria::new(labels(&[("v", v)])));
-    for _ in 0..6 {
-        drop(ask!(upstream, version("1")));
-    }
-    assert_eq!(upstream.status().iter().filter(|one| !one.is_healthy()).count(), 1);
-    world.asked();
-    for _ in 0..10 {
-        drop(ask!(upstream, version("1")));
-    }
-    assert_eq!(share(&world.asked(), "x0"), 5, "one of two is less than 60 %, nine of ten are not");
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_client_uses_its_share_and_who_goes_is_replaced() {
-    let endpoints = || (10..40).map(|n| Endpoint::new(format!("e{n}")));
-    let world = World::default();
-    let mut all = BTreeMap::new();
-    for seed in 0..20 {
-        let share = Share::Random(Random::new(4, seed).unwrap());
-        let upstream = drive!(shop(endpoints()).subsetting(share), world);
-        assert_eq!(upstream.status().len(), 4);
-        for _ in 0..40 {
-            ask!(upstream).unwrap();
-        }
-        let asked = world.asked();
-        assert_eq!(asked.values().copied().collect::<Vec<_>>(), [10; 4]);
-
-        let gone = asked.keys().next().unwrap().clone();
-        upstream.remove_endpoint(&gone);
-        let now: Vec<_> =
-            upstream.status().iter().map(|one| one.endpoint.address().clone()).collect();
-        assert_eq!(now.len(), 4);
-        assert_eq!(now.iter().filter(|one| asked.contains_key(&***one)).count(), 3);
-        // What is learnt of those that stay is kept.
-        assert_eq!(upstream.status().iter().filter(|one| one.successes == 10).count(), 3);
-        asked.into_keys().for_each(|name| *all.entry(name).or_insert(0) += 1);
-
-        let config = upstream.config().with_subsetting(None);
-        upstream.set_config(config).unwrap();
-        assert_eq!(upstream.status().len(), 29, "the twin: all that are listed");
-    }
-    assert!(all.len() > 20, "clients use others: {all:?}");
-}
-
-/// Of two and a half endpoints the half gets a half.
-#[tokio::test(start_paused = true)]
-async fn an_aperture_weighs_its_edges() {
-    let world = World::default();
-    let share = |size| Share::Aperture(Aperture::new(size, 0, 2).unwrap());
-    let endpoints = || (0..5).map(|n| Endpoint::new(format!("e{n}")));
-    let upstream = drive!(shop(endpoints()).subsetting(share(2)), world);
-    for _ in 0..100 {
-        ask!(upstream).unwrap();
-    }
-    let mut counts: Vec<usize> = world.asked().into_values().collect();
-    counts.sort_unstable();
-    assert_eq!(counts, [20, 40, 40]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::SplitMix64;
+use crate::{Ratio, SplitMix64};
 
 const START: Timestamp = Timestamp::from_secs(1_000);
 const SECOND: Duration = Duration::from_secs(1);

@@ -116,9 +116,11 @@
 //! ```
 
 mod config;
+mod ejection;
 mod event;
 mod finding;
 mod host;
+mod mode;
 mod rates;
 mod rules;
 mod sweep;
@@ -137,7 +139,7 @@ mod tests;
 #[cfg(not(loom))]
 mod threads;
 
-use std::{sync::PoisonError, time::Duration};
+use std::sync::PoisonError;
 
 pub use self::{
     config::Config,
@@ -146,9 +148,9 @@ pub use self::{
     host::Host,
     rates::{FailurePercentage, SuccessRate},
 };
-use self::{finding::Comparison, host::Runs};
+use self::{finding::Comparison, host::Runs, mode::Mode};
 use crate::{
-    Outcome, Ratio, Rng, Timestamp,
+    Outcome, Rng, Timestamp,
     sync::{
         AtomicU32, AtomicU64, Mutex,
         Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -191,10 +193,6 @@ struct Settings {
     /// One for each [`Origin`].
     comparisons: [Comparison; 2],
 }
-
-/// What each outcome needs of the configuration, in one word: `[flags: 32][threshold of the local-origin run: 32]`.
-#[derive(Clone, Copy)]
-struct Mode(u64);
 
 impl Detection {
     /// For a set of no hosts yet: tell it with [`set_hosts`](Self::set_hosts).
@@ -464,67 +462,6 @@ impl Detection {
         }
         Events::of(first, self.eject(now, rng, host, Detector::Consecutive5xx))
     }
-
-    /// `host` was detected: what comes of it. `None` if it is no longer in the set.
-    #[cold]
-    fn eject(
-        &self,
-        now: Timestamp,
-        rng: &mut impl Rng,
-        host: &Host,
-        detector: Detector,
-    ) -> Option<Event> {
-        let config = self.config();
-        // One thread at a time for this host; the cap is shared with the others, hence the reservation.
-        let mut history = host.history();
-        if history.is_removed() {
-            return None;
-        }
-        let reason = if host.is_ejected() {
-            Err(WhyNot::AlreadyEjected)
-        } else {
-            self.enforce(&config, rng, detector)
-        };
-        if let Err(why) = reason {
-            return Some(Event::NotEjected { detector, why });
-        }
-        let jitter = jitter(config.max_ejection_jitter(), rng);
-        let (until, times) = host.eject(&mut history, &config, now, jitter, detector);
-        self.next_return.fetch_min(until.as_nanos(), AcqRel);
-        Some(Event::Ejected { detector, until, times })
-    }
-
-    /// Takes one of the places under the cap, if chance wants it: in Envoy's order, the cap is asked before.
-    fn enforce(
-        &self,
-        config: &Config,
-        rng: &mut impl Rng,
-        detector: Detector,
-    ) -> Result<(), WhyNot> {
-        let (ejected, cap) = (self.ejected(), self.cap());
-        if ejected >= cap {
-            return Err(WhyNot::OverCap { ejected, cap });
-        }
-        let enforcing = config.enforcing(detector);
-        if enforcing < Ratio::ONE && !rng.chance(enforcing) {
-            return Err(WhyNot::NotEnforced { enforcing });
-        }
-        self.reserve()
-    }
-
-    fn reserve(&self) -> Result<(), WhyNot> {
-        let cap = self.cap();
-        let mut ejected = self.ejected();
-        loop {
-            if ejected >= cap {
-                return Err(WhyNot::OverCap { ejected, cap });
-            }
-            match self.ejected.compare_exchange_weak(ejected, ejected + 1, AcqRel, Acquire) {
-                Ok(_) => return Ok(()),
-                Err(now) => ejected = now,
-            }
-        }
-    }
 }
 
 #[inline]
@@ -532,47 +469,5 @@ fn connected(mode: Mode, host: &Host) {
     host.end_local_run();
     if mode.has(Mode::COUNTS) {
         host.tallies().count(Origin::Local, true);
-    }
-}
-
-/// In whole milliseconds, as Envoy draws it.
-fn jitter(max: Duration, rng: &mut impl Rng) -> Duration {
-    let millis = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
-    if millis == 0 {
-        return Duration::ZERO;
-    }
-    Duration::from_millis(rng.below(millis.saturating_add(1)))
-}
-
-// === impl Mode ===
-
-impl Mode {
-    const SPLITS: u64 = 1 << 32;
-    /// Hosts are compared.
-    const COUNTS: u64 = 1 << 33;
-    const BLAMES_FOR_THROTTLING: u64 = 1 << 34;
-
-    fn of(config: &Config) -> Self {
-        let flags = [
-            (config.split_local_origin(), Self::SPLITS),
-            (config.compares_hosts(), Self::COUNTS),
-            (config.rules().blames_for_throttling(), Self::BLAMES_FOR_THROTTLING),
-        ];
-        let threshold = u64::from(config.consecutive_local_origin());
-        Self(flags.iter().filter(|(is_set, _)| *is_set).fold(threshold, |bits, flag| bits | flag.1))
-    }
-
-    #[inline]
-    fn has(self, flag: u64) -> bool {
-        self.0 & flag != 0
-    }
-
-    #[inline]
-    fn splits(self) -> bool {
-        self.has(Self::SPLITS)
-    }
-
-    fn local_threshold(self) -> u32 {
-        self.0 as u32
     }
 }
