@@ -10,17 +10,22 @@ use std::{
 };
 
 use http::Uri;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+};
+use mesh_core::Endpoint;
 use mesh_tower::{
     BoxError,
     error::{Reason, find_cause},
-    pool::{Config, Pool, Protocol},
+    pool::{Config, HttpEndpoints, Pool, Protocol},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::Notify,
 };
+use tower::{Service, util::BoxCloneSyncService};
 
 use crate::support::*;
 
@@ -217,6 +222,29 @@ async fn who_waits_for_a_stream_is_not_blamed_for_the_goodbye() {
     with_limit(first).await.unwrap().unwrap();
     let error = with_limit(second).await.unwrap().unwrap_err();
     assert_eq!(reason(&error), Reason::Reset, "{error:?}");
+}
+
+/// Makes a connection, and gives it away when the server has hung up.
+fn belated() -> BoxCloneSyncService<Uri, TokioIo<TcpStream>, BoxError> {
+    BoxCloneSyncService::new(tower::service_fn(async |uri| {
+        let socket = HttpConnector::new().call(uri).await?;
+        socket.inner().readable().await?;
+        Ok(socket)
+    }))
+}
+
+/// Its connections end before they take a request, each and every one.
+#[tokio::test]
+async fn who_hangs_up_at_once_is_not_called_for_ever() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let server = Server::raw(|socket, _| async move { drop(socket) }).await;
+        let group = unlimited(Config::default().with_protocol(protocol));
+        let endpoint = Endpoint::new(server.address.to_string());
+        let pool = HttpEndpoints::new(belated()).pool(&"shop".into(), &endpoint, &group);
+        let error = with_limit(get_from(pool)).await.unwrap_err();
+        assert_eq!(reason(&error), Reason::Unsent, "{error:?}");
+        assert_eq!(server.counts.accepted(), 1, "{protocol:?}");
+    }
 }
 
 async fn get_from(pool: Pool<Body>) -> Result<String, BoxError> {

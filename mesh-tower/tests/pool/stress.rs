@@ -1,17 +1,21 @@
 //! Everything at once, on many threads.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use http::{Response, Version};
 use http_body_util::BodyExt;
+use hyper::{server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::{Rng, SplitMix64, limit};
-use mesh_tower::pool::{Config, Pool};
+use mesh_tower::pool::{Config, Pool, Protocol};
 
 use crate::support::*;
 
@@ -108,4 +112,56 @@ async fn http2_too() {
         let (_, answered) = storm(limits, config, Version::HTTP_2).await;
         assert!(answered > TASKS as usize * REQUESTS / 2, "{answered}");
     }
+}
+
+/// Requests and answers take turns on a connection, and nobody takes every turn.
+#[tokio::test]
+async fn a_flood_of_requests_does_not_keep_the_answers_out() {
+    // One that allows as many streams as there are; else that would slow the flood down.
+    let server = Server::raw(|socket, _| async move {
+        let service = service_fn(async |_| Ok::<_, Infallible>(Response::new(empty())));
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.max_concurrent_streams(None);
+        drop(builder.serve_connection(TokioIo::new(socket), service).await);
+    })
+    .await;
+    let pool = server.pool(&unlimited(Config::default().with_protocol(Protocol::Http2)));
+    get(&pool, "/").await.unwrap();
+    // A task, so that it has a turn when the connection has one: the test itself has more.
+    with_limit(tokio::spawn(flood(pool))).await.unwrap();
+}
+
+/// Sends until it is answered.
+async fn flood(pool: Pool<Body>) {
+    // More than a task may take from a channel before it has to give way (128).
+    const EACH_TURN: usize = 200;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut tasks = Vec::new();
+    while answered.load(Ordering::Relaxed) == 0 {
+        assert!(tasks.len() < 100 * EACH_TURN, "none of {} is answered", tasks.len());
+        tasks.extend((0..EACH_TURN).map(|_| {
+            let (pool, answered) = (pool.clone(), Arc::clone(&answered));
+            tokio::spawn(async move {
+                get(&pool, "/").await.unwrap();
+                answered.fetch_add(1, Ordering::Relaxed);
+            })
+        }));
+        turn().await;
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+/// Until it is the turn of this task again. tokio's own `yield_now` also waits until nobody else has anything to do.
+async fn turn() {
+    let mut is_next = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut is_next, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
