@@ -20,7 +20,9 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    MakeEndpoint, elsewhere,
+    MakeEndpoint,
+    answers::{Answered, Answers, name_error},
+    elsewhere,
     flight::{Flight, Importance},
     key::Key,
     pick::{Seeker, pick},
@@ -30,7 +32,7 @@ use crate::{
     BoxError, Chance, Clock, MeshError,
     body::{MeshBody, ReplayBody},
     classify::Classify,
-    error::{Reason, into_response},
+    error::Reason,
     retry::{Outgoing, Terms, read_by_policy},
     striped::Handle,
     throttle::answer_of,
@@ -98,8 +100,6 @@ type Stage<S, B> = State<
     <S as Service<Request<ReplayBody<B>>>>::Future,
     <S as Service<Request<ReplayBody<B>>>>::Response,
 >;
-
-type Answered<RB> = Result<Response<MeshBody<RB>>, BoxError>;
 
 impl<M, C, B, RB> ResponseFuture<M, C, B>
 where
@@ -446,48 +446,6 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
         Decision::GiveUp(why) => {
             subset.observer.gave_up(why);
             None
-        }
-    }
-}
-
-/// An error that says where it happened.
-fn name_error(error: BoxError, upstream: &Arc<str>, flight: Option<&Flight>) -> MeshError {
-    let error = match error.downcast::<MeshError>() {
-        Ok(error) => *error,
-        Err(foreign) => {
-            let known = MeshError::find(&*foreign);
-            let reason = known.map_or(Reason::Reset, MeshError::reason);
-            let is_final = known.is_some_and(MeshError::is_final);
-            MeshError::new(reason).with_final(is_final).with_source(foreign)
-        }
-    };
-    let error = error.with_upstream(upstream.clone());
-    match flight.and_then(Flight::endpoint) {
-        Some(endpoint) => error.with_endpoint(endpoint.address.clone()),
-        None => error,
-    }
-}
-
-/// Which requests get a response where the mesh has no answer, and which an error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Answers {
-    /// gRPC requests get a trailers-only response with the right status (an error would reach the caller as
-    /// `UNKNOWN`), others an error that they can match on. The default.
-    #[default]
-    Grpc,
-    /// Every request gets a response, from the table of [`crate::error`]. For proxies.
-    All,
-    /// Every request gets an error.
-    None,
-}
-
-impl Answers {
-    fn answer<RB>(self, grpc: bool, error: MeshError) -> Answered<RB> {
-        match self {
-            Self::Grpc if grpc => Ok(into_response(true, &error)),
-            Self::All => Ok(into_response(grpc, &error)),
-            Self::Grpc | Self::None => Err(error.into()),
         }
     }
 }
