@@ -1,27 +1,46 @@
 //! Where a request goes of which endpoints have failed in a way that they would repeat: those are to it as if they were gone.
 //!
-//! Apart from the way of every other request, which pays nothing for it. The pick is the ordinary one, with those endpoints
-//! avoided. As that avoids only where it can, whoever is left is searched for where it could not.
+//! Apart from the way of every other request, which pays one comparison for it. The pick is the ordinary one, with those
+//! endpoints avoided. As that avoids only where it can, whoever is left is searched for where it could not.
 
-use mesh_core::{
-    Ratio, Rng, Timestamp,
-    breaker::Rejected,
-    retry::{Config, Tried},
-};
+use mesh_core::{Ratio, Rng, Timestamp, retry::Answer};
 
 use super::{
+    MakeEndpoint,
     flight::Flight,
     key::Key,
-    pick::{PICKS, refused, start_at},
-    places::{Asked, Picked},
-    plan::Cluster,
+    pick::Seeker,
+    places::Picked,
+    plan::{Cluster, Shared},
     subset::{EndpointState, Member},
 };
-use crate::{Chance, MeshError, error::Reason};
+use crate::{BoxError, MeshError, error::Reason};
+
+/// What an endpoint would repeat: the request asks it no more, and the retry policy is told whether there is another.
+#[cold]
+pub(super) fn read_final<M: MakeEndpoint>(
+    answer: Answer,
+    error: &BoxError,
+    shared: &Shared<M>,
+    (key, flight): (&mut Key, &Flight),
+    now: Timestamp,
+) -> Answer
+where
+    M::Service: Clone,
+{
+    if !MeshError::find(&**error).is_some_and(MeshError::is_final) {
+        return answer;
+    }
+    if let Some(endpoint) = flight.endpoint() {
+        key.bar(endpoint.id);
+    }
+    let plan = shared.plan.load();
+    let cluster = plan.cluster(flight.subset());
+    answer.with_final(cluster.is_some_and(|cluster| is_any_left(cluster, key, now)))
+}
 
 /// Whether there is an endpoint that the request may still ask.
-#[cold]
-pub(super) fn is_any_left<S>(cluster: &Cluster<S>, key: &Key, now: Timestamp) -> bool {
+fn is_any_left<S>(cluster: &Cluster<S>, key: &Key, now: Timestamp) -> bool {
     // In panic the unwell are asked too. Whether there is one is for the pick to say: it costs a retry, and no wait.
     let may_panic = cluster.roster.subset.policy.panic_threshold() != Ratio::ZERO;
     left(cluster, key, now).iter().any(|left| may_panic || left.state.is_in_rotation())
@@ -29,44 +48,26 @@ pub(super) fn is_any_left<S>(cluster: &Cluster<S>, key: &Key, now: Timestamp) ->
 
 /// Chooses an endpoint of those, and takes its breaker's permit.
 #[cold]
-pub(super) fn pick<S: Clone>(
-    cluster: &Cluster<S>,
-    chance: &Chance,
-    (key, tried, retry): (&mut Key, &mut Tried, &Config),
-    flight: &mut Flight,
-    now: Timestamp,
-) -> Result<S, MeshError> {
+pub(super) fn pick<S: Clone>(cluster: &Cluster<S>, mut seeker: Seeker<'_>) -> Result<S, MeshError> {
     let Cluster { roster, members, places } = cluster;
-    let subset = &roster.subset;
-    let rng = &mut chance.rng();
-    let barred = key.barred().to_vec();
+    let barred = seeker.key.barred().to_vec();
     let is_barred = |state: &EndpointState| barred.contains(&state.id);
-    let mut rejected: Option<Rejected> = None;
-    for _ in 0..PICKS {
-        let is_tried = |state: &EndpointState| retry.avoid_previous() && tried.contains(state.id);
-        let avoid = |state: &EndpointState| is_barred(state) || is_tried(state);
+    seeker.start(cluster, |seeker| {
         let drawn = match places {
-            Some(places) => {
-                let mut asked = Asked { now, rng, hash: key.hash(), subset };
-                let wishes = key.wishes(retry.previous_priorities());
-                places.pick(&mut asked, wishes, avoid).ok()
-            }
+            Some(places) => seeker.place(places, &roster.subset, is_barred).ok(),
             None => {
-                let avoid = |member: &Member<S>| avoid(&member.state);
-                let member = subset.balancer.pick(now, rng, members, avoid);
+                let avoid =
+                    |Member { state, .. }: &Member<S>| is_barred(state) || seeker.avoids(state);
+                let rng = &mut seeker.chance.rng();
+                let member = roster.subset.balancer.pick(seeker.now, rng, members, avoid);
                 member.map(|member| Picked { member, priority: 0, in_panic: false })
             }
         };
-        let drawn = drawn.filter(|picked| !is_barred(&members[picked.member].state));
-        let Some(picked) = drawn.or_else(|| first_left(cluster, key, is_tried, rng, now)) else {
-            break;
-        };
-        match start_at(cluster, picked, (key, tried), flight, (now, rng)) {
-            Ok(service) => return Ok(service),
-            Err(refusal) => rejected = Some(refusal),
-        }
-    }
-    Err(rejected.map_or_else(|| MeshError::new(Reason::NoEndpoint), refused))
+        drawn
+            .filter(|picked| !is_barred(&members[picked.member].state))
+            .or_else(|| first_left(cluster, seeker))
+            .ok_or_else(|| Reason::NoEndpoint.into())
+    })
 }
 
 /// An endpoint that the request may still ask.
@@ -97,18 +98,12 @@ fn left<'a, S>(cluster: &'a Cluster<S>, key: &Key, now: Timestamp) -> Vec<Left<'
 }
 
 /// One of the first rank that has one who is well; who was tried before is the last resort of the rank.
-fn first_left<S>(
-    cluster: &Cluster<S>,
-    key: &Key,
-    is_tried: impl Fn(&EndpointState) -> bool,
-    rng: &mut impl Rng,
-    now: Timestamp,
-) -> Option<Picked> {
-    let mut left = left(cluster, key, now);
+fn first_left<S>(cluster: &Cluster<S>, seeker: &Seeker<'_>) -> Option<Picked> {
+    let mut left = left(cluster, seeker.key, seeker.now);
     left.retain(|left| left.state.is_in_rotation());
     // Or all requests that fail together would fall upon the same one.
-    let offset = rng.below((left.len() as u64).max(1)) as usize;
+    let offset = seeker.chance.rng().below((left.len() as u64).max(1)) as usize;
     left.rotate_left(offset);
-    let first = left.into_iter().min_by_key(|left| (left.rank, is_tried(left.state)))?;
+    let first = left.into_iter().min_by_key(|left| (left.rank, seeker.avoids(left.state)))?;
     Some(Picked { member: first.member, priority: first.rank.1, in_panic: false })
 }

@@ -6,7 +6,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,17 +20,19 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    MakeEndpoint, elsewhere,
+    MakeEndpoint,
+    answers::{Answered, Answers, name_error},
+    elsewhere,
     flight::{Flight, Importance},
     key::Key,
-    pick::pick,
+    pick::{Seeker, pick},
     plan::{Cluster, Plan, Shared},
 };
 use crate::{
     BoxError, Chance, Clock, MeshError,
     body::{MeshBody, ReplayBody},
     classify::Classify,
-    error::{Reason, into_response},
+    error::Reason,
     retry::{Outgoing, Terms, read_by_policy},
     striped::Handle,
     throttle::answer_of,
@@ -100,8 +101,6 @@ type Stage<S, B> = State<
     <S as Service<Request<ReplayBody<B>>>>::Response,
 >;
 
-type Answered<RB> = Result<Response<MeshBody<RB>>, BoxError>;
-
 impl<M, C, B, RB> ResponseFuture<M, C, B>
 where
     M: MakeEndpoint,
@@ -134,7 +133,8 @@ fn begin<S: Clone>(
     plan: &Plan<S>,
     chance: &Chance,
     (flight, importance): (&mut Option<Flight>, Importance),
-    (attempt, retry, head): (&mut Attempt, &retry::Config, Option<&Parts>),
+    (attempt, session, retry): (&mut Attempt, &Session, &retry::Config),
+    head: Option<&Parts>,
     deadline: Deadline,
     now: Timestamp,
 ) -> Result<S, MeshError> {
@@ -144,7 +144,7 @@ fn begin<S: Clone>(
     // Without a flight nobody else knows whose refusal it is.
     let begun = begun.inspect_err(|reason| cluster.roster.subset.observer.refused(*reason))?;
     attempt.key.read(cluster, head, &mut chance.rng());
-    let attempt = (attempt, &Session::new(), retry);
+    let attempt = (attempt, session, retry);
     begin_attempt(cluster, chance, flight.insert(begun), attempt, deadline, now)
 }
 
@@ -161,36 +161,16 @@ fn begin_attempt<S: Clone>(
         return Err(Reason::DeadlineExceeded.into());
     }
     let Attempt { key, tried, .. } = attempt;
-    let service = pick(cluster, chance, (key, tried, retry), flight, now)?;
-    attempt.set_time(session.per_try_timeout(retry), deadline, now);
+    let is_plain = key.barred().is_empty();
+    let seeker = Seeker { key, tried, retry, flight, chance, now };
+    let service = match is_plain {
+        true => pick(cluster, seeker)?,
+        false => elsewhere::pick(cluster, seeker)?,
+    };
+    attempt.began = now;
+    let per_try = session.per_try_timeout(retry);
+    attempt.limit = deadline.attempt_timeout(now, per_try).map(|left| now + left);
     Ok(service)
-}
-
-/// As [`begin_attempt`], past the endpoints that the request asks no more.
-#[cold]
-fn begin_elsewhere<S: Clone>(
-    cluster: &Cluster<S>,
-    chance: &Chance,
-    flight: &mut Flight,
-    (attempt, session, retry): (&mut Attempt, &Session, &retry::Config),
-    deadline: Deadline,
-    now: Timestamp,
-) -> Result<S, MeshError> {
-    if deadline.has_passed(now) {
-        return Err(Reason::DeadlineExceeded.into());
-    }
-    let Attempt { key, tried, .. } = attempt;
-    let service = elsewhere::pick(cluster, chance, (key, tried, retry), flight, now)?;
-    attempt.set_time(session.per_try_timeout(retry), deadline, now);
-    Ok(service)
-}
-
-impl Attempt {
-    #[inline(always)]
-    fn set_time(&mut self, per_try: Option<Duration>, deadline: Deadline, now: Timestamp) {
-        self.began = now;
-        self.limit = deadline.attempt_timeout(now, per_try).map(|left| now + left);
-    }
 }
 
 impl<S, F, R> State<S, F, R> {
@@ -297,8 +277,9 @@ where
         this.request.read(now, &terms);
         let deadline = this.request.deadline;
         let flight = (this.flight, *this.importance);
-        let attempt = (this.attempt, this.request.policy(retry), this.request.head());
-        let begun = begin(&plan, &this.shared.chance, flight, attempt, deadline, now);
+        let attempt = (this.attempt, &*this.session, this.request.policy(retry));
+        let head = this.request.head();
+        let begun = begin(&plan, &this.shared.chance, flight, attempt, head, deadline, now);
         this.state.set(State::begin(&plan, begun));
     }
 
@@ -310,22 +291,16 @@ where
     ) -> Option<Answered<RB>> {
         let mut this = self.as_mut().project();
         let plan = this.shared.plan.load();
-        let begun = match this.flight.as_mut() {
-            Some(flight) => match plan.cluster(flight.subset()) {
-                Some(cluster) => {
-                    let deadline = this.request.deadline;
-                    let chance = &this.shared.chance;
-                    let retry = this.request.policy(plan.config.retry());
-                    let is_plain = this.attempt.key.barred().is_empty();
-                    let attempt = (&mut *this.attempt, &*this.session, retry);
-                    match is_plain {
-                        true => begin_attempt(cluster, chance, flight, attempt, deadline, now),
-                        false => begin_elsewhere(cluster, chance, flight, attempt, deadline, now),
-                    }
-                }
-                None => Err(Reason::NoRoute.into()),
-            },
-            None => Err(Reason::NoRoute.into()),
+        let begun = if let Some(flight) = this.flight.as_mut()
+            && let Some(cluster) = plan.cluster(flight.subset())
+        {
+            let deadline = this.request.deadline;
+            let chance = &this.shared.chance;
+            let retry = this.request.policy(plan.config.retry());
+            let attempt = (&mut *this.attempt, &*this.session, retry);
+            begin_attempt(cluster, chance, flight, attempt, deadline, now)
+        } else {
+            Err(Reason::NoRoute.into())
         };
         let next = State::begin(&plan, begun);
         drop(plan);
@@ -364,13 +339,11 @@ where
         // If this attempt was a retry, it is over: the next one may take its place.
         flight.end_retry();
         let retry = this.request.policy(&flight.subset().retry);
-        let answer = match &result {
-            Ok(_) => read_by_policy(retry, verdict.answer(), &result),
-            Err(error) => {
-                let answer = read_by_policy(retry, verdict.answer(), &result);
-                read_final(answer, error, this.shared, (&mut this.attempt.key, flight), now)
-            }
-        };
+        let mut answer = read_by_policy(retry, verdict.answer(), &result);
+        if let Err(error) = &result {
+            let request = (&mut this.attempt.key, &*flight);
+            answer = elsewhere::read_final(answer, error, this.shared, request, now);
+        }
         match decide(this.request, flight, this.session, now, answer) {
             Some((until, retry)) => {
                 flight.finish(now, verdict.outcome().unwrap_or(Outcome::Cancelled));
@@ -436,29 +409,6 @@ where
     }
 }
 
-/// What an endpoint would repeat: the request asks it no more, and the retry policy is told whether there is another.
-#[cold]
-fn read_final<M: MakeEndpoint>(
-    answer: Answer,
-    error: &BoxError,
-    shared: &Shared<M>,
-    (key, flight): (&mut Key, &Flight),
-    now: Timestamp,
-) -> Answer
-where
-    M::Service: Clone,
-{
-    if !MeshError::find(&**error).is_some_and(MeshError::is_final) {
-        return answer;
-    }
-    if let Some(endpoint) = flight.endpoint() {
-        key.bar(endpoint.id);
-    }
-    let plan = shared.plan.load();
-    let cluster = plan.cluster(flight.subset());
-    answer.with_final(cluster.is_some_and(|cluster| elsewhere::is_any_left(cluster, key, now)))
-}
-
 /// Asks the retry policy; `Some` is the end of the back-off, with what the retry holds.
 fn decide<B: Body<Data = Bytes> + Unpin>(
     request: &mut Outgoing<B>,
@@ -496,48 +446,6 @@ fn decide<B: Body<Data = Bytes> + Unpin>(
         Decision::GiveUp(why) => {
             subset.observer.gave_up(why);
             None
-        }
-    }
-}
-
-/// An error that says where it happened.
-fn name_error(error: BoxError, upstream: &Arc<str>, flight: Option<&Flight>) -> MeshError {
-    let error = match error.downcast::<MeshError>() {
-        Ok(error) => *error,
-        Err(foreign) => {
-            let known = MeshError::find(&*foreign);
-            let reason = known.map_or(Reason::Reset, MeshError::reason);
-            let is_final = known.is_some_and(MeshError::is_final);
-            MeshError::new(reason).with_final(is_final).with_source(foreign)
-        }
-    };
-    let error = error.with_upstream(upstream.clone());
-    match flight.and_then(Flight::endpoint) {
-        Some(endpoint) => error.with_endpoint(endpoint.address.clone()),
-        None => error,
-    }
-}
-
-/// Which requests get a response where the mesh has no answer, and which an error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Answers {
-    /// gRPC requests get a trailers-only response with the right status (an error would reach the caller as
-    /// `UNKNOWN`), others an error that they can match on. The default.
-    #[default]
-    Grpc,
-    /// Every request gets a response, from the table of [`crate::error`]. For proxies.
-    All,
-    /// Every request gets an error.
-    None,
-}
-
-impl Answers {
-    fn answer<RB>(self, grpc: bool, error: MeshError) -> Answered<RB> {
-        match self {
-            Self::Grpc if grpc => Ok(into_response(true, &error)),
-            Self::All => Ok(into_response(grpc, &error)),
-            Self::Grpc | Self::None => Err(error.into()),
         }
     }
 }

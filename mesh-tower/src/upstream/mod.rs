@@ -103,6 +103,7 @@
 //! 503, with the time when the first of them comes back. The flag is `UH`, or `UO` where nothing but breakers refuses.
 //! There is no fall-back to other subsets, as in Istio.
 
+mod answers;
 mod builder;
 #[cfg(test)]
 mod burst;
@@ -138,13 +139,13 @@ use http_body::Body;
 use mesh_core::{Endpoint, InvalidConfig, balance::locality::Caller, limit::Resource};
 use tower_service::Service;
 
+pub use answers::Answers;
 pub use builder::Builder;
 pub use config::{Config, Subset};
 pub use criteria::Criteria;
 pub use discovery::{DiscoveryError, DiscoveryStatus};
 pub use driver::Driver;
 pub(crate) use flight::Flight;
-pub use future::Answers;
 pub use hash::{ConsistentHash, KeySource};
 pub use life::Life;
 pub use make::{Link, MakeEndpoint, Origin};

@@ -9,27 +9,32 @@ use mesh_core::{
 use super::{
     flight::Flight,
     key::Key,
-    places::{Asked, Picked, Places},
+    places::{Asked, Nobody, Picked, Places},
     plan::Cluster,
     subset::{EndpointState, Member, Subset},
 };
 use crate::{Chance, MeshError, error::Reason};
 
+/// A request that looks for the endpoint of its next attempt.
+pub(super) struct Seeker<'a> {
+    pub(super) key: &'a mut Key,
+    pub(super) tried: &'a mut Tried,
+    pub(super) retry: &'a Config,
+    pub(super) flight: &'a mut Flight,
+    pub(super) chance: &'a Chance,
+    pub(super) now: Timestamp,
+}
+
 /// A pick may lose the race for a half-open breaker's last permit; so often is it tried again.
-pub(super) const PICKS: usize = 3;
+const PICKS: usize = 3;
 
 /// Chooses an endpoint and takes its breaker's permit.
-pub(super) fn pick<S: Clone>(
-    cluster: &Cluster<S>,
-    chance: &Chance,
-    (key, tried, retry): (&mut Key, &mut Tried, &Config),
-    flight: &mut Flight,
-    now: Timestamp,
-) -> Result<S, MeshError> {
+pub(super) fn pick<S: Clone>(cluster: &Cluster<S>, seeker: Seeker<'_>) -> Result<S, MeshError> {
     let Cluster { roster, members, places } = cluster;
     if let Some(places) = places {
-        return pick_by_place(cluster, places, chance, (key, tried, retry), flight, now);
+        return pick_by_place(cluster, places, seeker);
     }
+    let Seeker { tried, retry, flight, chance, now, .. } = seeker;
     let subset = &roster.subset;
     let avoids = retry.avoid_previous();
     let rng = &mut chance.rng();
@@ -57,60 +62,70 @@ pub(super) fn pick<S: Clone>(
 fn pick_by_place<S: Clone>(
     cluster: &Cluster<S>,
     places: &Places,
-    chance: &Chance,
-    (key, tried, retry): (&mut Key, &mut Tried, &Config),
-    flight: &mut Flight,
-    now: Timestamp,
+    mut seeker: Seeker<'_>,
 ) -> Result<S, MeshError> {
-    let subset = &cluster.roster.subset;
-    let avoids = retry.avoid_previous();
-    let rng = &mut chance.rng();
-    let mut rejected: Option<Rejected> = None;
-    for _ in 0..PICKS {
-        let avoid = |state: &EndpointState| avoids && tried.contains(state.id);
-        let mut asked = Asked { now, rng, hash: key.hash(), subset };
-        let wishes = key.wishes(retry.previous_priorities());
-        let picked = match places.pick(&mut asked, wishes, avoid) {
-            Ok(picked) => picked,
-            Err(nobody) => match (rejected, nobody.until) {
-                (Some(rejected), _) => return Err(refused(rejected)),
-                (None, Some(until)) => {
-                    let error = MeshError::new(Reason::NoEndpoint);
-                    return Err(error.with_retry_after(until.since(now)));
-                }
-                (None, None) => return Err(refusal(|| nobody.states(), now)),
-            },
-        };
-        match start_at(cluster, picked, (key, tried), flight, (now, rng)) {
-            Ok(service) => return Ok(service),
-            Err(refusal) => rejected = Some(refusal),
-        }
-    }
-    Err(rejected.map_or_else(|| MeshError::new(Reason::NoEndpoint), refused))
+    seeker.start(cluster, |seeker| {
+        let picked = seeker.place(places, &cluster.roster.subset, |_| false);
+        picked.map_err(|nobody| match nobody.until {
+            Some(until) => with_retry_after(Reason::NoEndpoint, Some(until.since(seeker.now))),
+            None => refusal(|| nobody.states(), seeker.now),
+        })
+    })
 }
 
-/// Starts an attempt at that place, if the endpoint's breaker permits it.
-#[inline(always)]
-pub(super) fn start_at<S: Clone>(
-    Cluster { roster, members, .. }: &Cluster<S>,
-    picked: Picked,
-    (key, tried): (&mut Key, &mut Tried),
-    flight: &mut Flight,
-    (now, rng): (Timestamp, &mut impl Rng),
-) -> Result<S, Rejected> {
-    let subset = &roster.subset;
-    let Member { state, service, .. } = &members[picked.member];
-    let start = |permit| {
-        if picked.in_panic {
-            subset.observer.panic();
+// === impl Seeker ===
+
+impl Seeker<'_> {
+    /// Whether it was there before, and a retry is to go elsewhere.
+    pub(super) fn avoids(&self, state: &EndpointState) -> bool {
+        self.retry.avoid_previous() && self.tried.contains(state.id)
+    }
+
+    /// Picks by place, past the barred ones and those that a retry avoids, where that can be.
+    #[inline(always)]
+    pub(super) fn place<'p>(
+        &mut self,
+        places: &'p Places,
+        subset: &Subset,
+        is_barred: impl Fn(&EndpointState) -> bool + Copy,
+    ) -> Result<Picked, Nobody<'p>> {
+        let Self { key, tried, retry, chance, now, .. } = self;
+        let avoids = retry.avoid_previous();
+        let avoid = |state: &EndpointState| is_barred(state) || avoids && tried.contains(state.id);
+        let mut asked = Asked { now: *now, rng: &mut chance.rng(), hash: key.hash(), subset };
+        places.pick(&mut asked, key.wishes(retry.previous_priorities()), avoid)
+    }
+
+    /// Starts an attempt where `choose` says, if the endpoint's breaker permits it.
+    #[inline(always)]
+    pub(super) fn start<S: Clone>(
+        &mut self,
+        Cluster { roster, members, .. }: &Cluster<S>,
+        choose: impl Fn(&mut Self) -> Result<Picked, MeshError>,
+    ) -> Result<S, MeshError> {
+        let subset = &roster.subset;
+        let mut rejected: Option<Rejected> = None;
+        for _ in 0..PICKS {
+            let picked = match choose(self) {
+                Ok(picked) => picked,
+                Err(nobody) => return Err(rejected.map_or(nobody, refused)),
+            };
+            let Self { key, tried, flight, chance, now, .. } = self;
+            let Member { state, service, .. } = &members[picked.member];
+            let start = |permit| {
+                if picked.in_panic {
+                    subset.observer.panic();
+                }
+                key.on_attempt(picked.priority);
+                tried.on_attempt(state.id, u32::try_from(picked.priority).unwrap_or(u32::MAX));
+                flight.start(*now, roster, picked.member, permit);
+            };
+            match with_permit(subset, state, (*now, &mut chance.rng()), start) {
+                None => return Ok(service.clone()),
+                refusal => rejected = refusal,
+            }
         }
-        key.on_attempt(picked.priority);
-        tried.on_attempt(state.id, u32::try_from(picked.priority).unwrap_or(u32::MAX));
-        flight.start(now, roster, picked.member, permit);
-    };
-    match with_permit(subset, state, (now, rng), start) {
-        None => Ok(service.clone()),
-        Some(refusal) => Err(refusal),
+        Err(rejected.map_or_else(|| MeshError::new(Reason::NoEndpoint), refused))
     }
 }
 
@@ -142,7 +157,7 @@ fn with_permit(
 
 /// An endpoint was picked, and its breaker was faster.
 #[cold]
-pub(super) fn refused(refusal: Rejected) -> MeshError {
+fn refused(refusal: Rejected) -> MeshError {
     with_retry_after(Reason::BreakerOpen, refusal.retry_after)
 }
 
