@@ -16,7 +16,11 @@ use mesh_core::{
     limit::{self, Limits},
 };
 use mesh_tls::{ConnectError, MeshTls, MtlsConnector, Renewing};
-use mesh_tower::pool::{Config, Group, HttpEndpoints, Pool, Protocol};
+use mesh_tower::{
+    MeshError,
+    error::Reason,
+    pool::{Config, Group, HttpEndpoints, Pool, Protocol},
+};
 use tokio::time;
 use tower::{Service, ServiceExt};
 
@@ -151,7 +155,9 @@ impl Clients {
 
 impl Again {
     fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        if ConnectError::is_unsent(error) {
+        let error_of_mesh = MeshError::find(error);
+        let is_unsent = error_of_mesh.is_some_and(|error| error.reason() == Reason::Unsent);
+        if is_unsent || ConnectError::is_unsent(error) {
             Some(Self::Unsent)
         } else if ConnectError::is_goaway(error) {
             Some(Self::Goaway)

@@ -53,6 +53,11 @@
 //! A connection may end in the very moment in which a request is handed to it. hyper's own clients then fail some requests
 //! with the `GOAWAY`, sent or not, and leave a few without any answer (seanmonstar/reqwest#1323). Here neither happens: a
 //! request goes out, or comes back unsent. For that the two halves of a connection that hyper runs in two tasks take turns.
+//! The one exception is a request for which the endpoint has no stream left: hyper drops it with the connection, and it is
+//! [`Reason::Reset`].
+//!
+//! A request that comes back from a new connection does not go out again, or an endpoint that hangs up at once would be
+//! called for ever. It is [`Reason::Unsent`].
 //!
 //! An error of which the connector says that another connection would meet it too is [final](crate::MeshError::is_final):
 //! [`HttpEndpoints::with_final_errors`].
