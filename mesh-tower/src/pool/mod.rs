@@ -118,6 +118,7 @@ mod error;
 mod flight;
 #[cfg(feature = "client")]
 mod future;
+#[cfg(feature = "client")]
 mod gate;
 #[cfg(feature = "client")]
 mod http1;
@@ -131,6 +132,7 @@ mod request;
 mod service;
 #[cfg(feature = "client")]
 mod shared;
+#[cfg(feature = "client")]
 mod turns;
 #[cfg(feature = "client")]
 mod waiters;
