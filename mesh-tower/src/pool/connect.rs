@@ -112,11 +112,10 @@ where
         Err(_) => dialing.fail(Reason::ConnectTimeout, Box::new(Elapsed(limit))),
         Ok(Err(error)) => dialing.fail(Reason::ConnectFailed, error),
         Ok(Ok(Established::Http1((sender, connection)))) => {
-            let (wire, gate) = (Arc::new(Wire::new()), Arc::<Gate>::default());
+            let wire = Arc::new(Wire::new());
             let pool = Arc::downgrade(dialing.pool());
-            let lane = lane(sender, Arc::clone(&wire), Arc::clone(&gate), Clock.now());
-            let ticket = dialing.http1(lane);
-            drive(connection, wire, gate, pool, ticket).await;
+            let ticket = dialing.http1(lane(sender, Arc::clone(&wire), Clock.now()));
+            drive(connection, wire, pool, ticket).await;
         }
         Ok(Ok(Established::Http2((sender, gate, connection)))) => {
             // Only the pool keeps it: if that has no use for it, it ends.

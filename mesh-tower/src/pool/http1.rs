@@ -59,26 +59,19 @@ pub(super) struct State<B> {
     /// The pool that a connection in use belongs to. None while it rests there: the pool must not own itself.
     pool: Option<Arc<Shared<B>>>,
     wire: Arc<Wire<B>>,
-    /// Closed when the connection has ended.
-    gate: Arc<Gate>,
     served: u32,
     made: Timestamp,
     idle_since: Timestamp,
 }
 
 /// The lane of a new connection, to be driven by [`drive`].
-pub(super) fn lane<B>(
-    sender: SendRequest<B>,
-    wire: Arc<Wire<B>>,
-    gate: Arc<Gate>,
-    now: Timestamp,
-) -> Lane<B>
+pub(super) fn lane<B>(sender: SendRequest<B>, wire: Arc<Wire<B>>, now: Timestamp) -> Lane<B>
 where
     B: Body + Send + 'static,
 {
     let place =
         Place::new(sender, |sender: &mut SendRequest<B>, request| sender.try_send_request(request));
-    let state = State { pool: None, wire, gate, served: 0, made: now, idle_since: now };
+    let state = State { pool: None, wire, served: 0, made: now, idle_since: now };
     Box::pin(Held { place, state })
 }
 
@@ -174,7 +167,7 @@ where
 
     fn take(self: Pin<&mut Self>, request: &mut Option<Request<B>>) -> bool {
         let this = self.project();
-        this.state.gate.pass(|| this.place.launch(request.take().expect("not sent yet")))
+        this.state.wire.gate.pass(|| this.place.launch(request.take().expect("not sent yet")))
     }
 
     fn is_ready(&self) -> bool {
@@ -208,11 +201,13 @@ pub(super) struct Wire<B> {
     /// Whether there is a lane in `parked`: the task asks at each turn.
     is_parked: AtomicBool,
     parked: Mutex<Option<Lane<B>>>,
+    /// Closed when the connection has ended.
+    gate: Arc<Gate>,
 }
 
 impl<B> Wire<B> {
     pub(super) fn new() -> Self {
-        Self { is_parked: AtomicBool::new(false), parked: Mutex::new(None) }
+        Self { is_parked: AtomicBool::new(false), parked: Mutex::new(None), gate: Arc::default() }
     }
 
     /// Leaves the lane to the connection's task, which checks it in once hyper is ready for another request.
@@ -244,7 +239,6 @@ impl<B> Wire<B> {
 pub(super) async fn drive<T, B>(
     connection: http1::Connection<T, B>,
     wire: Arc<Wire<B>>,
-    gate: Arc<Gate>,
     pool: Weak<Shared<B>>,
     ticket: Ticket<B>,
 ) where
@@ -253,7 +247,7 @@ pub(super) async fn drive<T, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let mut connection = Gated::new(gate, connection.with_upgrades());
+    let mut connection = Gated::new(Arc::clone(&wire.gate), connection.with_upgrades());
     let ended = std::future::poll_fn(|cx| {
         let polled = Pin::new(&mut connection).poll(cx);
         if polled.is_pending()

@@ -28,6 +28,7 @@ pub(super) struct Turns {
     is_taken: AtomicBool,
     /// Who waits for a turn: the requests, the transport.
     waits: [AtomicWaker; 2],
+    has_transport: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +40,7 @@ enum Half {
 /// Runs what hyper gives it. The first is the half that reads and writes, by the end of the handshake; the others, one for
 /// each request, are no part of this.
 #[derive(Debug, Clone, Default)]
-pub(super) struct InTurn {
-    turns: Arc<Turns>,
-    has_transport: Arc<AtomicBool>,
-}
+pub(super) struct InTurn(Arc<Turns>);
 
 pin_project! {
     /// A half of a connection.
@@ -94,7 +92,7 @@ impl Drop for Turn<'_> {
 impl InTurn {
     /// The half that sends requests.
     pub(super) fn requests<F>(&self, inner: F) -> TakingTurns<F> {
-        TakingTurns { turns: Arc::clone(&self.turns), half: Half::Requests, inner }
+        TakingTurns { turns: Arc::clone(&self.0), half: Half::Requests, inner }
     }
 }
 
@@ -103,11 +101,12 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, inner: F) {
-        if self.has_transport.load(Ordering::Relaxed) {
+        // A look is all that it costs a request.
+        if self.0.has_transport.load(Ordering::Relaxed) {
             tokio::spawn(inner);
         } else {
-            self.has_transport.store(true, Ordering::Relaxed);
-            let turns = Arc::clone(&self.turns);
+            self.0.has_transport.store(true, Ordering::Relaxed);
+            let turns = Arc::clone(&self.0);
             tokio::spawn(TakingTurns { turns, half: Half::Transport, inner });
         }
     }
@@ -127,7 +126,12 @@ impl<F: Future> Future for TakingTurns<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, sync::atomic::AtomicUsize, time::Duration};
+    use std::{
+        future::poll_fn,
+        sync::atomic::AtomicUsize,
+        task::{Wake, Waker},
+        time::Duration,
+    };
 
     use super::*;
 
@@ -185,6 +189,37 @@ mod tests {
             rounds += 1;
             assert!(rounds < 10_000, "the test must see two that do");
         }
+    }
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// How often the transport is woken that finds it the turn of the requests, when that ends so.
+    fn woken_when(end: fn(Turn<'_>)) -> usize {
+        let (turns, woken) = (Turns::default(), Arc::new(Woken(AtomicUsize::new(0))));
+        let waker = Waker::from(Arc::clone(&woken));
+        let cx = Context::from_waker(&waker);
+        let Poll::Ready(turn) = turns.poll_take(&cx, Half::Requests) else { panic!("it is free") };
+        assert!(turns.poll_take(&cx, Half::Transport).is_pending());
+        end(turn);
+        assert!(turns.poll_take(&cx, Half::Transport).is_ready());
+        woken.0.load(Ordering::SeqCst)
+    }
+
+    #[test]
+    fn who_waits_is_woken() {
+        assert_eq!(woken_when(|turn| drop(turn)), 1);
+        // The broken twin gives the turn back, and tells nobody.
+        let silently = |turn: Turn<'_>| {
+            turn.0.is_taken.store(false, Ordering::Release);
+            std::mem::forget(turn);
+        };
+        assert_eq!(woken_when(silently), 0);
     }
 
     #[tokio::test]
