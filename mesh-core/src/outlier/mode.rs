@@ -1,3 +1,5 @@
+//! The part of a configuration that every outcome needs, read by one load.
+
 use super::Config;
 
 /// What each outcome needs of the configuration, in one word: `[flags: 32][threshold of the local-origin run: 32]`.

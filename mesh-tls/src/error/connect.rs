@@ -130,8 +130,8 @@ impl ConnectError {
     ///
     /// hyper sends requests in one task and reads in another. A request that is between the two when GOAWAY is read has this
     /// error, and nobody can tell whether the server has seen it. reqwest sends it again, whatever its method; hyper-util's
-    /// client and tonic's channel do not. Whoever uses those and has requests that may be repeated does well to. The
-    /// `HttpEndpoints` of mesh-tower never give a request up like this.
+    /// client and tonic's channel do not. Whoever uses those and has requests that may be repeated does well to. With
+    /// the `HttpEndpoints` of mesh-tower only those requests have it that the server's GOAWAY leaves out: it has not seen them.
     ///
     /// Any connection that ends can do that to its clients, and rarely worse: a request that is handed to hyper as its
     /// connection ends may stay without any answer (seanmonstar/reqwest#1323). Only a time limit helps there.

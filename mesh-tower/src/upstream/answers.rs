@@ -1,3 +1,5 @@
+//! An answer in place of an error, and the name of where the error happened.
+
 use std::sync::Arc;
 
 use http::Response;

@@ -163,10 +163,7 @@ fn begin_attempt<S: Clone>(
     let Attempt { key, tried, .. } = attempt;
     let is_plain = key.barred().is_empty();
     let seeker = Seeker { key, tried, retry, flight, chance, now };
-    let service = match is_plain {
-        true => pick(cluster, seeker)?,
-        false => elsewhere::pick(cluster, seeker)?,
-    };
+    let service = if is_plain { pick(cluster, seeker)? } else { elsewhere::pick(cluster, seeker)? };
     attempt.began = now;
     let per_try = session.per_try_timeout(retry);
     attempt.limit = deadline.attempt_timeout(now, per_try).map(|left| now + left);
